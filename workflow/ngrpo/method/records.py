@@ -1,0 +1,115 @@
+"""Records: what a response's mixed steps were fed, compact, self-checking, replayable in any batch (paper §3.3).
+
+A record holds only the mixed steps of one response: (index in the response, k candidate ids, k−1 weights). It travels
+as bytes beside its response, so that padding, sorting, micro-batches and slicing can't tear them apart, and it
+carries a digest of the response's tokens, so that it can't be replayed with another response.
+
+Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; 8 bytes digest; uint16 or uint32
+index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 units (M, k−1). The anchor's
+weight is the remainder to 1.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ngrpo.errors import UserError
+from ngrpo.method.mixers import UNIT
+
+_HEADER = struct.Struct("<4sHII8s")
+_MAGIC = b"NGR1"
+
+
+def response_digest(tokens: Sequence[int] | np.ndarray) -> bytes:
+    """8 bytes that identify a response's token ids (without padding)."""
+    return hashlib.blake2b(np.ascontiguousarray(tokens, dtype="<i4").tobytes(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """The mixed steps of one response.
+
+    index (M,) int64, ascending positions in the response whose input embedding was a mixture; ids (M, k) int64,
+    anchor first; units (M, k) int32, weights in 1/UNIT, rows sum to UNIT; length and digest of the response.
+    """
+
+    index: np.ndarray
+    ids: np.ndarray
+    units: np.ndarray
+    length: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], index: Sequence[int], ids: Sequence, units: Sequence, *, k: int) -> "Record":
+        """Make a response's record. Steps whose token ends the response feed nothing and are left out."""
+        fed = [i for i, t in enumerate(index) if t < len(tokens) - 1]
+        return cls(
+            np.array([index[i] for i in fed], np.int64),
+            np.array([ids[i] for i in fed], np.int64).reshape(len(fed), k),
+            np.array([units[i] for i in fed], np.int32).reshape(len(fed), k),
+            len(tokens),
+            response_digest(tokens),
+        )
+
+    @property
+    def k(self) -> int:
+        """Candidates a step."""
+        return self.ids.shape[1]
+
+    def pack(self) -> bytes:
+        """Its bytes; see the module's text for the layout."""
+        head = _HEADER.pack(_MAGIC, self.k, len(self.index), self.length, self.digest)
+        index = self.index.astype("<u2" if self.length < 1 << 16 else "<u4")
+        return b"".join(
+            (head, index.tobytes(), self.ids.astype("<i4").tobytes(), self.units[:, 1:].astype("<u2").tobytes())
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Record":
+        """The record in these bytes. Raises UserError where they are not one whole record."""
+        if len(data) < _HEADER.size or data[:4] != _MAGIC:
+            raise UserError("these bytes are not a mixing record", where="record header")
+        _, k, m, length, digest = _HEADER.unpack_from(data)
+        width = 2 if length < 1 << 16 else 4
+        if len(data) != _HEADER.size + m * (width + 4 * k + 2 * (k - 1)):
+            raise UserError("a mixing record is cut short or too long", where=f"record of {m} steps, k={k}")
+        at = _HEADER.size
+        index = np.frombuffer(data, f"<u{width}", m, at).astype(np.int64)
+        at += m * width
+        ids = np.frombuffer(data, "<i4", m * k, at).astype(np.int64).reshape(m, k)
+        at += 4 * m * k
+        rest = np.frombuffer(data, "<u2", m * (k - 1), at).astype(np.int32).reshape(m, k - 1)
+        units = np.concatenate([UNIT - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
+        return cls(index, ids, units, length, digest)
+
+    def check(self, tokens: Sequence[int] | np.ndarray) -> None:
+        """Raise UserError unless this record was made for exactly these response tokens (without padding)."""
+        if len(tokens) != self.length or response_digest(tokens) != self.digest:
+            raise UserError(
+                "a mixing record was offered with another response than the one that it was made for",
+                where=f"record of a response of {self.length} tokens, offered {len(tokens)}",
+                do="keep records and responses together when batches are sorted, split or padded",
+            )
+
+
+def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch's records as one mask and its candidates.
+
+    Returns mask (B, width) bool over response positions, and in its row-major order ids (M, k) int64 and units (M, k)
+    int32. Raises UserError where records have different k.
+    """
+    mask = torch.zeros(len(records), width, dtype=torch.bool)
+    for row, record in enumerate(records):
+        mask[row, torch.from_numpy(record.index)] = True
+    widths = {r.k for r in records if len(r.index)}
+    if len(widths) > 1:
+        raise UserError(f"records of different k in one batch: {sorted(widths)}", where="mixing records")
+    k = widths.pop() if widths else 1
+    ids = np.concatenate([r.ids.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int64) for r in records])
+    units = np.concatenate([r.units.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int32) for r in records])
+    return mask, torch.from_numpy(ids), torch.from_numpy(units)

@@ -1,0 +1,56 @@
+"""Counter-based random numbers: a pure function of (seed, position, stream), equal on every device and in any batch.
+
+The mixing gate (Eq. 11), the sampled token and Gaussian noise each have a stream of their own. Because nothing is
+drawn from a shared generator, batching, retraction, tensor parallelism, restarts and resume can't change a draw.
+
+Departures from the paper: none (it only says Bernoulli(rho) per sequence and step).
+"""
+
+import hashlib
+
+from torch import Tensor
+
+GATE, TOKEN, NOISE = 1, 2, 3  # streams: mix at this step? / which token? / Gaussian noise
+
+_MASK = (1 << 64) - 1
+
+
+def _signed(x: int) -> int:
+    """The int64 with the same 64 bits as x: torch's integer products wrap, as the hash needs."""
+    x &= _MASK
+    return x - (1 << 64) if x >> 63 else x
+
+
+# SplitMix64's increment and multipliers (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)
+_GOLDEN, _M1, _M2 = _signed(0x9E3779B97F4A7C15), _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+
+def _shift_right(x: Tensor, n: int) -> Tensor:
+    """Logical (zero-filling) right shift of int64."""
+    return (x >> n) & ((1 << (64 - n)) - 1)
+
+
+def _scramble(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser: a bijection of 64-bit words in which every input bit reaches every output bit."""
+    x = (x ^ _shift_right(x, 30)) * _M1
+    x = (x ^ _shift_right(x, 27)) * _M2
+    return x ^ _shift_right(x, 31)
+
+
+def words(seed: Tensor, position: Tensor, stream: int) -> Tensor:
+    """64 random bits for each (seed, position): int64 tensors of one shape in, the same shape out."""
+    return _scramble(_scramble(_scramble(seed + _GOLDEN) ^ (position * _GOLDEN)) + _signed(stream * _GOLDEN))
+
+
+def uniform(seed: Tensor, position: Tensor, stream: int) -> Tensor:
+    """A uniform number in [0, 1) for each (seed, position): int64 tensors in, float64 of the same shape out."""
+    return _shift_right(words(seed, position, stream), 11).double() * 2.0**-53
+
+
+def derive_seed(root: int, *names: object) -> int:
+    """A request's seed in [0, 2**62) from the study's root seed and whatever names the request.
+
+    Names are hashed as text, so that derive_seed(1, "rollout", 12, 3) never meets derive_seed(1, "rollout", 1, 23).
+    """
+    text = "\x1f".join(str(part) for part in (root, *names))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
