@@ -1,0 +1,13 @@
+"""The strict, frozen base of every configuration model, and the types that several share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+
+
+class Config(BaseModel):
+    """Frozen, unknown keys refused, every field documented; attribute docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())

@@ -1,0 +1,139 @@
+"""Where models and data sets come from: made (toy), a hub at a pinned revision, a package, or a user's folder."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ngrpo.study.base import Config
+
+
+class ToyModel(Config):
+    """A tiny Qwen2 that the workflow pre-trains on generated arithmetic with worked solutions, some of them sloppy."""
+
+    kind: Literal["toy"]
+    hidden_size: int = 128
+    intermediate_size: int = 256
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    steps: int = 1000
+    """Optimiser steps of pre-training."""
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    clean_share: float = Field(0.75, ge=0, le=1)
+    """First share of the steps, whose traces are all correct."""
+    forget: float = Field(0.75, ge=0, le=1)
+    """After that: the probability that a trace forgets a carry that it needs: the weakness that training mends."""
+    seed: int = 1
+
+
+class HubModel(Config):
+    """A model on the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repo: str
+    """owner/name."""
+    revision: str
+    """Commit; a branch name is refused at paper scale."""
+
+
+class PackageModel(Config):
+    """Weights that a Python package ships as GGUF (for real weights without a model hub)."""
+
+    kind: Literal["package"]
+    package: str
+    """Name on the package index."""
+    version: str
+    file: str
+    """Name of the .gguf file inside the package."""
+
+
+class FolderModel(Config):
+    """A Hugging Face folder that is already there."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+ModelSource = Annotated[ToyModel | HubModel | PackageModel | FolderModel, Field(discriminator="kind")]
+
+
+class ToyProblems(Config):
+    """Generated sums and differences; training and held-out problems are disjoint by a hash of the problem."""
+
+    kind: Literal["toy"]
+    count: int = Field(ge=1)
+    """How many distinct problems."""
+    terms: tuple[int, int] = (2, 3)
+    """Fewest and most two-digit terms of a problem."""
+    held_out: bool
+    """Draw from the held-out eighth of all problems (validation, benchmarks) or from the rest (training)."""
+    seed: int
+    validation: bool = False
+    """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
+
+
+class HubDataset(Config):
+    """A data set on the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repo: str
+    """owner/name."""
+    revision: str
+    """Commit."""
+    split: str
+    subset: str | None = None
+    """The hub's configuration name."""
+    sha256: str | None = None
+    """Of the canonical rows; recorded at the first fetch, checked from then on."""
+
+
+class FolderDataset(Config):
+    """A .jsonl, .json or .parquet file in the folder that the user names (`data_folder`)."""
+
+    kind: Literal["folder"]
+    file: str
+
+
+DatasetSource = Annotated[ToyProblems | HubDataset | FolderDataset, Field(discriminator="kind")]
+
+
+class Fields(Config):
+    """Names of the source's columns."""
+
+    problem: str = "problem"
+    answer: str | None = "answer"
+    """None: the answer is the last \\boxed{} of the solution."""
+    solution: str | None = None
+    choices: str | None = None
+    """Options of a multiple-choice question, the right one first; they are shuffled by a recorded permutation."""
+    id: str | None = None
+
+
+class Dataset(Config):
+    """Problems of one kind with their answers."""
+
+    source: DatasetSource
+    kind: Literal["math", "choice"] = "math"
+    """math: \\boxed{} and Math-Verify; choice: "Answer: X"."""
+    fields: Fields = Fields()
+    rows: int | None = Field(None, ge=1)
+    """How many rows the source must have; None: not checked."""
+    limit: int | None = Field(None, ge=1)
+    """Take only the first so many rows, after filtering (trials)."""
+    instruction: str
+    """What is asked for after the problem; the math prompt joins them by a space, the choice prompt by a blank line."""
+    title: str | None = None
+    """How tables name it."""
+
+
+class Model(Config):
+    """A base model and how it is spoken to."""
+
+    source: ModelSource
+    title: str | None = None
+    """How tables name it."""
+    template: Literal["chat", "plain"] = "chat"
+    """chat: the tokenizer's chat template, one user turn; plain: the prompt as it is (base models, the toy)."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of rollout and training arithmetic; float32 on CPU."""

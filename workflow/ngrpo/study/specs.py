@@ -1,0 +1,172 @@
+"""Specs: what determines an artefact, as canonical JSON. Equal specs are one job; a spec file is a job's identity.
+
+A spec nests the specs of what it depends on, holds nothing that only changes speed or place, and leaves unset knobs
+out, so that a new knob reruns nothing.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ngrpo.errors import UserError
+from ngrpo.files import canonical_json, digest, read_json
+from ngrpo.study.base import Config, Id
+from ngrpo.study.mixers import Metric, Mixer, NoMixer
+from ngrpo.study.sources import Dataset, Model
+
+
+class Spec(Config):
+    """Common ground of all specs."""
+
+    def json_value(self) -> dict:
+        """What is written to the spec file: unset (None) knobs absent."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def text(self) -> str:
+        """The spec file's bytes."""
+        return canonical_json(self.json_value())
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits that identify it; every artefact carries its spec's."""
+        return digest(self.json_value())
+
+
+class DatasetSpec(Spec):
+    """A data set as the workflow reads it: columns id, problem, answer, solution, kind."""
+
+    type: Literal["dataset"] = "dataset"
+    id: Id
+    dataset: Dataset
+
+
+class ModelSpec(Spec):
+    """A base model as a Hugging Face folder."""
+
+    type: Literal["model"] = "model"
+    id: Id
+    model: Model
+
+
+class TrainingDataSpec(Spec):
+    """Training problems that are left after filtering for one model's tokenizer and against every benchmark."""
+
+    type: Literal["training-data"] = "training-data"
+    dataset: DatasetSpec
+    model: ModelSpec
+    benchmarks: tuple[DatasetSpec, ...]
+    """Problems in any of these, validation included, are dropped."""
+    max_prompt_tokens: int
+
+
+class NeighbourSpec(Spec):
+    """A precomputed neighbour table."""
+
+    type: Literal["neighbours"] = "neighbours"
+    model: ModelSpec
+    metric: Metric
+    k: int
+
+
+class Objective(Config):
+    """The policy loss (METHOD §2, Objectives)."""
+
+    kind: Literal["grpo"] = "grpo"
+    clip_low: float = 0.2
+    """Lower clip range of the ratio (Eq. 12)."""
+    clip_high: float = 0.2
+    """Upper clip range."""
+    kl_coefficient: float = Field(0.001, ge=0)
+    """β of the k3 KL estimator (Table 6)."""
+    aggregation: Literal["seq-mean-token-mean", "token-mean"] = "seq-mean-token-mean"
+    """Eq. 13: mean over sequences of the mean over tokens; the release: mean over all tokens."""
+
+
+class Training(Config):
+    """Hyperparameters of a training run (paper §4.1, Table 6)."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimisation steps (rollout batches); None: as many as `epochs` give."""
+    epochs: int = Field(1, ge=1)
+    batch_prompts: int = Field(64, ge=1)
+    """Prompts of a rollout batch."""
+    group: int = Field(4, ge=2)
+    """G, responses a prompt."""
+    mini_batch_prompts: int = Field(16, ge=1)
+    """Prompts of an update; batch_prompts / mini_batch_prompts updates a rollout (Table 6: 64/16)."""
+    learning_rate: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    temperature: float = Field(0.7, gt=0)
+    """τ of rollout, mixing weights and log-probs (Eq. 2, 9)."""
+    max_prompt_tokens: int = 4096
+    max_response_tokens: int = 8192
+    validate_every: int = Field(10, ge=1)
+    """Steps between validations; the best checkpoint is chosen among these."""
+    validation_samples: int = Field(32, ge=1)
+    """Samples a validation problem."""
+    parity_limit: float = Field(1e-3, gt=0)
+    """Largest |rollout − replayed| log-prob of a step; above it the run stops. bfloat16 on a GPU needs a looser one."""
+
+
+class RunSpec(Spec):
+    """A training run = base model × objective × exploration, with its data, hyperparameters and seed."""
+
+    type: Literal["run"] = "run"
+    id: Id
+    scale: str
+    model: ModelSpec
+    data: TrainingDataSpec
+    validation: DatasetSpec
+    validation_decoding: "Decoding"
+    objective: Objective
+    exploration: Mixer
+    training: Training
+    seed: int
+
+
+class Decoding(Config):
+    """How an evaluation draws answers (paper §4.1)."""
+
+    mixer: Mixer = NoMixer()
+    temperature: float = Field(0.6, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_new_tokens: int = Field(8192, ge=1)
+
+
+class EvaluationSpec(Spec):
+    """An evaluation = policy × decoding × benchmark, n samples a problem."""
+
+    type: Literal["evaluation"] = "evaluation"
+    scale: str
+    policy: RunSpec | ModelSpec = Field(discriminator="type")
+    decoding_id: Id
+    decoding: Decoding
+    benchmark: DatasetSpec
+    max_prompt_tokens: int
+    samples: int = Field(32, ge=1)
+    """n, samples a problem."""
+    seed: int
+    engine: Literal["sglang", "transformers"] = "sglang"
+
+
+AnySpec = Annotated[
+    DatasetSpec | ModelSpec | TrainingDataSpec | NeighbourSpec | RunSpec | EvaluationSpec, Field(discriminator="type")
+]
+S = TypeVar("S", bound=Spec)
+
+
+def read_spec(path: str | Path, kind: type[S]) -> S:
+    """The spec in this file. Raises UserError where it is missing, broken or of another kind."""
+    try:
+        spec = TypeAdapter(AnySpec).validate_python(read_json(path))
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise UserError(
+            f"not a spec that this version knows: {first['msg']} at {'.'.join(map(str, first['loc']))}", where=path
+        ) from None
+    if not isinstance(spec, kind):
+        raise UserError(f"this is the spec of a {spec.type}, a {kind.__name__} is needed", where=path)
+    return spec
