@@ -1,0 +1,34 @@
+"""Grading: extraction, verification in workers that can be killed, and files of grades. Imports no torch."""
+
+from ngrpo.grading.files import grade_file, grade_samples
+from ngrpo.grading.grader import (
+    GRADES,
+    KINDS,
+    PAPER,
+    SETTINGS,
+    Grade,
+    Grader,
+    Item,
+    Limits,
+    Settings,
+    displayed,
+    grade_answers,
+    settings_for,
+)
+
+__all__ = [
+    "GRADES",
+    "KINDS",
+    "PAPER",
+    "SETTINGS",
+    "Grade",
+    "Grader",
+    "Item",
+    "Limits",
+    "Settings",
+    "displayed",
+    "grade_answers",
+    "grade_file",
+    "grade_samples",
+    "settings_for",
+]

@@ -1,7 +1,7 @@
 """Specs: what determines an artefact, as canonical JSON. Equal specs are one job; a spec file is a job's identity.
 
-A spec nests the specs of what it depends on, holds nothing that only changes speed or place, and leaves unset knobs
-out, so that a new knob reruns nothing.
+A spec nests the specs of what it depends on, holds nothing that only changes speed, place or a title, and leaves
+unset knobs out, so that a new knob reruns nothing.
 """
 
 from functools import cached_property
@@ -17,12 +17,18 @@ from ngrpo.study.mixers import Metric, Mixer, NoMixer
 from ngrpo.study.sources import Dataset, Model
 
 
+def _without_titles(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_titles(v) for k, v in value.items() if k != "title"}
+    return [_without_titles(v) for v in value] if isinstance(value, list) else value
+
+
 class Spec(Config):
     """Common ground of all specs."""
 
     def json_value(self) -> dict:
-        """What is written to the spec file: unset (None) knobs absent."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """What is written to the spec file: unset (None) knobs and titles absent."""
+        return _without_titles(self.model_dump(mode="json", exclude_none=True))
 
     def text(self) -> str:
         """The spec file's bytes."""

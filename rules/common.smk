@@ -1,0 +1,126 @@
+# Settings, the expanded study, its spec files, and the named input functions of all stages.
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from snakemake.exceptions import WorkflowError
+
+from ngrpo.errors import UserError
+from ngrpo.study.code import VERSIONS, fingerprint
+from ngrpo.study.expand import load_study
+from ngrpo.study.settings import read_settings
+
+try:
+    SETTINGS = read_settings(config)
+    STUDY = load_study(Path(SETTINGS.config), SETTINGS.scale)
+except UserError as e:
+    raise WorkflowError(str(e)) from None
+
+R = SETTINGS.root
+STUDY.write_specs(Path(R))
+
+# How a rule starts a program of its environment (see docs/environments.md).
+NGRPO = SETTINGS.environments.command("workflow")
+PAPERMILL = SETTINGS.environments.command("workflow", "papermill")
+NGRPO_TRAIN = SETTINGS.environments.command("train")
+
+# Options that name the study, for stages that read all of it.
+STUDY_OPTIONS = f"--config {SETTINGS.config} --scale {SETTINGS.scale} --results {SETTINGS.results}"
+DATA_FOLDER = f"--data-folder '{SETTINGS.data_folder}'" if SETTINGS.data_folder else ""
+
+
+def one_of(names):
+    """A wildcard constraint: exactly these ids."""
+    return "|".join(re.escape(n) for n in sorted(names)) or "none"
+
+
+wildcard_constraints:
+    dataset=one_of(STUDY.datasets),
+    model=one_of(STUDY.models),
+    table_id=one_of(STUDY.neighbours),
+    run=one_of(STUDY.runs),
+    evaluation=one_of(STUDY.evaluations),
+    table=one_of(STUDY.cells),
+
+
+def neighbour_file(mixer, model):
+    """The neighbour table's file that a mixer needs on a model, as a list of one or none."""
+    name = STUDY.neighbour_table(mixer, model)
+    return [f"{R}/neighbors/{name}.safetensors"] if name else []
+
+
+def base_model(spec):
+    """A run's or evaluation's base model spec."""
+    return spec.model if spec.type == "run" else spec
+
+
+def data_file_in_folder(wildcards):
+    """The user's file that a data set of kind `folder` reads, as a list of one or none."""
+    source = STUDY.datasets[wildcards.dataset].dataset.source
+    if source.kind != "folder":
+        return []
+    if SETTINGS.data_folder is None:
+        raise WorkflowError(
+            f"data set '{wildcards.dataset}' is read from your data folder, and none is named\n"
+            "  do:    add --config data_folder=PATH"
+        )
+    path = Path(SETTINGS.data_folder) / source.file
+    if not path.exists():
+        raise WorkflowError(
+            f"the file of data set '{wildcards.dataset}' isn't in your data folder\n  where: {path}"
+        )
+    return [str(path)]
+
+
+def kept_out(wildcards):
+    """The problem files that training data must not overlap with."""
+    return [f"{R}/data/{b.id}.parquet" for b in STUDY.training_data[wildcards.model].benchmarks]
+
+
+def neighbour_model(wildcards):
+    """The base model of a neighbour table."""
+    return f"{R}/models/{STUDY.neighbours[wildcards.table_id].model.id}"
+
+
+def run_inputs(wildcards):
+    """What a training run reads beside its spec."""
+    spec = STUDY.runs[wildcards.run]
+    return {
+        "model": f"{R}/models/{spec.model.id}",
+        "data": f"{R}/data/{spec.data.dataset.id}.{spec.model.id}.parquet",
+        "validation": f"{R}/data/{spec.validation.id}.parquet",
+        "neighbours": neighbour_file(spec.exploration, spec.model),
+    }
+
+
+def sample_inputs(wildcards):
+    """What an evaluation reads beside its spec."""
+    spec = STUDY.evaluations[wildcards.evaluation]
+    policy = f"runs/{spec.policy.id}/model" if spec.policy.type == "run" else f"models/{spec.policy.id}"
+    return {
+        "model": f"{R}/{policy}",
+        "problems": f"{R}/data/{spec.benchmark.id}.parquet",
+        "neighbours": neighbour_file(spec.decoding.mixer, base_model(spec.policy)),
+    }
+
+
+def problems_of(wildcards):
+    """An evaluation's problems."""
+    return f"{R}/data/{STUDY.evaluations[wildcards.evaluation].benchmark.id}.parquet"
+
+
+def grades_of(wildcards):
+    """The grades that a table's cells need."""
+    return [f"{R}/evaluations/{e}.grades.parquet" for e in sorted({c.evaluation for c in STUDY.cells[wildcards.table]})]
+
+
+def benchmark_options(wildcards):
+    """The command-line options that name the problem files to keep out."""
+    return " ".join(f"--benchmark '{path}'" for path in kept_out(wildcards))
+
+
+def neighbour_option(wildcards, input):
+    """The command-line option that names a neighbour table, where one is needed."""
+    return f"--neighbours '{input.neighbours}'" if input.neighbours else ""

@@ -1,0 +1,36 @@
+# Evaluations: n samples a problem in resumable shards, then grades.
+rule sample:
+    input:
+        unpack(sample_inputs),
+        spec=f"{R}/evaluations/{{evaluation}}.spec.json",
+    output:
+        samples=f"{R}/evaluations/{{evaluation}}.samples.parquet",
+        card=f"{R}/evaluations/{{evaluation}}.samples.card.json",
+    log:
+        f"{R}/logs/sample/{{evaluation}}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        version=VERSIONS["sample"],
+        neighbours=neighbour_option,
+    shell:
+        "{NGRPO_TRAIN} sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
+        " {params.neighbours} --out {output.samples:q} 2>&1 | tee {log:q}"
+
+
+rule grade:
+    input:
+        samples=f"{R}/evaluations/{{evaluation}}.samples.parquet",
+        problems=problems_of,
+    output:
+        f"{R}/evaluations/{{evaluation}}.grades.parquet",
+    log:
+        f"{R}/logs/grade/{{evaluation}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=fingerprint("grading"),
+    threads: 2
+    shell:
+        "{NGRPO} grade {input.samples:q} --problems {input.problems:q} --workers {threads} --out {output:q}"
+        " 2>&1 | tee {log:q}"

@@ -1,0 +1,49 @@
+# Tables, notebooks and the report page: computed by ngrpo.analysis, shown by papermill, gathered in one HTML file.
+rule analyse:
+    input:
+        grades_of,
+    output:
+        f"{R}/analysis/{{table}}.parquet",
+    log:
+        f"{R}/logs/analyse/{{table}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=fingerprint("analysis"),
+        study=STUDY_OPTIONS,
+    shell:
+        "{NGRPO} analyse {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule notebook:
+    input:
+        notebook="notebooks/results.ipynb",
+        tables=expand(f"{R}/analysis/{{table}}.parquet", table=STUDY.size.tables),
+    output:
+        f"{R}/report/results.ipynb",
+    log:
+        f"{R}/logs/notebook/results.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=fingerprint("analysis"),
+        settings=f"-p config {SETTINGS.config} -p scale {SETTINGS.scale} -p results {SETTINGS.results}",
+    shell:
+        "{PAPERMILL} {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        tables=expand(f"{R}/analysis/{{table}}.parquet", table=STUDY.size.tables),
+        notebook=f"{R}/report/results.ipynb",
+    output:
+        f"{R}/report/index.html",
+    log:
+        f"{R}/logs/report.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=fingerprint("analysis"),
+        study=STUDY_OPTIONS,
+    shell:
+        "{NGRPO} report {params.study} --out {output:q} 2>&1 | tee {log:q}"

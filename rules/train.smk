@@ -1,0 +1,19 @@
+# Training runs. Checkpoints and metrics are not declared, so a failed or killed job keeps them; the model comes last.
+rule train:
+    input:
+        unpack(run_inputs),
+        spec=f"{R}/runs/{{run}}/spec.json",
+    output:
+        directory(f"{R}/runs/{{run}}/model"),
+    log:
+        f"{R}/logs/train/{{run}}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        version=VERSIONS["train"],
+        neighbours=neighbour_option,
+        checkpoint_every=STUDY.size.checkpoint_every,
+    shell:
+        "{NGRPO_TRAIN} train {input.spec:q} --model {input.model:q} --data {input.data:q}"
+        " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
+        " --out {output:q} 2>&1 | tee {log:q}"

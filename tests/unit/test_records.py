@@ -1,0 +1,84 @@
+"""Records are compact, come back as they went in, and stay with their response."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ngrpo.errors import UserError
+from ngrpo.method.mixers import UNIT
+from ngrpo.method.records import Record, gather
+
+pytestmark = pytest.mark.train
+
+
+def _record(length: int, k: int, share: float, seed: int) -> tuple[list[int], Record]:
+    r = np.random.default_rng(seed)
+    tokens = r.integers(0, 151_936, length).tolist()
+    index = np.flatnonzero(r.random(length) < share)
+    ids = r.integers(0, 151_936, (len(index), k))
+    rest = r.integers(0, UNIT // k, (len(index), k - 1))
+    units = np.concatenate([UNIT - rest.sum(-1, keepdims=True), rest], 1)
+    return tokens, Record.of(tokens, index.tolist(), ids.tolist(), units.tolist(), k=k)
+
+
+@given(st.integers(1, 300), st.integers(1, 6), st.floats(0, 1), st.integers(0, 99))
+def test_bytes_come_back_as_the_same_record(length: int, k: int, share: float, seed: int) -> None:
+    tokens, record = _record(length, k, share, seed)
+    back = Record.unpack(record.pack())
+    for field in ("index", "ids", "units"):
+        assert np.array_equal(getattr(back, field), getattr(record, field))
+    back.check(tokens)
+
+
+def test_the_last_token_feeds_nothing_and_is_left_out() -> None:
+    record = Record.of([5, 6, 7], [0, 2], [[1, 2]] * 2, [[UNIT, 0]] * 2, k=2)
+    assert record.index.tolist() == [0]
+
+
+def test_records_of_long_responses_keep_their_positions() -> None:
+    record = Record.of([1] * 70_000, [69_000], [[1]], [[UNIT]], k=1)
+    assert Record.unpack(record.pack()).index.tolist() == [69_000]
+
+
+def test_a_record_refuses_another_response() -> None:
+    tokens, record = _record(50, 3, 0.2, 0)
+    other = [*tokens[:-1], tokens[-1] + 1]
+    for wrong in (other, tokens[:-1], [*tokens, 0], tokens[::-1]):
+        with pytest.raises(UserError, match="another response"):
+            record.check(wrong)
+
+
+@pytest.mark.parametrize("harm", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:10], lambda b: b"XXXX" + b[4:]])
+def test_bytes_that_are_no_whole_record_are_refused(harm) -> None:
+    _, record = _record(50, 3, 0.5, 0)
+    with pytest.raises(UserError):
+        Record.unpack(harm(record.pack()))
+
+
+def test_gather_puts_candidates_in_the_masks_row_major_order() -> None:
+    records = [_record(n, 3, share, n)[1] for n, share in ((10, 0.5), (8, 0.0), (12, 1.0))]
+    mask, ids, units = gather(records, 12)
+    assert mask.shape == (3, 12)
+    assert mask.sum() == len(ids) == len(units) == sum(len(r.index) for r in records)
+    rows, columns = mask.nonzero(as_tuple=True)
+    for at, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        step = records[row].index.tolist().index(column)
+        assert ids[at].tolist() == records[row].ids[step].tolist()
+        assert units[at].tolist() == records[row].units[step].tolist()
+
+
+def test_gather_refuses_mixed_widths_and_takes_empty_batches() -> None:
+    with pytest.raises(UserError, match="different k"):
+        gather([_record(9, 2, 1.0, 0)[1], _record(9, 3, 1.0, 0)[1]], 9)
+    mask, ids, _ = gather([_record(9, 3, 0.0, 0)[1]], 9)
+    assert not mask.any()
+    assert ids.shape[0] == 0
+
+
+def test_a_record_takes_an_eighth_of_dense_tensors_at_most() -> None:
+    length, k = 8192, 3
+    _, record = _record(length, k, 0.1, 0)
+    dense = torch.zeros(length, k).nbytes + torch.zeros(length, k, dtype=torch.int64).nbytes
+    assert len(record.pack()) <= dense / 8

@@ -1,0 +1,150 @@
+"""The study as configuration: strict files, specs as identity, each run and evaluation once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ngrpo.errors import UserError
+from ngrpo.study.expand import load_study
+from ngrpo.study.schema import schema_texts
+from ngrpo.study.settings import Settings, read_settings
+from ngrpo.study.specs import RunSpec, read_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """A copy of the configuration that a test may change: config("toy", training={...}) returns the folder."""
+
+    def change(study: dict | None = None, toy: dict | None = None) -> Path:
+        (tmp_path / "scales").mkdir(exist_ok=True)
+        for name, source, changes in (
+            ("study.yaml", CONFIG / "study.yaml", study),
+            ("scales/toy.yaml", CONFIG / "scales" / "toy.yaml", toy),
+        ):
+            value = yaml.safe_load(source.read_text())
+            for key, new in (changes or {}).items():
+                at, *rest = key.split("/")
+                target = value
+                for part in (at, *rest)[:-1]:
+                    target = target[part]
+                target[(at, *rest)[-1]] = new
+            (tmp_path / name).write_text(yaml.safe_dump(value, sort_keys=False))
+        return tmp_path
+
+    return change
+
+
+def test_importing_the_study_imports_no_torch() -> None:
+    code = "import sys, ngrpo.study.expand, ngrpo.study.settings, ngrpo.cli; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+@pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])
+def test_every_scale_loads(scale: str) -> None:
+    study = load_study(CONFIG, scale)
+    assert study.runs
+    assert all(e in study.evaluations for cells in study.cells.values() for e in (c.evaluation for c in cells))
+
+
+def test_equal_specs_are_one_run_and_one_evaluation(config) -> None:
+    study = yaml.safe_load((CONFIG / "study.yaml").read_text())
+    twin = {**study["methods"]["ngrpo"], "title": "again"}
+    rows = [*study["tables"]["main"]["rows"], {"label": "again", "method": "twin"}]
+    folder = config({"methods/twin": twin, "tables/main/rows": rows})
+    found = load_study(folder, "toy")
+    assert set(found.runs) == {"grpo-toy", "ngrpo-toy"}
+    assert len(found.evaluations) == 3
+    assert [c.evaluation for c in found.cells["main"] if c.label == "again"] == ["ngrpo-toy/standard/toy-held-out"]
+    # the control: one changed value is another run
+    twin["exploration"] = {**twin["exploration"], "rho": 0.2}
+    assert set(load_study(config({"methods/twin": twin, "tables/main/rows": rows}), "toy").runs) == {
+        "grpo-toy",
+        "ngrpo-toy",
+        "twin-toy",
+    }
+
+
+def test_titles_are_not_identity_and_values_are(config) -> None:
+    before = load_study(config(), "toy").runs["ngrpo-toy"]
+    renamed = load_study(config(toy={"models/toy/title": "another name"}), "toy").runs["ngrpo-toy"]
+    changed = load_study(config(toy={"training/learning_rate": 2e-4}), "toy").runs["ngrpo-toy"]
+    assert renamed.digest == before.digest
+    assert changed.digest != before.digest
+
+
+def test_changing_one_method_leaves_the_other_specs_alone(config) -> None:
+    before = load_study(config(), "toy").specs()
+    after = load_study(config({"methods/ngrpo/exploration": {"kind": "neighbours", "rho": 0.3}}), "toy").specs()
+    changed = {name for name in before if before[name].text() != after[name].text()}
+    assert changed == {"runs/ngrpo-toy/spec.json", "evaluations/ngrpo-toy/standard/toy-held-out.spec.json"}
+
+
+def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_path: Path) -> None:
+    study = load_study(config(), "toy")
+    study.write_specs(tmp_path / "r")
+    path = tmp_path / "r" / "runs" / "ngrpo-toy" / "spec.json"
+    assert read_spec(path, RunSpec).digest == study.runs["ngrpo-toy"].digest
+    stamp = path.stat().st_mtime_ns
+    study.write_specs(tmp_path / "r")
+    assert path.stat().st_mtime_ns == stamp
+    assert "null" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("study", "toy", "words"),
+    [
+        ({}, {"training/learnin_rate": 1}, ["learnin_rate", "toy.yaml", "did you mean 'learning_rate'"]),
+        ({}, {"validation": "toy-validaton"}, ["toy-validaton", "did you mean 'toy-validation'"]),
+        ({}, {"tables": ["mian"]}, ["no table 'mian'", "did you mean 'main'"]),
+        ({"tables/main/rows": [{"label": "x", "method": "ngrop"}]}, {}, ["'ngrop'", "did you mean 'ngrpo'"]),
+        ({"tables/main/rows": [{"label": "x", "decoding": "standart"}]}, {}, ["did you mean 'standard'"]),
+        ({"methods/ngrpo/exploration": {"kind": "neighbours", "rho": 1.5}}, {}, ["less than or equal to 1", "rho"]),
+        ({"methods/ngrpo/exploration": {"kind": "neighbors"}}, {}, ["neighbors", "study.yaml"]),
+        ({}, {"evaluation/pass_at": [64]}, ["Pass@64", "32"]),
+        ({}, {"models/Toy_1": {"source": {"kind": "toy"}}}, ["Toy_1"]),
+    ],
+)
+def test_mistakes_are_named_with_file_key_and_nearest_name(config, study, toy, words) -> None:
+    with pytest.raises(UserError) as error:
+        load_study(config(study, toy), "toy")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_scale_and_a_missing_or_broken_file_are_named(config, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'toy'"):
+        load_study(config(), "toi")
+    (tmp_path / "study.yaml").write_text("methods: [")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        load_study(tmp_path, "toy")
+    (tmp_path / "study.yaml").write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(UserError, match="given twice"):
+        load_study(tmp_path, "toy")
+    (tmp_path / "study.yaml").unlink()
+    with pytest.raises(UserError, match="no such configuration file"):
+        load_study(tmp_path, "toy")
+
+
+def test_settings_refuse_unknown_keys_and_missing_folders() -> None:
+    with pytest.raises(UserError, match="did you mean 'scale'"):
+        read_settings({"scal": "toy"})
+    with pytest.raises(UserError, match="no such data folder"):
+        read_settings({"data_folder": "nowhere"})
+
+
+def test_environments_are_folders_or_deployed() -> None:
+    assert Settings().environments.command("train") == ".venv-train/bin/ngrpo"
+    deployed = read_settings({"environments": {"train": "deployed", "workflow": "/opt/w"}}).environments
+    assert deployed.command("train") == "ngrpo"
+    assert deployed.command("workflow", "papermill") == "/opt/w/bin/papermill"
+
+
+def test_stored_schemas_equal_the_models() -> None:
+    for name, text in schema_texts().items():
+        assert (CONFIG / "schema" / name).read_text() == text, f"run `ngrpo schema`: {name} is stale"

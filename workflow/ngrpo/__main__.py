@@ -1,0 +1,5 @@
+"""`python -m ngrpo` is `ngrpo`."""
+
+from ngrpo.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""Mean@n and Pass@k as functions of one number: how many of a problem's n samples are correct.
+
+| symbol | meaning |
+|---|---|
+| n, c | samples of a problem, and how many of them are correct (0 ≤ c ≤ n) |
+| k | samples that a reader may try (1 ≤ k ≤ n) |
+| p | a problem's true chance that one sample is correct |
+
+An estimator is the vector g of its values at c = 0 … n; a benchmark's value is the mean of g[c] over its problems.
+Mean@n is the unbiased Pass@1. Two estimators of Pass@k (METHOD.md §3):
+unbiased: g = 1 − C(n−c, k)/C(n, k) (paper Eq. 15). bootstrap: k of the n with replacement, 1000 times (the release);
+its expectation is 1 − (1 − c/n)^k, below the unbiased one: at n = k = 32 a problem with one right counts 0.638, not 1.
+"""
+
+import numpy as np
+
+from ngrpo.errors import UserError
+
+BOOTSTRAP_DRAWS = 1000
+
+
+def _checked(n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise UserError(f"Pass@{k} needs 1 ≤ k ≤ n, but there are {n} samples a problem", where="k")
+
+
+def unbiased_pass_at_k(n: int, k: int) -> np.ndarray:
+    """1 − C(n−c, k)/C(n, k) at c = 0 … n, shape (n + 1,), within [0, 1]; paper Eq. 15.
+
+    As a product, ∏_{i=n−c+1}^{n} (1 − k/i), so that nothing overflows for any n.
+    """
+    _checked(n, k)
+    factors = np.maximum(1.0 - k / np.arange(n, 0, -1), 0.0)
+    return 1.0 - np.concatenate([[1.0], np.cumprod(factors)])
+
+
+def bootstrap_pass_at_k(n: int, k: int) -> np.ndarray:
+    """1 − (1 − c/n)^k at c = 0 … n, shape (n + 1,): what the release's bootstrap is on average."""
+    _checked(n, k)
+    return 1.0 - (1.0 - np.arange(n + 1) / n) ** k
+
+
+def drawn_pass_at_k(correct: np.ndarray, n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """The release's bootstrap itself: of 1000 draws of k with replacement, the share with a correct one; shape (N,).
+
+    A draw holds a correct sample with probability 1 − (1 − c/n)^k, independently, so the number of such draws is
+    binomial: the same distribution without drawing 1000 × k indices a problem.
+    """
+    return rng.binomial(BOOTSTRAP_DRAWS, bootstrap_pass_at_k(n, k)[correct]) / BOOTSTRAP_DRAWS

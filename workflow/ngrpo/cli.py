@@ -1,0 +1,234 @@
+"""`ngrpo`: every stage as a subcommand that runs without Snakemake. Rules call these, one command each.
+
+A user's mistake ends in one message (what, where, what to do) and exit code 1; `--traceback` shows where it was raised.
+Stages are imported when they run: `ngrpo plan` on a login node loads no torch.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from ngrpo import __version__
+from ngrpo.errors import UserError, unknown_name
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group that names the nearest command and turns UserErrors into one message."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        """As click's; an unknown command's message names the nearest one."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise unknown_name("command", args[0], self.list_commands(ctx), where="ngrpo")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args, **kwargs):
+        """As click's, with UserErrors shown plainly."""
+        try:
+            return super().main(*args, **kwargs)
+        except UserError as e:
+            if "--traceback" in sys.argv:
+                traceback.print_exc()
+            print(f"error: {e}", file=sys.stderr)
+            sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--traceback", is_flag=True, help="Show where an error was raised.")
+def main(traceback: bool) -> None:
+    """Reproduce N-GRPO: each stage of the study as a command."""
+
+
+spec_argument = click.argument("spec", type=FILE)
+out_option = click.option("--out", type=PATH, required=True, help="What to write; whole or not at all.")
+study_options = [
+    click.option("--config", type=FOLDER, default=Path("config"), show_default=True, help="The study's configuration."),
+    click.option("--scale", default="toy", show_default=True, help="toy, smoke or paper."),
+    click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where results go."),
+]
+
+
+def with_study(command):
+    """Add the options that name a study."""
+    for option in reversed(study_options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@spec_argument
+@click.option("--data-folder", type=FOLDER, help="Where data sets of kind `folder` lie.")
+@out_option
+def dataset(spec: Path, data_folder: Path | None, out: Path) -> None:
+    """Fetch or make a data set: problems with answers, and a card."""
+    from ngrpo.data.datasets import make_dataset
+    from ngrpo.study.specs import DatasetSpec, read_spec
+
+    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder)
+
+
+@main.command()
+@spec_argument
+@out_option
+def model(spec: Path, out: Path) -> None:
+    """Fetch or make a base model, as a Hugging Face folder."""
+    from ngrpo.study.specs import ModelSpec, read_spec
+    from ngrpo.training.base import make_model
+
+    make_model(read_spec(spec, ModelSpec), out)
+
+
+@main.command("training-data")
+@spec_argument
+@click.option("--problems", type=FILE, required=True)
+@click.option("--benchmark", "benchmarks", type=FILE, multiple=True, help="Problems to keep out of training.")
+@click.option("--model", type=FOLDER, required=True, help="Whose tokenizer counts the prompt's tokens.")
+@out_option
+def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], model: Path, out: Path) -> None:
+    """Filter training problems: length, answers, duplicates, benchmark overlap; the card says why each left."""
+    from ngrpo.data.filter import make_training_data
+    from ngrpo.study.specs import TrainingDataSpec, read_spec
+
+    make_training_data(
+        read_spec(spec, TrainingDataSpec), problems=problems, benchmarks=list(benchmarks), model=model, out=out
+    )
+
+
+@main.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True)
+@out_option
+def neighbours(spec: Path, model: Path, out: Path) -> None:
+    """Precompute a neighbour table (Eq. 7-8)."""
+    from ngrpo.method.neighbours import make_table
+    from ngrpo.study.specs import NeighbourSpec, read_spec
+
+    wanted = read_spec(spec, NeighbourSpec)
+    make_table(model, k=wanted.k, metric=wanted.metric, out=out, spec=wanted.digest)
+
+
+@main.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True, help="The base model.")
+@click.option("--data", type=FILE, required=True, help="Filtered training problems.")
+@click.option("--validation", type=FILE, required=True, help="Problems that choose the checkpoint.")
+@click.option("--neighbours", type=FILE, help="The neighbour table, where exploration mixes neighbours.")
+@click.option("--checkpoint-every", type=int, default=10, show_default=True, help="Steps between checkpoints.")
+@click.option("--devices", type=int, help="GPUs (or CPU ranks) of this node to use; default: all GPUs, or 1 CPU rank.")
+@out_option
+def train(
+    spec: Path,
+    model: Path,
+    data: Path,
+    validation: Path,
+    neighbours: Path | None,
+    checkpoint_every: int,
+    devices: int | None,
+    out: Path,
+) -> None:
+    """Train one run with verl and sglang; resumes from its last checkpoint; writes the best checkpoint last."""
+    from ngrpo.study.specs import RunSpec, read_spec
+    from ngrpo.training.launch import train as launch
+
+    launch(
+        read_spec(spec, RunSpec),
+        model=model,
+        data=data,
+        validation=validation,
+        neighbours=neighbours,
+        run_dir=spec.parent,
+        out=out,
+        checkpoint_every=checkpoint_every,
+        devices=devices,
+    )
+
+
+@main.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True, help="The policy: a base model or a run's model.")
+@click.option("--problems", type=FILE, required=True)
+@click.option("--neighbours", type=FILE, help="The neighbour table, where the decoding mixes neighbours.")
+@out_option
+def sample(spec: Path, model: Path, problems: Path, neighbours: Path | None, out: Path) -> None:
+    """Draw n answers to every problem of a benchmark; a killed job continues where it was."""
+    from ngrpo.engines.evaluate import sample as draw
+    from ngrpo.study.specs import EvaluationSpec, read_spec
+
+    draw(read_spec(spec, EvaluationSpec), model=model, problems=problems, neighbours=neighbours, out=out)
+
+
+@main.command()
+@click.argument("answers", type=FILE)
+@click.option("--problems", type=FILE, help="The benchmark's problems (for samples in parquet).")
+@click.option("--workers", type=int, help="Grader processes; default: one a core.")
+@out_option
+def grade(answers: Path, problems: Path | None, workers: int | None, out: Path) -> None:
+    """Grade samples (parquet) or any system's outputs (JSONL rows {id, response, answer, kind})."""
+    from ngrpo.grading import grade_file, grade_samples
+
+    if answers.suffix == ".parquet":
+        if problems is None:
+            raise UserError("samples need their problems", where="ngrpo grade", do="add --problems FILE")
+        grade_samples(answers, problems, out, workers=workers)
+    else:
+        grade_file(answers, out, workers=workers)
+
+
+@main.command()
+@click.argument("table")
+@with_study
+@out_option
+def analyse(table: str, config: Path, scale: str, results: Path, out: Path) -> None:
+    """Compute one table's metrics and intervals from its grades."""
+    from ngrpo.analysis.tables import analyse as compute
+    from ngrpo.study.expand import load_study
+
+    compute(table, load_study(config, scale), results / scale, out)
+
+
+@main.command()
+@with_study
+@out_option
+def report(config: Path, scale: str, results: Path, out: Path) -> None:
+    """Write the self-contained report page."""
+    from ngrpo.analysis.report import report as write
+    from ngrpo.study.expand import load_study
+
+    write(load_study(config, scale), results / scale, out)
+
+
+@main.command()
+@click.argument("table", default="main")
+@with_study
+def table(table: str, config: Path, scale: str, results: Path) -> None:
+    """Print a finished table in the terminal, and where the report is."""
+    import pandas as pd
+
+    from ngrpo.analysis.tables import terminal_table
+
+    path = results / scale / "analysis" / f"{table}.parquet"
+    if not path.exists():
+        raise UserError(f"table '{table}' isn't computed yet", where=path, do=f"snakemake --cores 2 {path}")
+    print(terminal_table(pd.read_parquet(path)))
+    page = results / scale / "report" / "index.html"
+    print(f"\nReport: {page.resolve() if page.exists() else f'not written yet; snakemake --cores 2 {page}'}")
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
+def schema(out: Path) -> None:
+    """Write the JSON schemas of the configuration files, for editors."""
+    from ngrpo.study.schema import write_schemas
+
+    for path in write_schemas(out):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

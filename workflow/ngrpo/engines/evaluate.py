@@ -1,0 +1,119 @@
+"""The sampling stage: n samples a problem, in shards that survive a kill.
+
+A shard is a whole parquet file of some problems' samples in a folder beside the output; a restarted job keeps the
+shards that are there and draws the rest. Every sample's seed comes from its problem's id and its number, so shards,
+order and restarts change nothing.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ngrpo.data.prompts import prompt_ids
+from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
+from ngrpo.errors import UserError
+from ngrpo.files import whole_file, write_json
+from ngrpo.method.mixers import mixer_from
+from ngrpo.method.rng import derive_seed
+from ngrpo.study.specs import EvaluationSpec
+
+SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("sample", pa.int32()),  # 0 … n−1
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),  # stop | length
+        ("tokens", pa.int32()),  # generated, the ending token included
+        ("mixed", pa.int32()),  # of these, how many fed a mixture
+        ("seed", pa.int64()),
+        ("decoding", pa.string()),
+        ("spec", pa.string()),  # digest of the evaluation's spec
+    ]
+)
+
+
+def sample(
+    spec: EvaluationSpec,
+    *,
+    model: Path,
+    problems: Path,
+    neighbours: Path | None,
+    out: Path,
+    shard_samples: int = 512,
+    **machine: object,
+) -> None:
+    """Draw spec.samples answers to every problem and write them to `out` (SCHEMA), with a card beside it.
+
+    shard_samples: about how many samples a shard holds (changes what a kill loses, never a sample). Prompts above the
+    token limit are not sampled; the card names them. Raises UserError where no problem is left.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    source = spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
+    rows = pq.read_table(problems).to_pylist()
+    prompts = {r["id"]: prompt_ids(tokenizer, source, spec.benchmark.dataset, r["problem"]) for r in rows}
+    overlong = {i: len(p) for i, p in prompts.items() if len(p) > spec.max_prompt_tokens}
+    ids = [i for i in prompts if i not in overlong]
+    if not ids:
+        raise UserError(
+            f"every prompt is longer than {spec.max_prompt_tokens} tokens", where=problems, do="raise max_prompt_tokens"
+        )
+    shards = out.with_name(f".{out.name}.shards-{spec.digest}")
+    shards.mkdir(parents=True, exist_ok=True)
+    per_shard = max(1, shard_samples // spec.samples)
+    parts = [(shards / f"{i:06d}.parquet", ids[i : i + per_shard]) for i in range(0, len(ids), per_shard)]
+    todo = [(path, part) for path, part in parts if not path.exists()]
+    label = f"[sample {spec.policy.id}/{spec.decoding_id}/{spec.benchmark.id}]"
+    if len(todo) < len(parts):
+        print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
+    if todo:
+        with open_engine(spec.engine, model, neighbours, **machine) as engine:
+            for path, part in tqdm(todo, desc=label, unit="shard", mininterval=2):
+                drawn = _draw(spec, engine, tokenizer, {i: prompts[i] for i in part})
+                with whole_file(path) as temporary:
+                    pq.write_table(pa.Table.from_pylist(list(drawn), SCHEMA), temporary)
+    table = pa.concat_tables([pq.read_table(path) for path, _ in parts])
+    with whole_file(out) as temporary:
+        pq.write_table(table, temporary)
+    write_json(
+        out.with_suffix(".card.json"),
+        {
+            "spec": spec.digest,
+            "problems": len(rows),
+            "sampled": len(ids),
+            "overlong_prompts": overlong,
+            "samples": table.num_rows,
+            "tokens": sum(table["tokens"].to_pylist()),
+            "truncated": table["finish_reason"].to_pylist().count("length"),
+        },
+    )
+    shutil.rmtree(shards)
+
+
+def _draw(spec: EvaluationSpec, engine, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:
+    """One shard's rows."""
+    decoding = spec.decoding
+    mixer = mixer_from(decoding.mixer.model_dump())
+    keys = [(i, n) for i in prompts for n in range(spec.samples)]
+    seeds = [derive_seed(spec.seed, "evaluation", spec.benchmark.id, i, n) for i, n in keys]
+    requests = [Request(tuple(prompts[i]), seed, mixer) for (i, _), seed in zip(keys, seeds, strict=True)]
+    sampling = Sampling(decoding.temperature, decoding.max_new_tokens, decoding.top_p)
+    answers: list[Sample] = engine.generate(requests, sampling)
+    for (problem, n), seed, answer in zip(keys, seeds, answers, strict=True):
+        yield {
+            "problem_id": problem,
+            "sample": n,
+            "text": tokenizer.decode(answer.tokens, skip_special_tokens=True),
+            "finish_reason": answer.finish_reason,
+            "tokens": len(answer.tokens),
+            "mixed": len(answer.record.index),
+            "seed": seed,
+            "decoding": spec.decoding_id,
+            "spec": spec.digest,
+        }

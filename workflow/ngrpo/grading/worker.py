@@ -1,0 +1,101 @@
+"""The processes that run Math-Verify: one launcher that has imported it, and workers that it forks in milliseconds.
+
+`python -m ngrpo.grading.worker FD` is started by pool.py with a socket at FD and imports neither torch nor numpy. It
+answers two requests, so that a killed worker costs a fork and not another import of sympy (0.7 s):
+    {"start": {"memory_mb": …}} with one end of a socket attached → {"pid": …}
+    {"stop": pid} → {"status": "signal 9"}                         (kills and reaps: a pid can't be reused before)
+A worker reads one JSON line a pair and writes one JSON line back, until it is killed or its socket closes. It can't
+write files or dump core, its memory is limited, and it dies with the launcher, as the launcher does with its parent.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+
+from ngrpo.grading.verdicts import math_verify_verdict
+
+_PR_SET_PDEATHSIG = 1
+WARM_UP = (r"\frac{1}{2}", "0.5")
+
+
+def _limit_resources(memory_mb: int) -> None:
+    """Limit this process: address space to what it has plus memory_mb (MB), no files written, no core dumps."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with open("/proc/self/statm", "rb") as f:
+        pages = int(f.read().split()[0])
+    size = pages * resource.getpagesize() + memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _serve(jobs: socket.socket) -> None:
+    """Grade pairs, one JSON line each ([gold, answer] → [equal, reason, out of memory]), until the socket closes."""
+    stream = jobs.makefile("rw", encoding="ascii", newline="\n")
+    for line in stream:
+        gold, answer = json.loads(line)
+        try:
+            reply = [*math_verify_verdict(gold, answer), False]
+        except MemoryError:
+            reply = [False, "MemoryError", True]
+        except Exception as error:  # noqa: BLE001  whatever Math-Verify raises is reported as a grader error
+            reply = [False, f"{type(error).__name__}: {error}"[:300], False]
+        stream.write(json.dumps(reply) + "\n")
+        stream.flush()
+
+
+def _fork_worker(jobs_fd: int, control: socket.socket, memory_mb: int) -> int:
+    pid = os.fork()
+    if pid:
+        os.close(jobs_fd)
+        return pid
+    status = 1
+    try:
+        control.close()
+        _limit_resources(memory_mb)
+        _serve(socket.socket(fileno=jobs_fd))
+        status = 0
+    finally:
+        os._exit(status)  # never return into the launcher's loop
+
+
+def _stop_worker(pid: int) -> str:
+    """Kill and reap a worker; how it had ended, if it had."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return "stopped"
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+
+
+def launch(control: socket.socket) -> None:
+    """Answer start and stop requests until the parent closes the socket; then kill what is left."""
+    math_verify_verdict(*WARM_UP)  # loads the parser's tables once, for every worker forked later
+    gc.freeze()
+    running: set[int] = set()
+    control.send(b"{}")
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 4096, 1)
+        if not message:
+            break
+        request = json.loads(message)
+        if "start" in request:
+            pid = _fork_worker(fds[0], control, request["start"]["memory_mb"])
+            running.add(pid)
+            reply = {"pid": pid}
+        else:
+            running.discard(request["stop"])
+            reply = {"status": _stop_worker(request["stop"])}
+        control.send(json.dumps(reply).encode())
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    launch(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,172 @@
+"""From configuration to jobs: every run and evaluation that the tables need, each once.
+
+Tables name rows; rows name runs and evaluations. Runs with equal specs are one run, under the id of the method that
+comes first in the study; so are evaluations.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ngrpo.errors import UserError, unknown_name
+from ngrpo.files import digest, write_json
+from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load, parse
+from ngrpo.study.mixers import NeighbourMixer, NoMixer
+from ngrpo.study.specs import (
+    DatasetSpec,
+    Decoding,
+    EvaluationSpec,
+    ModelSpec,
+    NeighbourSpec,
+    RunSpec,
+    Spec,
+    Training,
+    TrainingDataSpec,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one model and benchmark, in a table: which evaluation fills it."""
+
+    label: str
+    model: str
+    benchmark: str
+    evaluation: str
+    """policy/decoding/benchmark, the evaluation's path."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study at one scale, expanded. All mappings are in the study's order."""
+
+    scale: str
+    study: StudyFile
+    size: ScaleFile
+    runs: dict[str, RunSpec] = field(default_factory=dict)
+    evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    neighbours: dict[str, NeighbourSpec] = field(default_factory=dict)
+
+    @cached_property
+    def datasets(self) -> dict[str, DatasetSpec]:
+        """Every data set of the scale."""
+        return {i: DatasetSpec(id=i, dataset=d) for i, d in self.size.datasets.items()}
+
+    @cached_property
+    def models(self) -> dict[str, ModelSpec]:
+        """Every base model of the scale."""
+        return {i: ModelSpec(id=i, model=m) for i, m in self.size.models.items()}
+
+    @cached_property
+    def training_data(self) -> dict[str, TrainingDataSpec]:
+        """The filtered training problems, one a model (their token limit is the model's tokenizer's)."""
+        kept_out = dict.fromkeys((*self.size.benchmarks, self.size.validation))
+        return {
+            i: TrainingDataSpec(
+                dataset=self.datasets[self.size.training_data],
+                model=model,
+                benchmarks=tuple(self.datasets[b] for b in kept_out),
+                max_prompt_tokens=self.size.training.max_prompt_tokens,
+            )
+            for i, model in self.models.items()
+        }
+
+    def neighbour_table(self, mixer: object, model: ModelSpec) -> str | None:
+        """The id of the table that this mixer needs on this model, or None; notes the table."""
+        if not isinstance(mixer, NeighbourMixer):
+            return None
+        name = f"{model.id}.{mixer.metric}.k{mixer.k}"
+        self.neighbours.setdefault(name, NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k))
+        return name
+
+    def table(self, name: str) -> Table:
+        """A table by its id."""
+        if name not in self.study.tables:
+            raise unknown_name("table", name, self.study.tables, where="target")
+        return self.study.tables[name]
+
+    def specs(self) -> dict[str, Spec]:
+        """Every spec by the path of its file, relative to the scale's results."""
+        return {
+            **{f"data/{i}.spec.json": s for i, s in self.datasets.items()},
+            **{f"data/{s.dataset.id}.{i}.spec.json": s for i, s in self.training_data.items()},
+            **{f"models/{i}.spec.json": s for i, s in self.models.items()},
+            **{f"neighbors/{i}.spec.json": s for i, s in self.neighbours.items()},
+            **{f"runs/{i}/spec.json": s for i, s in self.runs.items()},
+            **{f"evaluations/{i}.spec.json": s for i, s in self.evaluations.items()},
+        }
+
+    def write_specs(self, results: Path) -> None:
+        """Write every spec file that is missing or differs; an unchanged spec's file is left untouched."""
+        for name, spec in self.specs().items():
+            path = results / name
+            if not path.exists() or path.read_text(encoding="utf-8") != spec.text():
+                write_json(path, spec.json_value())
+
+
+def _training(study: StudyFile, size: ScaleFile, method: str) -> Training:
+    changed = {**size.training.model_dump(), **study.methods[method].training}
+    return parse(Training, changed, f"methods.{method}.training")
+
+
+def _run(study: Study, method_id: str, model_id: str) -> RunSpec:
+    method, size = study.study.methods[method_id], study.size
+    return RunSpec(
+        id=f"{method_id}-{model_id}",
+        scale=study.scale,
+        model=study.models[model_id],
+        data=study.training_data[model_id],
+        validation=study.datasets[size.validation],
+        validation_decoding=Decoding(mixer=NoMixer(), **size.decoding.model_dump()),
+        objective=method.objective,
+        exploration=method.exploration,
+        training=_training(study.study, size, method_id),
+        seed=study.study.seed,
+    )
+
+
+def _cell(study: Study, row: Row, model_id: str, benchmark: str, known: dict[str, str]) -> Cell:
+    """Note what this cell needs; `known` maps the digest of what was asked to the id under which it is already made."""
+    policy: RunSpec | ModelSpec = study.models[model_id]
+    if row.method is not None:
+        run = _run(study, row.method, model_id)
+        same = digest({**run.json_value(), "id": ""})
+        policy = study.runs.setdefault(known.setdefault(same, run.id), run)
+        study.neighbour_table(policy.exploration, policy.model)
+    decoding = study.study.decodings[row.decoding]
+    spec = EvaluationSpec(
+        scale=study.scale,
+        policy=policy,
+        decoding_id=row.decoding,
+        decoding=Decoding(mixer=decoding.mixer, **study.size.decoding.model_dump()),
+        benchmark=study.datasets[benchmark],
+        max_prompt_tokens=study.size.training.max_prompt_tokens,
+        samples=study.size.evaluation.samples,
+        seed=study.study.seed,
+        engine=study.size.evaluation.engine,
+    )
+    same = digest({**spec.json_value(), "decoding_id": ""})
+    name = known.setdefault(same, f"{policy.id}/{row.decoding}/{benchmark}")
+    study.evaluations.setdefault(name, spec)
+    study.neighbour_table(decoding.mixer, study.models[model_id])
+    return Cell(row.label, model_id, benchmark, name)
+
+
+def load_study(folder: Path, scale: str) -> Study:
+    """Read the configuration folder and expand it at one scale."""
+    study_file, size = load(folder, scale)
+    study = Study(scale, study_file, size)
+    known: dict[str, str] = {}
+    for table_id in dict.fromkeys((*size.tables, *(size.demo or ()))):
+        table = study.table(table_id)
+        study.cells[table_id] = [
+            _cell(study, row, model_id, benchmark, known)
+            for model_id in table.models or size.models
+            for row in table.rows
+            for benchmark in table.benchmarks or size.benchmarks
+        ]
+    clash = set(study.runs) & set(study.models)
+    if clash:
+        raise UserError(f"a run and a model are both called '{min(clash)}'", where=folder, do="rename one of them")
+    return study

@@ -1,0 +1,53 @@
+"""What a user sets on Snakemake's command line or in a config file: scale, folders, and where each environment lies."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ngrpo.errors import UserError
+from ngrpo.study.base import Config
+from ngrpo.study.config import parse
+
+DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
+
+
+class Environments(Config):
+    """Where each rule's environment lies: a folder with bin/ngrpo (venv or conda prefix), or the word "deployed"."""
+
+    workflow: str = ".venv"
+    """Orchestration and analysis (envs/workflow.lock)."""
+    train: str = ".venv-train"
+    """Training and sampling (envs/train-cpu.lock, or a GPU image)."""
+
+    def command(self, name: Literal["workflow", "train"], program: str = "ngrpo") -> str:
+        """How a rule starts a program of this environment."""
+        folder = getattr(self, name)
+        return program if folder == DEPLOYED else f"{folder}/bin/{program}"
+
+
+class Settings(Config):
+    """All keys that `--config` and `--configfile` take."""
+
+    scale: str = "toy"
+    """toy, smoke or paper: the one switch between them."""
+    data_folder: str | None = None
+    """Folder of the user's problem files, for data sets of kind `folder`."""
+    config: str = "config"
+    """Folder of study.yaml and scales/."""
+    results: str = "results"
+    """Folder that results/{scale}/ goes into."""
+    environments: Environments = Field(default_factory=Environments)
+
+    @property
+    def root(self) -> str:
+        """results/{scale}."""
+        return f"{self.results}/{self.scale}"
+
+
+def read_settings(config: dict) -> Settings:
+    """Snakemake's config as settings. Raises UserError for an unknown key or a data folder that isn't there."""
+    settings = parse(Settings, config, "--config")
+    if settings.data_folder is not None and not Path(settings.data_folder).is_dir():
+        raise UserError("there is no such data folder", where=f"--config data_folder={settings.data_folder}")
+    return settings
