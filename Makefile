@@ -5,8 +5,9 @@ TRAIN := .venv-train
 CORES ?= 2
 SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+CHECKED := workflow tests benchmarks
 
-.PHONY: help env demo test test-workflow test-train lint clean-env
+.PHONY: help env demo test test-workflow test-train test-toy lint format bench
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,3 +29,32 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-cpu.lock
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
+
+demo: ## the toy study, from generated problems to its report (about 6 minutes after the environments)
+	@$(MAKE) --no-print-directory -j2 env
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete
+	@$(WORKFLOW)/bin/ngrpo table main
+
+test: ## all tests that need neither root, a GPU nor other people's data (about 12 minutes)
+	@$(MAKE) --no-print-directory -j2 env
+	@$(MAKE) --no-print-directory test-workflow test-train test-toy
+
+test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
+	$(WORKFLOW)/bin/pytest -m "not toy"
+
+test-train: $(TRAIN)/.ready ## tests of the method, the engines and training through verl
+	$(TRAIN)/bin/pytest
+
+test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
+	$(WORKFLOW)/bin/pytest -m toy
+
+lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
+	$(WORKFLOW)/bin/ruff check $(CHECKED)
+	$(WORKFLOW)/bin/ruff format --check $(CHECKED)
+	$(WORKFLOW)/bin/snakefmt --check Snakefile rules
+	$(WORKFLOW)/bin/snakemake --lint
+
+format: $(WORKFLOW)/.ready ## let ruff and snakefmt format
+	$(WORKFLOW)/bin/ruff check --fix $(CHECKED)
+	$(WORKFLOW)/bin/ruff format $(CHECKED)
+	$(WORKFLOW)/bin/snakefmt Snakefile rules

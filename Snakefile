@@ -21,6 +21,6 @@ include: "rules/targets.smk"
 
 
 rule all:
+    default_target: True
     input:
         f"{R}/report/index.html",
-    default_target: True

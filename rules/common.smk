@@ -15,19 +15,21 @@ from ngrpo.study.settings import read_settings
 try:
     SETTINGS = read_settings(config)
     STUDY = load_study(Path(SETTINGS.config), SETTINGS.scale)
+    FOLDER_FILES = STUDY.folder_files(SETTINGS.data_folder)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
 R = SETTINGS.root
 STUDY.write_specs(Path(R))
 
-# How a rule starts a program of its environment (see docs/environments.md).
-NGRPO = SETTINGS.environments.command("workflow")
-PAPERMILL = SETTINGS.environments.command("workflow", "papermill")
-NGRPO_TRAIN = SETTINGS.environments.command("train")
+# `train_env PROGRAM …` and `workflow_env PROGRAM …` start a program of that environment (see docs/environments.md).
+# They are shell functions, not parameters, so that moving an environment reruns nothing.
+shell.prefix(SETTINGS.environments.shell_prefix())
 
 # Options that name the study, for stages that read all of it.
-STUDY_OPTIONS = f"--config {SETTINGS.config} --scale {SETTINGS.scale} --results {SETTINGS.results}"
+STUDY_OPTIONS = (
+    f"--config {SETTINGS.config} --scale {SETTINGS.scale} --results {SETTINGS.results}"
+)
 DATA_FOLDER = f"--data-folder '{SETTINGS.data_folder}'" if SETTINGS.data_folder else ""
 
 
@@ -58,25 +60,19 @@ def base_model(spec):
 
 def data_file_in_folder(wildcards):
     """The user's file that a data set of kind `folder` reads, as a list of one or none."""
-    source = STUDY.datasets[wildcards.dataset].dataset.source
-    if source.kind != "folder":
-        return []
-    if SETTINGS.data_folder is None:
-        raise WorkflowError(
-            f"data set '{wildcards.dataset}' is read from your data folder, and none is named\n"
-            "  do:    add --config data_folder=PATH"
-        )
-    path = Path(SETTINGS.data_folder) / source.file
-    if not path.exists():
-        raise WorkflowError(
-            f"the file of data set '{wildcards.dataset}' isn't in your data folder\n  where: {path}"
-        )
-    return [str(path)]
+    return (
+        [str(FOLDER_FILES[wildcards.dataset])]
+        if wildcards.dataset in FOLDER_FILES
+        else []
+    )
 
 
 def kept_out(wildcards):
     """The problem files that training data must not overlap with."""
-    return [f"{R}/data/{b.id}.parquet" for b in STUDY.training_data[wildcards.model].benchmarks]
+    return [
+        f"{R}/data/{b.id}.parquet"
+        for b in STUDY.training_data[wildcards.model].benchmarks
+    ]
 
 
 def neighbour_model(wildcards):
@@ -98,7 +94,11 @@ def run_inputs(wildcards):
 def sample_inputs(wildcards):
     """What an evaluation reads beside its spec."""
     spec = STUDY.evaluations[wildcards.evaluation]
-    policy = f"runs/{spec.policy.id}/model" if spec.policy.type == "run" else f"models/{spec.policy.id}"
+    policy = (
+        f"runs/{spec.policy.id}/model"
+        if spec.policy.type == "run"
+        else f"models/{spec.policy.id}"
+    )
     return {
         "model": f"{R}/{policy}",
         "problems": f"{R}/data/{spec.benchmark.id}.parquet",
@@ -113,7 +113,10 @@ def problems_of(wildcards):
 
 def grades_of(wildcards):
     """The grades that a table's cells need."""
-    return [f"{R}/evaluations/{e}.grades.parquet" for e in sorted({c.evaluation for c in STUDY.cells[wildcards.table]})]
+    return [
+        f"{R}/evaluations/{e}.grades.parquet"
+        for e in sorted({c.evaluation for c in STUDY.cells[wildcards.table]})
+    ]
 
 
 def benchmark_options(wildcards):

@@ -14,7 +14,7 @@ rule dataset:
         code=fingerprint("data", "grading"),
         folder=DATA_FOLDER,
     shell:
-        "{NGRPO_TRAIN} dataset {input.spec:q} {params.folder} --out {output.problems:q} 2>&1 | tee {log:q}"
+        "train_env ngrpo dataset {input.spec:q} {params.folder} --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:
@@ -34,5 +34,5 @@ rule training_data:
         code=fingerprint("data", "grading"),
         benchmarks=benchmark_options,
     shell:
-        "{NGRPO_TRAIN} training-data {input.spec:q} --problems {input.problems:q} {params.benchmarks}"
+        "train_env ngrpo training-data {input.spec:q} --problems {input.problems:q} {params.benchmarks}"
         " --model {input.model:q} --out {output.problems:q} 2>&1 | tee {log:q}"

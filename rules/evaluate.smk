@@ -14,7 +14,7 @@ rule sample:
         version=VERSIONS["sample"],
         neighbours=neighbour_option,
     shell:
-        "{NGRPO_TRAIN} sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
+        "train_env ngrpo sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
         " {params.neighbours} --out {output.samples:q} 2>&1 | tee {log:q}"
 
 
@@ -28,9 +28,9 @@ rule grade:
         f"{R}/logs/grade/{{evaluation}}.log",
     conda:
         "../envs/workflow.yaml"
+    threads: 2
     params:
         code=fingerprint("grading"),
-    threads: 2
     shell:
-        "{NGRPO} grade {input.samples:q} --problems {input.problems:q} --workers {threads} --out {output:q}"
+        "workflow_env ngrpo grade {input.samples:q} --problems {input.problems:q} --workers {threads} --out {output:q}"
         " 2>&1 | tee {log:q}"

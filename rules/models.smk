@@ -11,4 +11,4 @@ rule model:
     params:
         version=VERSIONS["model"],
     shell:
-        "{NGRPO_TRAIN} model {input.spec:q} --out {output:q} 2>&1 | tee {log:q}"
+        "train_env ngrpo model {input.spec:q} --out {output:q} 2>&1 | tee {log:q}"

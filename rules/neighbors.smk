@@ -12,4 +12,4 @@ rule neighbours:
     params:
         version=VERSIONS["neighbours"],
     shell:
-        "{NGRPO_TRAIN} neighbours {input.spec:q} --model {input.model:q} --out {output:q} 2>&1 | tee {log:q}"
+        "train_env ngrpo neighbours {input.spec:q} --model {input.model:q} --out {output:q} 2>&1 | tee {log:q}"

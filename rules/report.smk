@@ -12,7 +12,7 @@ rule analyse:
         code=fingerprint("analysis"),
         study=STUDY_OPTIONS,
     shell:
-        "{NGRPO} analyse {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "workflow_env ngrpo analyse {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule notebook:
@@ -29,7 +29,7 @@ rule notebook:
         code=fingerprint("analysis"),
         settings=f"-p config {SETTINGS.config} -p scale {SETTINGS.scale} -p results {SETTINGS.results}",
     shell:
-        "{PAPERMILL} {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
+        "workflow_env papermill {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
 
 
 rule report:
@@ -46,4 +46,4 @@ rule report:
         code=fingerprint("analysis"),
         study=STUDY_OPTIONS,
     shell:
-        "{NGRPO} report {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "workflow_env ngrpo report {params.study} --out {output:q} 2>&1 | tee {log:q}"

@@ -14,6 +14,6 @@ rule train:
         neighbours=neighbour_option,
         checkpoint_every=STUDY.size.checkpoint_every,
     shell:
-        "{NGRPO_TRAIN} train {input.spec:q} --model {input.model:q} --data {input.data:q}"
+        "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -10,7 +10,7 @@ import yaml
 from ngrpo.errors import UserError
 from ngrpo.study.expand import load_study
 from ngrpo.study.schema import schema_texts
-from ngrpo.study.settings import Settings, read_settings
+from ngrpo.study.settings import Environments, read_settings
 from ngrpo.study.specs import RunSpec, read_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,11 +138,14 @@ def test_settings_refuse_unknown_keys_and_missing_folders() -> None:
         read_settings({"data_folder": "nowhere"})
 
 
-def test_environments_are_folders_or_deployed() -> None:
-    assert Settings().environments.command("train") == ".venv-train/bin/ngrpo"
-    deployed = read_settings({"environments": {"train": "deployed", "workflow": "/opt/w"}}).environments
-    assert deployed.command("train") == "ngrpo"
-    assert deployed.command("workflow", "papermill") == "/opt/w/bin/papermill"
+def test_environments_are_folders_or_deployed(tmp_path: Path) -> None:
+    (tmp_path / "a b" / "bin").mkdir(parents=True)
+    program = tmp_path / "a b" / "bin" / "hello"
+    program.write_text('#!/bin/sh\necho "from the folder: $1|$2"\n')
+    program.chmod(0o755)
+    functions = Environments(train=str(tmp_path / "a b"), workflow="deployed").shell_functions()
+    run = ["bash", "-c", functions + "train_env hello 'x y' z; workflow_env echo from PATH"]
+    assert subprocess.check_output(run, text=True) == "from the folder: x y|z\nfrom PATH\n"
 
 
 def test_stored_schemas_equal_the_models() -> None:

@@ -25,6 +25,7 @@ from ngrpo.method import neighbour_kernels as kernels
 
 METRICS = ("cosine", "l2", "l1")
 _PIECE = 1024  # rows converted at once
+_PAIRS = 4096  # pairs measured at once
 _F64_SLACK = 1e-12  # far above every float64 rounding error here (d·2⁻⁵³ < 1e-12 up to d = 9000)
 
 
@@ -33,7 +34,7 @@ class Rows:
     """The rows that take part in a search: which, and their norms.
 
     E (V, d) any float type, any device. index (n,) int64, ascending ids of the rows that take part.
-    norm2 (n,) float64. norm (n,) float64. half_exponent: E·4^−half_exponent has no entry above 1 (for L1).
+    norm2 (n,) float64. norm (n,) float64. half_exponent: sums over E·4^−half_exponent can't overflow float32.
     """
 
     E: Tensor
@@ -56,14 +57,14 @@ class Rows:
         return source.float()
 
 
-def measure(E: Tensor, exclude: Tensor | None, block: int) -> Rows:
+def measure(E: Tensor, exclude: Tensor | None) -> Rows:
     """Norms of all rows, and the rows that take part: not excluded, not zero. Raises UserError for NaN or inf."""
     norm2 = torch.empty(E.shape[0], dtype=torch.float64, device=E.device)
-    largest = 0.0
-    for a in range(0, E.shape[0], block):
-        x = E[a : a + block].float()
-        norm2[a : a + block] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()
-        largest = max(largest, float(x.abs().max())) if torch.isfinite(norm2[a : a + block]).all() else torch.inf
+    largest = torch.zeros((), device=E.device)
+    for a in range(0, E.shape[0], _PIECE):
+        x = E[a : a + _PIECE].float()
+        largest = torch.maximum(largest, x.abs().max())
+        norm2[a : a + _PIECE] = x.double().square_().sum(1)
     bad = torch.nonzero(~torch.isfinite(norm2)).flatten()
     if bad.numel():
         raise UserError(
@@ -76,15 +77,15 @@ def measure(E: Tensor, exclude: Tensor | None, block: int) -> Rows:
         takes_part &= ~exclude.to(E.device)
     index = torch.nonzero(takes_part).flatten()
     norm2 = norm2[index]
-    exponent = 0 if largest == 0 else int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
-    return Rows(E, index, norm2, norm2.sqrt(), 2.0**-exponent)
+    exponent = int(torch.frexp(largest).exponent)
+    return Rows(E, index, norm2, norm2.sqrt(), max(0, exponent - 99) // 2)
 
 
 class Filter:
     """A similarity s of row pairs from a fast block operation; pairs' values are at least `lower_bound`.
 
     base, slope (n,) float64, epsilon, eta: value_ij ≥ base_i + base_j − slope_i slope_j (s_ij + η|s_ij| + ε).
-    dtype: of the operands. exact_sums: whether a narrower filter than this one would only repeat it.
+    dtype: of the operands.
     """
 
     rows: Rows
@@ -93,35 +94,50 @@ class Filter:
     slope: Tensor
     epsilon: float
     eta: float
+    _buffers: dict[torch.dtype, Tensor]
 
     def operand(self, at: slice | Tensor) -> Tensor:
         """What `similarity` takes for these rows (m, d), built in pieces so that temporaries stay small."""
-        places = torch.arange(len(self.rows), device=self.rows.E.device)[at] if isinstance(at, slice) else at
-        out = torch.empty(places.numel(), self.rows.E.shape[1], dtype=self.dtype, device=places.device)
-        for a in range(0, places.numel(), _PIECE):
-            piece = slice(at.start + a, min(at.start + a + _PIECE, at.stop)) if isinstance(at, slice) else at[a : a + _PIECE]
-            out[a : a + _PIECE] = self._scaled(piece)
+        size = at.stop - at.start if isinstance(at, slice) else at.numel()
+        out = torch.empty(size, self.rows.E.shape[1], dtype=self.dtype, device=self.rows.E.device)
+        for a in range(0, size, _PIECE):
+            b = min(a + _PIECE, size)
+            out[a:b] = self._scaled(slice(at.start + a, at.start + b) if isinstance(at, slice) else at[a:b])
         return out
 
     def _scaled(self, at: slice | Tensor) -> Tensor:
         raise NotImplementedError
 
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
-        """s (a, b) of two operands, float32."""
+        """s (a, b) of two operands, float32; valid until the next call."""
         raise NotImplementedError
 
-    def lower_bound(self, similarity: Tensor, i: slice | Tensor, j: slice | Tensor) -> Tensor:
-        """No pair's value (unit: `exact_values`) lies below this: (a, b) float64."""
-        s = similarity.double()
-        t = s + self.eta * s.abs() + self.epsilon
-        return self.base[i, None] + self.base[None, j] - self.slope[i, None] * self.slope[None, j] * t
+    def _reused(self, a: int, b: int, dtype: torch.dtype) -> Tensor:
+        """An (a, b) view of one buffer a type: fresh pages for every block would cost more than filling them."""
+        held = self._buffers.get(dtype)
+        if held is None or held.numel() < a * b:
+            held = self._buffers[dtype] = torch.empty(a * b, dtype=dtype, device=self.rows.E.device)
+        return held[: a * b].view(a, b)
+
+    def lower_bound(self, similarity: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """No value of the pairs of places i (a,), j (b,) lies below this: (a, b) float64; unit: `exact_values`."""
+        return lower_bound(similarity, self.base, self.slope, self.epsilon, self.eta, i, j)
+
+
+def lower_bound(
+    similarity: Tensor, base: Tensor, slope: Tensor, epsilon: float, eta: float, i: Tensor, j: Tensor
+) -> Tensor:
+    """base_i + base_j − slope_i slope_j (s + η|s| + ε): s (a, b), i (a,), j (b,) → (a, b) float64."""
+    s = similarity.double()
+    t = s + eta * s.abs() + epsilon
+    return base[i, None] + base[j] - slope[i, None] * slope[j] * t
 
 
 class AngleFilter(Filter):
     """Cosine and L2: a matrix product of unit rows in bfloat16 or float32."""
 
     def __init__(self, rows: Rows, metric: str, dtype: torch.dtype):
-        self.rows, self.dtype = rows, dtype
+        self.rows, self.dtype, self._buffers = rows, dtype, {}
         self.inverse = (1.0 / rows.norm).float()
         extremes = (float(rows.norm.min()), float(rows.norm.max()))
         self.wide = extremes[0] < 1e-30 or extremes[1] > 1e30  # 1/r or x·(1/r) would leave float32's normal range
@@ -149,7 +165,10 @@ class AngleFilter(Filter):
 
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
         """s̃."""
-        return torch.mm(left, right.T).float()
+        s = torch.mm(left, right.T, out=self._reused(left.shape[0], right.shape[0], self.dtype))
+        if self.dtype == torch.float32:
+            return s
+        return self._reused(left.shape[0], right.shape[0], torch.float32).copy_(s)
 
 
 class ManhattanFilter(Filter):
@@ -158,7 +177,7 @@ class ManhattanFilter(Filter):
     dtype = torch.float32
 
     def __init__(self, rows: Rows, metric: str):
-        self.rows = rows
+        self.rows, self._buffers = rows, {}
         d = rows.E.shape[1]
         self.eta = (d + 4) * 2.0**-24  # one rounding a difference, at most d a sum
         self.epsilon = d * 2.0**-120  # scaled entries and differences that underflow
@@ -171,26 +190,38 @@ class ManhattanFilter(Filter):
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
         """−D̃, in scaled units."""
         if left.device.type == "cpu":
-            return kernels.manhattan(left, right, torch.empty(left.shape[0], right.shape[0]))
+            return kernels.manhattan(left, right, self._reused(left.shape[0], right.shape[0], torch.float32))
         return -torch.cdist(left, right, p=1.0)
 
 
-def exact_values(left: Tensor, right: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Float64 distances of row pairs by the direct formula: (ordering keys (p,), values (p,)).
+def exact_values(rows: Rows, i: Tensor, j: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """Float64 distances of pairs of places i, j (p,) by the direct formula: (ordering keys (p,), values (p,)).
 
-    left, right (p, d) float32. Keys order the candidates of one left row; values are comparable with the filters'
-    bounds: cosine −⟨u_i, u_j⟩, L2 the squared distance, L1 the distance. The cosine's key is −g|g|/n_j, g = ⟨x_i, x_j⟩:
-    one division and no root, so that parallel rows with small whole entries tie exactly.
+    Keys order the candidates of one i; values are comparable with the filters' bounds: cosine −⟨u_i, u_j⟩, L2 the
+    squared distance, L1 the distance. The cosine's key is −g|g|/n_j, g = ⟨x_i, x_j⟩: one division and no root, so that
+    parallel rows with small whole entries tie exactly.
     """
-    x, y = left.double(), right.double()
-    if metric == "l1":
-        value = (x - y).abs().sum(1)
-        return value, value
-    if metric == "l2":
-        value = (x - y).square().sum(1)
-        return value, value
+    sums = torch.empty(i.numel(), 2, dtype=torch.float64, device=i.device)
+    direct = rows.whole and rows.E.dtype == torch.float32 and rows.E.is_contiguous()
+    for a in range(0, i.numel(), _PAIRS):
+        p, q = i[a : a + _PAIRS], j[a : a + _PAIRS]
+        if rows.E.device.type != "cpu":
+            sums[a : a + _PAIRS] = _pair_sums(rows.block(p), rows.block(q), metric)
+        elif direct:
+            sums[a : a + _PAIRS] = kernels.pair_sums(rows.E, p, rows.E, q, metric)
+        else:
+            order = torch.arange(p.numel())
+            sums[a : a + _PAIRS] = kernels.pair_sums(rows.block(p), order, rows.block(q), order, metric)
     if metric != "cosine":
-        raise unknown_name("metric", metric, METRICS)
-    g, n_x, n_y = (x * y).sum(1), x.square().sum(1), y.square().sum(1)
-    key = -g * g.abs() / n_y
-    return key, key.sign() * (key.abs() / n_x).sqrt()
+        return sums[:, 0], sums[:, 0]
+    key = -sums[:, 0] * sums[:, 0].abs() / sums[:, 1]
+    return key, key.sign() * (key.abs() / rows.norm2[i]).sqrt()
+
+
+def _pair_sums(left: Tensor, right: Tensor, metric: str) -> Tensor:
+    """`kernels.pair_sums` in torch's operations, for other devices; left, right (p, d)."""
+    x, y = left.double(), right.double()
+    if metric == "cosine":
+        return torch.stack([(x * y).sum(1), y.square().sum(1)], 1)
+    first = (x - y).square().sum(1) if metric == "l2" else (x - y).abs().sum(1)
+    return torch.stack([first, torch.zeros_like(first)], 1)

@@ -1,7 +1,7 @@
 """The search's inner loops on a CPU, compiled by numba: what torch has no fast operation for.
 
-1. `keep_smallest`: a block's lower bounds, formed on the fly and merged into both sides' smallest so far. A row's bounds
-   are compared with its largest kept one in runs of `RUN` that vectorise; only runs with a hit are looked at singly.
+1. `keep_smallest`: a block's lower bounds, formed on the fly and merged into both sides' smallest so far. Bounds are
+   compared with the largest one kept in runs of `RUN` that vectorise; only runs with a hit are looked at singly.
 2. `manhattan`: sums of absolute differences, eight at a time in registers.
 3. `pair_sums`: float64 sums over pairs of rows.
 
@@ -11,6 +11,7 @@ loaders do). All kernels release the interpreter lock; each has its counterpart 
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None
         return
     cuts = [size * t // threads // 4 * 4 for t in range(threads)] + [size]
     with ThreadPoolExecutor(threads) as pool:
-        for job in [pool.submit(work, lo, hi) for lo, hi in zip(cuts, cuts[1:], strict=False)]:
+        for job in [pool.submit(work, lo, hi) for lo, hi in pairwise(cuts)]:
             job.result()
 
 
@@ -46,49 +47,55 @@ def _insert(ids, bounds, place, bound):
 
 
 @njit(nogil=True, cache=True)
+def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit):
+    """How many of a run's bounds are below their limits."""
+    hits = 0
+    for c in range(s.shape[0]):
+        t = np.float64(s[c])
+        hits += base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon) < limit[c]
+    return hits
+
+
+@njit(nogil=True, cache=True)
 def _rows(similarity, lo, hi, who, j0, once, base, slope, epsilon, eta, ids, bounds):
-    """Merge the block into its rows lo..hi."""
+    """Merge the block into its rows lo..hi. base, slope: of all places."""
     width, last = similarity.shape[1], ids.shape[1] - 1
+    limit = np.empty(RUN)
     for r in range(lo, hi):
         i = who[r]
-        base_i, slope_i, limit = base[i], slope[i], bounds[r, last]
-        start = max(0, i + 1 - j0) if once else 0
-        for c0 in range(start, width, RUN):
-            c1 = min(c0 + RUN, width)
-            hits = 0
-            for c in range(c0, c1):
-                s = np.float64(similarity[r, c])
-                hits += base_i + base[j0 + c] - slope_i * slope[j0 + c] * (s + eta * abs(s) + epsilon) < limit
-            if hits:
-                for c in range(c0, c1):
-                    s = np.float64(similarity[r, c])
-                    bound = base_i + base[j0 + c] - slope_i * slope[j0 + c] * (s + eta * abs(s) + epsilon)
-                    if bound < limit and j0 + c != i:
-                        _insert(ids[r], bounds[r], j0 + c, bound)
-                        limit = bounds[r, last]
+        limit[:] = bounds[r, last]
+        for a in range(max(0, i + 1 - j0) if once else 0, width, RUN):
+            b = min(a + RUN, width)
+            s, base_j, slope_j = similarity[r, a:b], base[j0 + a : j0 + b], slope[j0 + a : j0 + b]
+            if _hits(s, base[i], slope[i], base_j, slope_j, epsilon, eta, limit):
+                for c in range(b - a):
+                    t = np.float64(s[c])
+                    bound = base[i] + base_j[c] - slope[i] * slope_j[c] * (t + eta * abs(t) + epsilon)
+                    if bound < bounds[r, last] and j0 + a + c != i:
+                        _insert(ids[r], bounds[r], j0 + a + c, bound)
+                limit[:] = bounds[r, last]
 
 
 @njit(nogil=True, cache=True)
 def _columns(similarity, lo, hi, who, j0, base, slope, epsilon, eta, ids, bounds):
-    """Merge the block into its columns lo..hi, for pairs with row before column."""
+    """Merge the block into its columns lo..hi, for pairs whose row's place is before the column's."""
     last = ids.shape[1] - 1
-    limit = bounds[lo:hi, last].copy()
-    for r in range(similarity.shape[0]):
-        i = who[r]
-        base_i, slope_i = base[i], slope[i]
-        for c0 in range(max(lo, i + 1 - j0), hi, RUN):
-            c1 = min(c0 + RUN, hi)
-            hits = 0
-            for c in range(c0, c1):
-                s = np.float64(similarity[r, c])
-                hits += base_i + base[j0 + c] - slope_i * slope[j0 + c] * (s + eta * abs(s) + epsilon) < limit[c - lo]
-            if hits:
-                for c in range(c0, c1):
-                    s = np.float64(similarity[r, c])
-                    bound = base_i + base[j0 + c] - slope_i * slope[j0 + c] * (s + eta * abs(s) + epsilon)
-                    if bound < limit[c - lo]:
-                        _insert(ids[c], bounds[c], i, bound)
-                        limit[c - lo] = bounds[c, last]
+    limit = bounds[:, last].copy()
+    for a in range(lo, hi, RUN):
+        b = min(a + RUN, hi)
+        for r in range(similarity.shape[0]):
+            i = who[r]
+            first = max(a, i + 1 - j0)
+            if first >= b:
+                continue
+            s, base_j, slope_j = similarity[r, first:b], base[j0 + first : j0 + b], slope[j0 + first : j0 + b]
+            if _hits(s, base[i], slope[i], base_j, slope_j, epsilon, eta, limit[first:b]):
+                for c in range(b - first):
+                    t = np.float64(s[c])
+                    bound = base[i] + base_j[c] - slope[i] * slope_j[c] * (t + eta * abs(t) + epsilon)
+                    if bound < limit[first + c]:
+                        _insert(ids[first + c], bounds[first + c], i, bound)
+                        limit[first + c] = bounds[first + c, last]
 
 
 def keep_smallest(

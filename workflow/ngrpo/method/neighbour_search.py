@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ngrpo.method.neighbour_filters import AngleFilter, Filter, ManhattanFilter, Rows, exact_values
+from ngrpo.method import neighbour_kernels as kernels
+from ngrpo.method.neighbour_filters import AngleFilter, Filter, ManhattanFilter, Rows, exact_values, lower_bound
 
 SPARE = 13  # candidates kept beyond those asked for
-_PAIR_BYTES = 40  # float64 operands' overhead a kept pair: ids, keys, sorting
 
 
 class Found(NamedTuple):
@@ -34,18 +34,16 @@ class Plan(NamedTuple):
 
     panel: int  # rows held as the left operand
     tile: int  # rows of the right operand
-    pairs: int  # pairs measured in float64 at once
+    strip: int  # rows of the panel that meet a tile at once
 
 
 def plan(d: int, memory: int, block: int | None) -> Plan:
-    """Sizes for rows of d entries within `memory` bytes; block sets panel and tile outright."""
-    pairs = max(1, min(1 << 16, memory // 4 // (40 * d)))
+    """Sizes for rows of d entries within about `memory` bytes; block sets all of them outright."""
     if block is not None:
-        return Plan(block, block, pairs)
-    row = 16 * d  # float32 copy, its scaled copy, the operand, a temporary
-    panel = int(max(16, min(8192, memory // 4 // row)))
-    tile = int(max(16, min(1024, memory // 4 // (40 * panel))))
-    return Plan(panel, tile, pairs)
+        return Plan(block, block, block)
+    panel = max(64, min(8192, memory // 2 // (4 * d)))
+    tile = max(64, min(1024, memory // 4 // (16 * d)))
+    return Plan(panel, tile, max(64, min(2048, memory // 4 // (48 * tile))))
 
 
 def search(rows: Rows, queries: Tensor | None, m: int, metric: str, sizes: Plan) -> Found:
@@ -53,10 +51,10 @@ def search(rows: Rows, queries: Tensor | None, m: int, metric: str, sizes: Plan)
     chosen = _choose_filter(rows, m, metric, sizes)
     ids, bounds = _filter_pass(chosen, queries, min(m + SPARE, len(rows) - 1), sizes)
     who = torch.arange(len(rows), device=ids.device) if queries is None else queries
-    found, certain = _settle(rows, who, ids, bounds, m, metric, sizes)
+    found, certain = _settle(rows, who, ids, bounds, m, metric)
     left = torch.nonzero(~certain).flatten()
     if left.numel():
-        strict = chosen if chosen.dtype == torch.float32 else AngleFilter(rows, metric, torch.float32, sizes.panel)
+        strict = chosen if chosen.dtype == torch.float32 else AngleFilter(rows, metric, torch.float32)
         _exhaust(strict, who, left, found, metric, sizes)
     return found
 
@@ -64,16 +62,21 @@ def search(rows: Rows, queries: Tensor | None, m: int, metric: str, sizes: Plan)
 def _choose_filter(rows: Rows, m: int, metric: str, sizes: Plan) -> Filter:
     """bfloat16 where the processor multiplies it fast and a sample shows that it separates; else float32."""
     if metric == "l1":
-        return ManhattanFilter(rows)
+        return ManhattanFilter(rows, metric)
     n = len(rows)
-    if n >= 4096 and rows.E.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        coarse = AngleFilter(rows, metric, torch.bfloat16, sizes.panel)
+    if n >= 4096 and rows.E.device.type == "cpu" and _fast_bfloat16():
+        coarse = AngleFilter(rows, metric, torch.bfloat16)
         sample = torch.arange(0, n, n // 128)
         ids, bounds = _filter_pass(coarse, sample, min(m + SPARE, n - 1), sizes)
-        _, certain = _settle(rows, sample, ids, bounds, m, metric, sizes)
+        _, certain = _settle(rows, sample, ids, bounds, m, metric)
         if certain.double().mean() >= 0.8:
             return coarse
-    return AngleFilter(rows, metric, torch.float32, sizes.panel)
+    return AngleFilter(rows, metric, torch.float32)
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 products."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _filter_pass(chosen: Filter, queries: Tensor | None, width: int, sizes: Plan) -> tuple[Tensor, Tensor]:
@@ -84,42 +87,52 @@ def _filter_pass(chosen: Filter, queries: Tensor | None, width: int, sizes: Plan
     ids = torch.full((q, width), -1, dtype=torch.int64, device=device)
     bounds = torch.full((q, width), torch.inf, dtype=torch.float64, device=device)
     place = torch.arange(n, device=device)
-    for i0 in range(0, q, sizes.panel):
-        i1 = min(i0 + sizes.panel, q)
-        who = place[i0:i1] if queries is None else queries[i0:i1]
-        left = chosen.operand(slice(i0, i1) if queries is None else who)
-        for j0 in range(i0 if queries is None else 0, n, sizes.tile):
+    for p0 in range(0, q, sizes.panel):
+        p1 = min(p0 + sizes.panel, q)
+        panel = chosen.operand(slice(p0, p1) if queries is None else queries[p0:p1])
+        for j0 in range(p0 if queries is None else 0, n, sizes.tile):
             j1 = min(j0 + sizes.tile, n)
-            tall = min(i1, j1) - i0 if queries is None else i1 - i0  # rows below the diagonal are another block's
             right = chosen.operand(slice(j0, j1))
-            bound = chosen.lower_bound(chosen.product(left[:tall], right), who[:tall], slice(j0, j1))
-            seen = who[:tall, None] >= place[None, j0:j1] if queries is None else who[:, None] == place[None, j0:j1]
-            bound.masked_fill_(seen, torch.inf)
-            _keep(ids[i0 : i0 + tall], bounds[i0 : i0 + tall], bound, place[j0:j1])
-            if queries is None:
-                _keep(ids[j0:j1], bounds[j0:j1], bound.T, place[i0 : i0 + tall])
+            last = min(p1, j1) if queries is None else p1  # pairs below the diagonal are another block's
+            for i0 in range(p0, last, sizes.strip):
+                i1 = min(i0 + sizes.strip, last)
+                who = place[i0:i1] if queries is None else queries[i0:i1]
+                s = chosen.similarity(panel[i0 - p0 : i1 - p0], right)
+                row_side = ids[i0:i1], bounds[i0:i1]
+                column_side = (ids[j0:j1], bounds[j0:j1]) if queries is None else None
+                keep = kernels.keep_smallest if device.type == "cpu" else _keep_smallest
+                keep(s, who, j0, chosen.base, chosen.slope, chosen.epsilon, chosen.eta, row_side, column_side)
     return ids, bounds
 
 
-def _keep(ids: Tensor, bounds: Tensor, new: Tensor, places: Tensor) -> None:
-    """Merge new bounds (a, b) of candidates places (b,) into the smallest so far, in place."""
+def _keep_smallest(
+    similarity: Tensor,
+    who: Tensor,
+    j0: int,
+    base: Tensor,
+    slope: Tensor,
+    epsilon: float,
+    eta: float,
+    row_side: tuple[Tensor, Tensor],
+    column_side: tuple[Tensor, Tensor] | None,
+) -> None:
+    """`kernels.keep_smallest` in torch's operations, for other devices."""
+    columns = torch.arange(j0, j0 + similarity.shape[1], device=similarity.device)
+    bound = lower_bound(similarity, base, slope, epsilon, eta, who, columns)
+    seen = who[:, None] == columns if column_side is None else who[:, None] >= columns
+    bound.masked_fill_(seen, torch.inf)
+    _merge(*row_side, bound, columns)
+    if column_side is not None:
+        _merge(*column_side, bound.T, who)
+
+
+def _merge(ids: Tensor, bounds: Tensor, new: Tensor, places: Tensor) -> None:
+    """Merge new bounds (a, b) of the places (b,) into the smallest so far, in place."""
     width = ids.shape[1]
     value, at = new.topk(min(width, new.shape[1]), dim=1, largest=False)
     both, order = torch.cat([bounds, value], 1).topk(width, dim=1, largest=False)
     ids.copy_(torch.cat([ids, places[at]], 1).gather(1, order))
     bounds.copy_(both)
-
-
-def _measure_pairs(rows: Rows, i: Tensor, j: Tensor, metric: str, sizes: Plan) -> tuple[Tensor, Tensor]:
-    """Exact keys and values (p,) of pairs of places i, j (p,)."""
-    parts = [
-        exact_values(rows.block(a), rows.block(b), metric)
-        for a, b in zip(i.split(sizes.pairs), j.split(sizes.pairs), strict=True)
-    ]
-    if not parts:
-        empty = torch.empty(0, dtype=torch.float64, device=i.device)
-        return empty, empty
-    return torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts])
 
 
 def _first(owner: Tensor, j: Tensor, key: Tensor, value: Tensor, q: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,15 +156,13 @@ def _slack(value: Tensor, metric: str) -> Tensor:
     return value + 1e-12 if metric == "cosine" else value * (1 + 1e-12)
 
 
-def _settle(
-    rows: Rows, who: Tensor, ids: Tensor, bounds: Tensor, m: int, metric: str, sizes: Plan
-) -> tuple[Found, Tensor]:
+def _settle(rows: Rows, who: Tensor, ids: Tensor, bounds: Tensor, m: int, metric: str) -> tuple[Found, Tensor]:
     """Measure the kept pairs; say which rows are certain (q,)."""
     n, (q, width) = len(rows), ids.shape
     floor = bounds[:, -1] if width < n - 1 else torch.full_like(bounds[:, -1], torch.inf)
     owner = torch.arange(q, device=ids.device)[:, None].expand(q, width).flatten()
     j = ids.flatten()
-    key, value = _measure_pairs(rows, who[owner], j, metric, sizes)
+    key, value = exact_values(rows, who[owner], j, metric)
     places, _, values = _first(owner, j, key, value, q, m + 1 if width > m else m)
     beyond = floor if width <= m else torch.minimum(floor, values[:, m])
     certain = _slack(values[:, m - 1], metric) < floor
@@ -164,7 +175,7 @@ def _exhaust(strict: Filter, who: Tensor, left: Tensor, found: Found, metric: st
     n, m = len(rows), found.nearest.shape[1]
     more = min(m + 1, n - 1)
     place = torch.arange(n, device=left.device)
-    for part in left.split(sizes.panel):
+    for part in left.split(sizes.strip):
         queries = who[part]
         operand = strict.operand(queries)
         limit = _slack(found.values[part, m - 1], metric)
@@ -174,13 +185,13 @@ def _exhaust(strict: Filter, who: Tensor, left: Tensor, found: Found, metric: st
         outside = torch.full_like(limit, torch.inf)
         for j0 in range(0, n, sizes.tile):
             at = slice(j0, min(j0 + sizes.tile, n))
-            bound = strict.lower_bound(strict.product(operand, strict.operand(at)), queries, at)
+            bound = strict.lower_bound(strict.similarity(operand, strict.operand(at)), queries, place[at])
             bound.masked_fill_(queries[:, None] == place[None, at], torch.inf)
             possible = bound <= limit[:, None]
             outside = torch.minimum(outside, bound.masked_fill(possible, torch.inf).amin(1))
             owner, j = torch.nonzero(possible, as_tuple=True)
             j = j + j0
-            key, value = _measure_pairs(rows, queries[owner], j, metric, sizes)
+            key, value = exact_values(rows, queries[owner], j, metric)
             held = torch.nonzero(best[0] >= 0, as_tuple=True)
             best = list(
                 _first(

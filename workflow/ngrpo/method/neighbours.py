@@ -68,7 +68,7 @@ def _nearest(
         raise UserError(f"k is {k}", where="neighbours: k", do="choose 1 (the anchor only) or more")
     E = E.detach()
     sizes = plan(E.shape[1], memory, block)
-    rows = measure(E, exclude, sizes.panel)
+    rows = measure(E, exclude)
     n = len(rows)
     if k > max(n, 1):
         raise UserError(

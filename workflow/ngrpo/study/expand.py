@@ -86,6 +86,23 @@ class Study:
             raise unknown_name("table", name, self.study.tables, where="target")
         return self.study.tables[name]
 
+    def folder_files(self, data_folder: str | None) -> dict[str, Path]:
+        """The user's file of every data set of kind `folder`. Raises UserError where the folder or a file is missing."""
+        files = {}
+        for name, spec in self.datasets.items():
+            if spec.dataset.source.kind != "folder":
+                continue
+            if data_folder is None:
+                raise UserError(
+                    f"data set '{name}' is read from your data folder, and none is named",
+                    where=f"scale {self.scale}",
+                    do="add --config data_folder=PATH",
+                )
+            files[name] = Path(data_folder) / spec.dataset.source.file
+            if not files[name].is_file():
+                raise UserError(f"the file of data set '{name}' isn't in your data folder", where=files[name])
+        return files
+
     def specs(self) -> dict[str, Spec]:
         """Every spec by the path of its file, relative to the scale's results."""
         return {

@@ -1,7 +1,7 @@
 """What a user sets on Snakemake's command line or in a config file: scale, folders, and where each environment lies."""
 
+import shlex
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -20,10 +20,17 @@ class Environments(Config):
     train: str = ".venv-train"
     """Training and sampling (envs/train-cpu.lock, or a GPU image)."""
 
-    def command(self, name: Literal["workflow", "train"], program: str = "ngrpo") -> str:
-        """How a rule starts a program of this environment."""
-        folder = getattr(self, name)
-        return program if folder == DEPLOYED else f"{folder}/bin/{program}"
+    def shell_functions(self) -> str:
+        """Bash functions `workflow_env` and `train_env`, by which rules start a program of either environment."""
+        lines = []
+        for name, folder in self:
+            program = '"$1"' if folder == DEPLOYED else f'{shlex.quote(folder)}/bin/"$1"'
+            lines.append(f'{name}_env() {{ {program} "${{@:2}}"; }}; ')
+        return "".join(lines)
+
+    def shell_prefix(self) -> str:
+        """What Snakemake puts before every shell command: strict mode and the two functions, braces doubled for it."""
+        return f"set -euo pipefail; {self.shell_functions()}".replace("{", "{{").replace("}", "}}")
 
 
 class Settings(Config):

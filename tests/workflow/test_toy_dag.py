@@ -1,0 +1,139 @@
+"""The toy DAG through Snakemake, with verl and sglang, at a size of a few steps: every stage, reruns, errors.
+
+The configuration is the project's own, made smaller: what is tested here is the path, not the learning.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+pytestmark = pytest.mark.toy
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "models": {"toy": {"source": {"kind": "toy", "steps": 60}, "dtype": "float32"}},
+    "training": {"steps": 4, "batch_prompts": 8, "group": 4, "mini_batch_prompts": 4, "validate_every": 2},
+    "evaluation": {"samples": 4, "pass_at": [2, 4]},
+    "checkpoint_every": 2,
+}
+
+
+class Toy:
+    """A folder with a small toy study and the command that runs it."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.config, self.results = folder, folder / "config", folder / "results"
+        (self.config / "scales").mkdir(parents=True)
+        (self.config / "study.yaml").write_text((ROOT / "config" / "study.yaml").read_text())
+        scale = yaml.safe_load((ROOT / "config" / "scales" / "toy.yaml").read_text())
+        for key, value in SMALL.items():
+            scale[key] = {**scale[key], **value} if isinstance(value, dict) else value
+        for name in ("toy-validation", "toy-held-out"):
+            scale["datasets"][name]["source"]["count"] = 8
+        self.scale = scale
+        self.write()
+
+    def write(self) -> None:
+        """Write the scale's file."""
+        (self.config / "scales" / "toy.yaml").write_text(yaml.safe_dump(self.scale, sort_keys=False))
+
+    def snakemake(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess:
+        """Run the workflow on this study; stdout and stderr come back together."""
+        settings = {"config": self.config, "results": self.results, **settings}
+        command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", "--nolock", *arguments]
+        command += ["--config", *(f"{k}={v}" for k, v in settings.items())]
+        return subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+    def planned(self, *arguments: str) -> set[str]:
+        """The rules that a dry run would run."""
+        done = self.snakemake("-n", "--quiet", "rules", *arguments)
+        assert done.returncode == 0, done.stdout
+        counts = [line.split() for line in self.snakemake("-n", *arguments).stdout.splitlines()]
+        return {words[0] for words in counts if len(words) == 2 and words[1].isdigit() and words[0] != "total"}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """The small study, run to its report."""
+    toy = Toy(tmp_path_factory.mktemp("toy"))
+    done = toy.snakemake()
+    assert done.returncode == 0, done.stdout[-8000:]
+    return toy
+
+
+def test_every_stage_left_its_files(toy: Toy) -> None:
+    root = toy.results / "toy"
+    for name in (
+        "data/toy-train.toy.card.json",
+        "models/toy/model.safetensors",
+        "neighbors/toy.cosine.k3.safetensors",
+        "runs/ngrpo-toy/model/model.safetensors",
+        "runs/grpo-toy/metrics.jsonl",
+        "evaluations/ngrpo-toy/standard/toy-held-out.grades.parquet",
+        "analysis/main.parquet",
+        "report/index.html",
+    ):
+        assert (root / name).exists(), name
+    table = pd.read_parquet(root / "analysis" / "main.parquet")
+    assert set(table["label"]) == {"Base", "GRPO", "N-GRPO"}
+
+
+def test_every_training_step_is_logged_once_with_its_parity(toy: Toy) -> None:
+    for run in ("grpo-toy", "ngrpo-toy"):
+        lines = (toy.results / "toy" / "runs" / run / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert [r["step"] for r in rows] == [1, 2, 3, 4]
+        assert max(r["parity/max"] for r in rows) <= 1e-4
+        assert (sum(r["mixing/share"] for r in rows) > 0) == (run == "ngrpo-toy")
+
+
+def test_a_second_run_does_nothing(toy: Toy) -> None:
+    done = toy.snakemake()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+def test_one_changed_value_reruns_what_depends_on_it(toy: Toy) -> None:
+    study = toy.config / "study.yaml"
+    before = study.read_text()
+    study.write_text(before.replace("rho: 0.1", "rho: 0.2"))
+    try:
+        done = toy.snakemake("-n")
+        assert done.returncode == 0, done.stdout
+        planned = [line.split() for line in done.stdout.splitlines()]
+        counts = {w[0]: int(w[1]) for w in planned if len(w) == 2 and w[1].isdigit()}
+        counts.pop("total")
+        expected = {"train": 1, "sample": 1, "grade": 1, "analyse": 1, "notebook": 1, "report": 1, "all": 1}
+        assert counts == expected
+    finally:
+        study.write_text(before)
+        assert "Nothing to be done" in toy.snakemake().stdout
+
+
+def test_a_title_reruns_no_training(toy: Toy) -> None:
+    toy.scale["models"]["toy"]["title"] = "another name"
+    toy.write()
+    assert not toy.planned() & {"model", "train", "sample", "grade"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        ((), {"scal": "toy"}, ["unknown key 'scal'", "did you mean 'scale'"]),
+        ((), {"scale": "papr"}, ["no scale 'papr'", "did you mean 'paper'"]),
+        ((), {"scale": "toy", "data_folder": "nowhere"}, ["no such data folder", "nowhere"]),
+        ((), {"scale": "smoke", "config": ROOT / "config"}, ["none is named", "data_folder=PATH"]),
+        ((), {"scale": "smoke", "config": ROOT / "config", "data_folder": ROOT / "docs"}, ["isn't in your data folder"]),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_1(toy: Toy, arguments, settings, words) -> None:
+    done = toy.snakemake(*arguments, **settings)
+    assert done.returncode == 1
+    for word in words:
+        assert word in done.stdout
+    assert "Traceback" not in done.stdout
