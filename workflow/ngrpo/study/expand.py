@@ -87,7 +87,7 @@ class Study:
         return self.study.tables[name]
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
-        """The user's file of every data set of kind `folder`. Raises UserError where the folder or a file is missing."""
+        """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
         files = {}
         for name, spec in self.datasets.items():
             if spec.dataset.source.kind != "folder":
