@@ -7,10 +7,12 @@ Departures from the paper: none (it only says Bernoulli(rho) per sequence and st
 """
 
 import hashlib
+import math
 
+import torch
 from torch import Tensor
 
-GATE, TOKEN, NOISE = 1, 2, 3  # streams: mix at this step? / which token? / Gaussian noise
+GATE, TOKEN, NOISE, GUMBEL = 1, 2, 3, 4  # streams: mix at this step? / which token? / Gaussian noise / Gumbel noise
 
 _MASK = (1 << 64) - 1
 
@@ -45,6 +47,27 @@ def words(seed: Tensor, position: Tensor, stream: int) -> Tensor:
 def uniform(seed: Tensor, position: Tensor, stream: int) -> Tensor:
     """A uniform number in [0, 1) for each (seed, position): int64 tensors in, float64 of the same shape out."""
     return _shift_right(words(seed, position, stream), 11).double() * 2.0**-53
+
+
+def _lanes(seed: Tensor, position: Tensor, stream: int, n: int) -> Tensor:
+    """n random words for each (seed, position): (M,) int64 in, (M, n) int64 out."""
+    lane = torch.arange(n, device=seed.device) * _GOLDEN
+    return _scramble(words(seed, position, stream)[:, None] + lane)
+
+
+def gumbel(seed: Tensor, position: Tensor, n: int) -> Tensor:
+    """n standard Gumbel numbers for each (seed, position): (M,) int64 in, (M, n) float32 out."""
+    u = (_shift_right(_lanes(seed, position, GUMBEL, n), 11).double() + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(u)).float()
+
+
+def normal(seed: Tensor, position: Tensor, n: int) -> Tensor:
+    """n standard normal numbers for each (seed, position) by Box-Muller: (M,) int64 in, (M, n) float32 out."""
+    x = _lanes(seed, position, NOISE, (n + 1) // 2)
+    radius = torch.sqrt(-2 * torch.log((_shift_right(x, 32).double() + 0.5) * 2.0**-32))
+    angle = (x & 0xFFFFFFFF).double() * (2 * math.pi * 2.0**-32)
+    pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1)
+    return pairs.flatten(-2)[:, :n].float()
 
 
 def derive_seed(root: int, *names: object) -> int:

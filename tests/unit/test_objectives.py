@@ -1,0 +1,101 @@
+"""Losses and gradients against hand-worked numbers and verl's own."""
+
+import math
+
+import pytest
+import torch
+
+from ngrpo.method.objectives import aggregate, group_advantages, grpo_loss, gspo_loss, kl_k3
+
+pytestmark = pytest.mark.train
+
+
+def _batch(seed: int = 0, spread: float = 0.3):
+    g = torch.Generator().manual_seed(seed)
+    old = -torch.rand(6, 9, generator=g) * 3
+    lp = (old + torch.randn(6, 9, generator=g) * spread).requires_grad_()
+    A = torch.randn(6, 1, generator=g).expand(6, 9)
+    mask = (torch.arange(9) < torch.randint(1, 10, (6, 1), generator=g)).float()
+    return lp, old, A, mask
+
+
+def test_group_advantages_by_hand() -> None:
+    A = group_advantages(torch.tensor([1.0, 0, 0, 1, 1, 1, 1, 1]), 4)
+    one = 0.5 / (math.sqrt(1 / 3) + 1e-6)
+    assert torch.allclose(A, torch.tensor([one, -one, -one, one, 0, 0, 0, 0]), atol=1e-6)
+
+
+def test_grpo_by_hand() -> None:
+    """One response of two tokens, ratios 1.5 (clipped at 1.2) and 0.5; one of a single token, ratio 1."""
+    old = torch.zeros(2, 2)
+    lp = torch.tensor([[math.log(1.5), math.log(0.5)], [0.0, 9.0]], requires_grad=True)
+    A = torch.tensor([[2.0, 2.0], [-1.0, -1.0]])
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    loss, clipped, _ = grpo_loss(lp, old, A, mask)
+    assert loss.item() == pytest.approx(((-2.4 - 1.0) / 2 + 1.0) / 2)  # Eq. 13: mean of sequence means
+    assert clipped.item() == pytest.approx(1 / 3)
+    loss.backward()
+    assert torch.allclose(lp.grad, torch.tensor([[0, -2 * 0.5 / 4], [0.5, 0]]))
+    token_mean = grpo_loss(lp, old, A, mask, aggregation="token-mean").loss
+    assert token_mean.item() == pytest.approx((-2.4 - 1.0 + 1.0) / 3)
+
+
+def test_the_dual_clip_bounds_the_loss_of_bad_responses() -> None:
+    lp = torch.tensor([[math.log(9.0)]])
+    loss = grpo_loss(lp, torch.zeros(1, 1), torch.tensor([[-2.0]]), torch.ones(1, 1)).loss
+    assert loss.item() == pytest.approx(6.0)
+
+
+def test_gspo_by_hand() -> None:
+    """s = exp(mean(log 1.1, log 0.9)); inside wide clips the loss is −A·s and its gradient −A·s/T at each token."""
+    lp = torch.tensor([[math.log(1.1), math.log(0.9)]], requires_grad=True)
+    s = math.sqrt(1.1 * 0.9)
+    loss, clipped, _ = gspo_loss(lp, torch.zeros(1, 2), torch.full((1, 2), 3.0), torch.ones(1, 2), low=0.5, high=0.5)
+    assert loss.item() == pytest.approx(-3 * s)
+    assert clipped.item() == 0
+    loss.backward()
+    assert torch.allclose(lp.grad, torch.full((1, 2), -3 * s / 2))
+    # with its own narrow range the same ratio is outside: A > 0 and s < 1 is not clipped, A < 0 is
+    assert gspo_loss(lp, torch.zeros(1, 2), -torch.ones(1, 2), torch.ones(1, 2)).clipped == 1
+
+
+def test_gspo_ignores_what_is_masked() -> None:
+    lp, old, A, mask = _batch()
+    noise = torch.where(mask > 0, 0.0, 5.0)
+    assert torch.equal(gspo_loss(lp, old, A, mask).loss, gspo_loss(lp + noise, old, A, mask).loss)
+
+
+@pytest.mark.parametrize("mode", ["seq-mean-token-mean", "token-mean"])
+def test_grpo_equals_verls_loss_and_gradient(mode) -> None:
+    from verl.trainer.ppo.core_algos import compute_policy_loss
+
+    for seed in range(5):
+        lp, old, A, mask = _batch(seed)
+        ours = grpo_loss(lp, old, A, mask, aggregation=mode)
+        ours.loss.backward()
+        gradient, lp.grad = lp.grad, None
+        theirs = compute_policy_loss(
+            old_log_prob=old, log_prob=lp, advantages=A, response_mask=mask, cliprange=0.2, cliprange_low=0.2,
+            cliprange_high=0.2, clip_ratio_c=3.0, loss_agg_mode=mode,
+        )  # fmt: skip
+        theirs[0].backward()
+        assert torch.allclose(ours.loss, theirs[0], atol=1e-6)
+        assert torch.allclose(gradient, lp.grad, atol=1e-7)
+
+
+def test_advantages_and_kl_equal_verls() -> None:
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, kl_penalty
+
+    lp, old, _, mask = _batch()
+    assert torch.allclose(kl_k3(lp, old), kl_penalty(lp, old, "low_var_kl"))
+    reward = torch.tensor([1.0, 0, 0, 0, 1, 1])
+    scores = torch.zeros(6, 9)
+    scores[:, 0] = reward
+    theirs, _ = compute_grpo_outcome_advantage(scores, mask, index=[0, 0, 0, 1, 1, 1], epsilon=1e-6)
+    assert torch.allclose(group_advantages(reward, 3)[:, None] * mask, theirs, atol=1e-6)
+
+
+def test_aggregations_differ_where_lengths_do() -> None:
+    values, mask = torch.tensor([[1.0, 1.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert aggregate(values, mask, "seq-mean-token-mean").item() == 2.0
+    assert aggregate(values, mask, "token-mean").item() == pytest.approx(5 / 3)
