@@ -106,11 +106,10 @@ def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], mode
 @out_option
 def neighbours(spec: Path, model: Path, out: Path) -> None:
     """Precompute a neighbour table (Eq. 7-8)."""
-    from ngrpo.method.neighbours import make_table
     from ngrpo.study.specs import NeighbourSpec, read_spec
+    from ngrpo.training.tables import make_table
 
-    wanted = read_spec(spec, NeighbourSpec)
-    make_table(model, k=wanted.k, metric=wanted.metric, out=out, spec=wanted.digest)
+    make_table(read_spec(spec, NeighbourSpec), model=model, out=out)
 
 
 @main.command()

@@ -19,6 +19,8 @@ from ngrpo.method import neighbour_kernels as kernels
 from ngrpo.method.neighbour_filters import AngleFilter, Filter, ManhattanFilter, Rows, exact_values, lower_bound
 
 SPARE = 13  # candidates kept beyond those asked for
+_SETTLED = 8192  # rows whose candidates are measured at once
+_LEFT = 256  # rows of the second pass at once
 
 
 class Found(NamedTuple):
@@ -49,13 +51,15 @@ def plan(d: int, memory: int, block: int | None) -> Plan:
 def search(rows: Rows, queries: Tensor | None, m: int, metric: str, sizes: Plan) -> Found:
     """The m exact nearest others of each query (places in rows.index; None: of every row)."""
     chosen = _choose_filter(rows, m, metric, sizes)
-    ids, bounds = _filter_pass(chosen, queries, min(m + SPARE, len(rows) - 1), sizes)
-    who = torch.arange(len(rows), device=ids.device) if queries is None else queries
-    found, certain = _settle(rows, who, ids, bounds, m, metric)
+    found, certain = _candidates(chosen, queries, m, metric, sizes)
     left = torch.nonzero(~certain).flatten()
     if left.numel():
+        who = left if queries is None else queries[left]
         strict = chosen if chosen.dtype == torch.float32 else AngleFilter(rows, metric, torch.float32)
-        _exhaust(strict, who, left, found, metric, sizes)
+        for part in range(0, left.numel(), _LEFT):
+            settled = _exhaust(strict, who[part : part + _LEFT], found.values[left[part : part + _LEFT]], metric, sizes)
+            for mine, theirs in zip(found, settled, strict=True):
+                mine[left[part : part + _LEFT]] = theirs
     return found
 
 
@@ -67,9 +71,7 @@ def _choose_filter(rows: Rows, m: int, metric: str, sizes: Plan) -> Filter:
     if n >= 4096 and rows.E.device.type == "cpu" and _fast_bfloat16():
         coarse = AngleFilter(rows, metric, torch.bfloat16)
         sample = torch.arange(0, n, n // 128)
-        ids, bounds = _filter_pass(coarse, sample, min(m + SPARE, n - 1), sizes)
-        _, certain = _settle(rows, sample, ids, bounds, m, metric)
-        if certain.double().mean() >= 0.8:
+        if _candidates(coarse, sample, m, metric, sizes)[1].double().mean() >= 0.8:
             return coarse
     return AngleFilter(rows, metric, torch.float32)
 
@@ -156,53 +158,58 @@ def _slack(value: Tensor, metric: str) -> Tensor:
     return value + 1e-12 if metric == "cosine" else value * (1 + 1e-12)
 
 
-def _settle(rows: Rows, who: Tensor, ids: Tensor, bounds: Tensor, m: int, metric: str) -> tuple[Found, Tensor]:
-    """Measure the kept pairs; say which rows are certain (q,)."""
-    n, (q, width) = len(rows), ids.shape
+def _candidates(chosen: Filter, queries: Tensor | None, m: int, metric: str, sizes: Plan) -> tuple[Found, Tensor]:
+    """Filter, then measure what was kept: the result, and which rows are certain (q,)."""
+    n = len(chosen.rows)
+    width = min(m + SPARE, n - 1)
+    ids, bounds = _filter_pass(chosen, queries, width, sizes)
     floor = bounds[:, -1] if width < n - 1 else torch.full_like(bounds[:, -1], torch.inf)
-    owner = torch.arange(q, device=ids.device)[:, None].expand(q, width).flatten()
-    j = ids.flatten()
-    key, value = exact_values(rows, who[owner], j, metric)
-    places, _, values = _first(owner, j, key, value, q, m + 1 if width > m else m)
-    beyond = floor if width <= m else torch.minimum(floor, values[:, m])
-    certain = _slack(values[:, m - 1], metric) < floor
-    return Found(places[:, :m], values[:, :m], beyond), certain
+    parts = []
+    for a in range(0, ids.shape[0], _SETTLED):
+        part = ids[a : a + _SETTLED]
+        q = part.shape[0]
+        owner = torch.arange(q, device=ids.device).repeat_interleave(width)
+        i = owner + a if queries is None else queries[owner + a]
+        key, value = exact_values(chosen.rows, i, part.flatten(), metric)
+        places, _, values = _first(owner, part.flatten(), key, value, q, min(m + 1, width))
+        beyond = floor[a : a + q] if width == m else torch.minimum(floor[a : a + q], values[:, m])
+        parts.append((places[:, :m], values[:, :m], beyond))
+    found = Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return found, _slack(found.values[:, -1], metric) < floor
 
 
-def _exhaust(strict: Filter, who: Tensor, left: Tensor, found: Found, metric: str, sizes: Plan) -> None:
-    """Settle the rows `left` of `found` in place, measuring every pair that the filter can't rule out."""
+def _exhaust(strict: Filter, queries: Tensor, known: Tensor, metric: str, sizes: Plan) -> Found:
+    """The m nearest of a few queries (q,), measuring every pair that the filter can't rule out.
+
+    known (q, m) float64: values of some m others of each query, so that the m nearest can't be farther.
+    """
     rows = strict.rows
-    n, m = len(rows), found.nearest.shape[1]
+    n, (q, m) = len(rows), known.shape
     more = min(m + 1, n - 1)
-    place = torch.arange(n, device=left.device)
-    for part in left.split(sizes.strip):
-        queries = who[part]
-        operand = strict.operand(queries)
-        limit = _slack(found.values[part, m - 1], metric)
-        best = [part.new_full((part.numel(), more), -1), None, None]
-        empty = torch.full((part.numel(), more), torch.inf, dtype=torch.float64, device=left.device)
-        best[1], best[2] = empty, empty.clone()
-        outside = torch.full_like(limit, torch.inf)
-        for j0 in range(0, n, sizes.tile):
-            at = slice(j0, min(j0 + sizes.tile, n))
-            bound = strict.lower_bound(strict.similarity(operand, strict.operand(at)), queries, place[at])
-            bound.masked_fill_(queries[:, None] == place[None, at], torch.inf)
-            possible = bound <= limit[:, None]
-            outside = torch.minimum(outside, bound.masked_fill(possible, torch.inf).amin(1))
-            owner, j = torch.nonzero(possible, as_tuple=True)
-            j = j + j0
-            key, value = exact_values(rows, queries[owner], j, metric)
-            held = torch.nonzero(best[0] >= 0, as_tuple=True)
-            best = list(
-                _first(
-                    torch.cat([owner, held[0]]),
-                    torch.cat([j, best[0][held]]),
-                    torch.cat([key, best[1][held]]),
-                    torch.cat([value, best[2][held]]),
-                    part.numel(),
-                    more,
-                )
-            )
-            limit = torch.minimum(limit, _slack(best[2][:, m - 1], metric))
-        found.nearest[part], found.values[part] = best[0][:, :m], best[2][:, :m]
-        found.beyond[part] = outside if more == m else torch.minimum(outside, best[2][:, m])
+    operand = strict.operand(queries)
+    limit = _slack(known[:, -1], metric)
+    outside = torch.full_like(limit, torch.inf)
+    places = queries.new_full((q, more), -1)
+    keys = torch.full((q, more), torch.inf, dtype=torch.float64, device=queries.device)
+    values = keys.clone()
+    for j0 in range(0, n, sizes.tile):
+        columns = torch.arange(j0, min(j0 + sizes.tile, n), device=queries.device)
+        right = strict.operand(slice(j0, j0 + columns.numel()))
+        bound = strict.lower_bound(strict.similarity(operand, right), queries, columns)
+        bound.masked_fill_(queries[:, None] == columns, torch.inf)
+        possible = bound <= limit[:, None]
+        outside = torch.minimum(outside, bound.masked_fill(possible, torch.inf).amin(1))
+        owner, at = torch.nonzero(possible, as_tuple=True)
+        key, value = exact_values(rows, queries[owner], columns[at], metric)
+        held = torch.nonzero(places >= 0, as_tuple=True)
+        places, keys, values = _first(
+            torch.cat([owner, held[0]]),
+            torch.cat([columns[at], places[held]]),
+            torch.cat([key, keys[held]]),
+            torch.cat([value, values[held]]),
+            q,
+            more,
+        )
+        limit = torch.minimum(limit, _slack(values[:, m - 1], metric))
+    beyond = outside if more == m else torch.minimum(outside, values[:, m])
+    return Found(places[:, :m], values[:, :m], beyond)

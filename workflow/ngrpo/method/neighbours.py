@@ -95,7 +95,7 @@ def _margins(found: Found, metric: str) -> Tensor:
     ladder = torch.cat([found.values, found.beyond[:, None]], 1)
     distance = _as_distance(ladder, metric)
     gap = (distance[:, 1:] - distance[:, :-1]).amin(1)
-    safety = 1e-6 if metric == "cosine" else 1e-9 * distance[:, -2]
+    safety = 3e-6 if metric == "cosine" else 1e-9 * distance[:, -2]
     return (gap - safety).clamp_min(0).float() * (1 - 2.0**-20)
 
 

@@ -74,6 +74,8 @@ class NeighbourSpec(Spec):
     model: ModelSpec
     metric: Metric
     k: int
+    special_tokens: Literal["keep", "exclude"] = "keep"
+    """Whether special tokens can be neighbours; Eq. 7 runs over the whole vocabulary, so they can."""
 
 
 class Objective(Config):

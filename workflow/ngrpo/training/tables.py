@@ -1,0 +1,52 @@
+"""The neighbour stage: a model folder's embedding matrix in, its neighbour table out (Eq. 7-8)."""
+
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from ngrpo.errors import UserError
+from ngrpo.files import read_json
+from ngrpo.method.neighbours import build
+from ngrpo.study.specs import NeighbourSpec
+
+# names of the input embedding in the families that the study uses (Qwen2, Qwen3 and Llama share one)
+_EMBEDDING = ("model.embed_tokens.weight", "embed_tokens.weight", "transformer.wte.weight")
+
+
+def embedding(model: Path) -> Tensor:
+    """E (V, d) of a Hugging Face folder, in its stored dtype, without loading the rest of the model."""
+    from safetensors import safe_open
+
+    index = model / "model.safetensors.index.json"
+    places = read_json(index)["weight_map"] if index.exists() else None
+    for name in _EMBEDDING:
+        if places is not None and name not in places:
+            continue
+        path = model / (places[name] if places else "model.safetensors")
+        if not path.exists():
+            raise UserError("the model has no safetensors weights here", where=path)
+        with safe_open(path, framework="pt") as f:
+            if name in f.keys():  # noqa: SIM118 (not a dict)
+                return f.get_tensor(name)
+    raise UserError(f"no input embedding found under {', '.join(_EMBEDDING)}", where=model)
+
+
+def make_table(spec: NeighbourSpec, *, model: Path, out: Path) -> None:
+    """Build the table that `spec` describes and write it, whole or not at all."""
+    from transformers import AutoTokenizer
+
+    E, tokenizer = embedding(model), AutoTokenizer.from_pretrained(model)
+    label = f"[neighbours {spec.model.id}]"
+    print(f"{label} {spec.metric}, k={spec.k}, over {E.shape[0]} × {E.shape[1]}")
+    start = time.monotonic()
+    table = build(
+        E,
+        spec.k,
+        spec.metric,
+        vocabulary_size=min(len(tokenizer), E.shape[0]),
+        special_ids=tokenizer.all_special_ids,
+        special_tokens=spec.special_tokens,
+    )
+    table.save(out)
+    print(f"{label} {int(table.excluded.sum())} rows without a token; {time.monotonic() - start:.1f} s; {out}")
