@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer, blend, mixer_from, quantise
+from ngrpo.method import rng
+from ngrpo.method.mixers import (
+    ENDED,
+    UNIT,
+    GaussianMixer,
+    GumbelMixer,
+    NeighbourMixer,
+    NoMixer,
+    SoftThinkingMixer,
+    blend,
+    mixer_from,
+    quantise,
+)
 
 pytestmark = pytest.mark.train
 
@@ -32,7 +44,7 @@ def test_weights_sum_to_one_exactly_and_follow_the_softmax_over_candidates(k: in
     assert (step.units.sum(-1) == UNIT).all()
     assert (step.units >= 0).all()
     alpha = torch.softmax(z.gather(-1, step.ids), -1)
-    assert (step.units / UNIT - alpha).abs().max() <= k * 2**-17 + 1e-6
+    assert (step.units / UNIT - alpha).abs().max() <= (k - 1) * 2**-16 + 1e-6
     assert (step.ids[:, 0] == z.argmax(-1)).all()
 
 
@@ -115,6 +127,123 @@ def test_settings_that_make_no_sense_are_refused(settings: dict, words: str) -> 
 
 
 def test_mixing_without_a_table_is_refused() -> None:
+    one = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(UserError, match="without a neighbour table"):
-        one = torch.zeros(1, dtype=torch.int64)
         NeighbourMixer(rho=1.0).step(torch.zeros(1, V), one, one, one, None)
+
+
+def _inputs(seed: int = 0, scale: float = 3.0):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(B, V, generator=generator) * scale
+    token = torch.randint(V, (B,), generator=generator)
+    return z, token, torch.arange(B), torch.full((B,), 9)
+
+
+def test_release_weights_are_the_softmax_of_probabilities_and_bound_the_anchor() -> None:
+    z, token, seed, position = _inputs(scale=30.0)
+    step = NeighbourMixer(1.0, weights="probabilities").step(z, token, seed, position, _table(3))
+    p = torch.softmax(z, -1).gather(-1, step.ids)
+    assert (step.units / UNIT - torch.softmax(p, -1)).abs().max() < 1e-4
+    assert (step.units[:, 0] / UNIT).max() <= 0.577  # METHOD: at k=3 it can't exceed 0.576
+    paper = NeighbourMixer(1.0).step(z, token, seed, position, _table(3))
+    assert (paper.units[:, 0] / UNIT).max() > 0.9
+    assert torch.equal(paper.ids, step.ids)
+
+
+def test_release_text_is_the_sampled_token_and_nothing_else_changes() -> None:
+    z, token, seed, position = _inputs()
+    ours = NeighbourMixer(0.5).step(z, token, seed, position, _table(3))
+    theirs = NeighbourMixer(0.5, text="sampled").step(z, token, seed, position, _table(3))
+    assert torch.equal(theirs.token, token)
+    assert not torch.equal(ours.token, token)
+    assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("on", "ids", "units"))
+
+
+def test_mixing_stops_after_the_end_of_thinking() -> None:
+    z, token, seed, position = _inputs()
+    mixer = NeighbourMixer(1.0, stop_after=int(z[0].argmax()))
+    first = mixer.step(z, token, seed, position, _table(3), state=torch.zeros(B, dtype=torch.int32))
+    assert first.on.all()
+    assert first.state[0] == ENDED
+    second = mixer.step(z, token, seed, position + 1, _table(3), state=first.state)
+    assert not second.on[first.state == ENDED].any()
+    assert second.on[first.state != ENDED].all()
+
+
+def test_gaussian_noise_is_the_rms_of_e_and_zero_is_stock() -> None:
+    E = torch.randn(V, D) * torch.rand(V, 1)
+    rms = E.square().mean(-1).sqrt()
+    z, token, seed, position = _inputs()
+    step = GaussianMixer().step(z, token, seed, position, rms=rms)
+    assert torch.equal(step.token, token)
+    assert torch.allclose(step.sigma, 0.33 * E.square().mean().sqrt().expand(B))
+    assert torch.allclose(GaussianMixer(scope="row").step(z, token, seed, position, rms=rms).sigma, 0.33 * rms[token])
+    assert not GaussianMixer(factor=0.0).step(z, token, seed, position, rms=rms).on.any()
+
+
+@given(st.integers(0, 2**62 - 1), st.integers(0, 2**20), st.integers(1, 33))
+def test_noise_depends_on_its_key_alone(seed: int, position: int, n: int) -> None:
+    one = rng.normal(torch.tensor([seed]), torch.tensor([position]), n)
+    many = rng.normal(torch.tensor([1, seed, 2]), torch.tensor([0, position, 5]), n)
+    assert torch.equal(one[0], many[1])
+    assert not torch.equal(rng.normal(torch.tensor([seed]), torch.tensor([position + 1]), n), one)
+
+
+def test_normal_and_gumbel_numbers_have_their_moments() -> None:
+    key = torch.arange(4000), torch.zeros(4000, dtype=torch.int64)
+    x, g = rng.normal(*key, 51).double(), rng.gumbel(*key, 51).double()
+    assert abs(x.mean()) < 0.01
+    assert abs(x.std() - 1) < 0.01
+    assert abs((x**4).mean() - 3) < 0.1
+    assert abs(g.mean() - 0.5772) < 0.015
+    assert abs(g.var() - 1.6449) < 0.03
+
+
+def test_gumbel_writes_a_draw_from_p_and_mixes_its_top_k() -> None:
+    n = 20_000
+    z = torch.tensor([[1.0, 0.0, -1.0, 0.5]]).expand(n, -1)
+    mixer = GumbelMixer(k=3, low=-50, high=50)
+    token = torch.zeros(n, dtype=torch.int64)
+    step = mixer.step(z, token, torch.arange(n), token)
+    assert step.on.all()
+    assert torch.equal(step.token, step.ids[:, 0])
+    share = torch.bincount(step.token, minlength=4) / n
+    assert (share - torch.softmax(z[0], -1)).abs().max() < 0.02
+    assert (step.units[:, 0] >= step.units[:, 1]).all()
+    clean = GumbelMixer(k=3, low=-50, high=50, weights="clean").step(z, token, torch.arange(n), token)
+    assert torch.equal(clean.ids, step.ids)
+    assert torch.allclose(clean.units / UNIT, torch.softmax(z.gather(-1, clean.ids), -1), atol=1e-4)
+
+
+def test_soft_thinking_mixes_the_whole_vocabulary_or_the_authors_kept_few() -> None:
+    z, token, seed, position = _inputs(scale=1.0)
+    whole = SoftThinkingMixer().step(z, token, seed, position)
+    assert torch.allclose(whole.dense, torch.softmax(z, -1))
+    few = SoftThinkingMixer(keep=10).step(z, token, seed, position)
+    assert few.dense is None
+    assert few.ids.shape == (B, 10)
+    assert (few.units.sum(-1) == UNIT).all()
+    assert torch.equal(few.ids[:, 0], z.argmax(-1))
+
+
+def test_cold_stop_ends_thinking_after_so_many_sure_steps() -> None:
+    z = torch.full((2, V), -50.0)
+    z[:, 3] = 50.0
+    z[1] = 0.0  # never sure
+    token, seed = torch.tensor([3, 5]), torch.arange(2)
+    mixer = SoftThinkingMixer(keep=5, cold_steps=3, stop_after=7)
+    state, written = None, []
+    for t in range(4):
+        step = mixer.step(z, token, seed, torch.full((2,), t), state=state)
+        state = step.state
+        written.append(step.token.tolist())
+    assert written == [[3, 5], [3, 5], [7, 5], [3, 5]]
+    assert state.tolist() == [ENDED, 0]
+
+
+@pytest.mark.parametrize("units", [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
+def test_extreme_weights_fit_their_integers(units) -> None:
+    out = quantise(torch.tensor(units))
+    assert out.sum() == UNIT
+    assert (out[:, 1:] < UNIT).all()
+    assert (out >= 0).all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import UNIT
-from ngrpo.method.records import Record, gather
+from ngrpo.method.records import Noise, Record, gather, gather_noise
 
 pytestmark = pytest.mark.train
 
@@ -82,3 +82,21 @@ def test_a_record_takes_an_eighth_of_dense_tensors_at_most() -> None:
     _, record = _record(length, k, 0.1, 0)
     dense = torch.zeros(length, k).nbytes + torch.zeros(length, k, dtype=torch.int64).nbytes
     assert len(record.pack()) <= dense / 8
+
+
+@pytest.mark.parametrize("sigmas", [1, 4])
+def test_noise_travels_as_a_key_and_comes_back_for_every_fed_step(sigmas: int) -> None:
+    sigma = np.linspace(0.1, 0.4, sigmas, dtype=np.float32)
+    record = Record.of([3, 1, 4, 1, 5], [], [], [], k=1, noise=Noise(2**61, 17, sigma))
+    back = Record.unpack(record.pack())
+    assert (back.noise.seed, back.noise.start) == (2**61, 17)
+    mask, seed, position, values = gather_noise([_record(5, 1, 0.0, 0)[1], back], 6)
+    assert mask.tolist() == [[False] * 6, [True] * 4 + [False] * 2]
+    assert seed.tolist() == [2**61] * 4
+    assert position.tolist() == [17, 18, 19, 20]
+    assert torch.equal(values, torch.from_numpy(np.broadcast_to(sigma, 4).copy()))
+    assert len(record.pack()) < 64 + 4 * sigmas
+
+
+def test_a_batch_without_noise_has_none() -> None:
+    assert gather_noise([_record(9, 3, 0.5, 0)[1]], 9) is None

@@ -20,6 +20,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import whole_file, write_json
 from ngrpo.method.mixers import mixer_from
 from ngrpo.method.rng import derive_seed
+from ngrpo.study.mixers import settings
 from ngrpo.study.specs import EvaluationSpec
 
 SCHEMA = pa.schema(
@@ -99,7 +100,7 @@ def sample(
 def _draw(spec: EvaluationSpec, engine, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:
     """One shard's rows."""
     decoding = spec.decoding
-    mixer = mixer_from(decoding.mixer.model_dump())
+    mixer = mixer_from(settings(decoding.mixer, tokenizer.get_vocab()))
     keys = [(i, n) for i in prompts for n in range(spec.samples)]
     seeds = [derive_seed(spec.seed, "evaluation", spec.benchmark.id, i, n) for i, n in keys]
     requests = [Request(tuple(prompts[i]), seed, mixer) for (i, _), seed in zip(keys, seeds, strict=True)]

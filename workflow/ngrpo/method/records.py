@@ -4,9 +4,10 @@ A record holds only the mixed steps of one response: (index in the response, k c
 as bytes beside its response, so that padding, sorting, micro-batches and slicing can't tear them apart, and it
 carries a digest of the response's tokens, so that it can't be replayed with another response.
 
-Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; 8 bytes digest; uint16 or uint32
-index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 units (M, k−1). The anchor's
-weight is the remainder to 1.
+Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; uint32 sigmas S; 8 bytes digest;
+uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 units (M, k−1),
+the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64 position
+of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn again.
 """
 
 import hashlib
@@ -21,13 +22,23 @@ from torch import Tensor
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import UNIT
 
-_HEADER = struct.Struct("<4sHII8s")
+_HEADER = struct.Struct("<4sHIII8s")
+_NOISE = struct.Struct("<qq")
 _MAGIC = b"NGR1"
 
 
 def response_digest(tokens: Sequence[int] | np.ndarray) -> bytes:
     """8 bytes that identify a response's token ids (without padding)."""
     return hashlib.blake2b(np.ascontiguousarray(tokens, dtype="<i4").tobytes(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise that every fed step of a response got: drawn by (seed, start + index in the response)."""
+
+    seed: int
+    start: int
+    sigma: np.ndarray  # (1,) or (length − 1,) float32
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,19 @@ class Record:
     units: np.ndarray
     length: int
     digest: bytes
+    noise: Noise | None = None
 
     @classmethod
-    def of(cls, tokens: Sequence[int], index: Sequence[int], ids: Sequence, units: Sequence, *, k: int) -> "Record":
+    def of(
+        cls,
+        tokens: Sequence[int],
+        index: Sequence[int],
+        ids: Sequence,
+        units: Sequence,
+        *,
+        k: int,
+        noise: Noise | None = None,
+    ) -> "Record":
         """Make a response's record. Steps whose token ends the response feed nothing and are left out."""
         fed = [i for i, t in enumerate(index) if t < len(tokens) - 1]
         return cls(
@@ -54,6 +75,7 @@ class Record:
             np.array([units[i] for i in fed], np.int32).reshape(len(fed), k),
             len(tokens),
             response_digest(tokens),
+            noise if len(tokens) > 1 else None,
         )
 
     @property
@@ -63,20 +85,26 @@ class Record:
 
     def pack(self) -> bytes:
         """Its bytes; see the module's text for the layout."""
-        head = _HEADER.pack(_MAGIC, self.k, len(self.index), self.length, self.digest)
-        index = self.index.astype("<u2" if self.length < 1 << 16 else "<u4")
-        return b"".join(
-            (head, index.tobytes(), self.ids.astype("<i4").tobytes(), self.units[:, 1:].astype("<u2").tobytes())
-        )
+        noise = self.noise
+        parts = [
+            _HEADER.pack(_MAGIC, self.k, len(self.index), self.length, len(noise.sigma) if noise else 0, self.digest),
+            self.index.astype("<u2" if self.length < 1 << 16 else "<u4").tobytes(),
+            self.ids.astype("<i4").tobytes(),
+            self.units[:, 1:].astype("<u2").tobytes(),
+        ]
+        if noise:
+            parts += [_NOISE.pack(noise.seed, noise.start), noise.sigma.astype("<f4").tobytes()]
+        return b"".join(parts)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Record":
         """The record in these bytes. Raises UserError where they are not one whole record."""
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise UserError("these bytes are not a mixing record", where="record header")
-        _, k, m, length, digest = _HEADER.unpack_from(data)
+        _, k, m, length, sigmas, digest = _HEADER.unpack_from(data)
         width = 2 if length < 1 << 16 else 4
-        if len(data) != _HEADER.size + m * (width + 4 * k + 2 * (k - 1)):
+        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + (_NOISE.size + 4 * sigmas if sigmas else 0)
+        if len(data) != size:
             raise UserError("a mixing record is cut short or too long", where=f"record of {m} steps, k={k}")
         at = _HEADER.size
         index = np.frombuffer(data, f"<u{width}", m, at).astype(np.int64)
@@ -84,8 +112,13 @@ class Record:
         ids = np.frombuffer(data, "<i4", m * k, at).astype(np.int64).reshape(m, k)
         at += 4 * m * k
         rest = np.frombuffer(data, "<u2", m * (k - 1), at).astype(np.int32).reshape(m, k - 1)
+        at += 2 * m * (k - 1)
+        noise = None
+        if sigmas:
+            seed, start = _NOISE.unpack_from(data, at)
+            noise = Noise(seed, start, np.frombuffer(data, "<f4", sigmas, at + _NOISE.size).astype(np.float32))
         units = np.concatenate([UNIT - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
-        return cls(index, ids, units, length, digest)
+        return cls(index, ids, units, length, digest, noise)
 
     def check(self, tokens: Sequence[int] | np.ndarray) -> None:
         """Raise UserError unless this record was made for exactly these response tokens (without padding)."""
@@ -113,3 +146,22 @@ def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tenso
     ids = np.concatenate([r.ids.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int64) for r in records])
     units = np.concatenate([r.units.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int32) for r in records])
     return mask, torch.from_numpy(ids), torch.from_numpy(units)
+
+
+def gather_noise(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """A batch's Gaussian noise, or None where no response got any.
+
+    Returns mask (B, width) bool over response positions, and in its row-major order seed (N,) int64, position (N,)
+    int64 (the key of `rng.normal`) and sigma (N,) float32.
+    """
+    noisy = [(row, r, r.noise) for row, r in enumerate(records) if r.noise is not None]
+    if not noisy:
+        return None
+    mask = torch.zeros(len(records), width, dtype=torch.bool)
+    for row, record, _ in noisy:
+        mask[row, : record.length - 1] = True
+    steps = [record.length - 1 for _, record, _ in noisy]
+    seed = np.concatenate([np.full(n, noise.seed, np.int64) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
+    position = np.concatenate([noise.start + np.arange(n) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
+    sigma = np.concatenate([np.broadcast_to(noise.sigma, n) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
+    return mask, torch.from_numpy(seed), torch.from_numpy(position), torch.from_numpy(sigma.copy())

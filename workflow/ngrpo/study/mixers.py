@@ -1,4 +1,7 @@
-"""Input mixers as configuration: exploration in training and decoding in evaluation are the same object."""
+"""Input mixers as configuration: exploration in training and decoding in evaluation are the same object.
+
+Each field that the paper and its released code treat differently names both (see `ngrpo.study.fidelity`).
+"""
 
 from typing import Annotated, Literal
 
@@ -25,6 +28,72 @@ class NeighbourMixer(Config):
     """Candidates of a mixture, the anchor included (Eq. 8; Table 6: 3)."""
     metric: Metric = "cosine"
     """Distance of the neighbour table (Eq. 7; Table 4 compares the three)."""
+    weights: Literal["logits", "probabilities"] | None = None
+    """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the probabilities
+    ("probabilities": the release)."""
+    text: Literal["anchor", "sampled"] | None = None
+    """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
+    stop_after: str | None = None
+    """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
 
 
-Mixer = Annotated[NoMixer | NeighbourMixer, Field(discriminator="kind")]
+class GaussianMixer(Config):
+    """STHT (arXiv 2509.19170): Gaussian noise on every fed embedding."""
+
+    kind: Literal["gaussian"]
+    factor: float = Field(0.33, ge=0)
+    """σ in units of the root mean square of the embedding's entries."""
+    scope: Literal["matrix", "row"] | None = None
+    """Root mean square of the whole matrix (None: the paper) or of the one row ("row": the release)."""
+    replay: bool | None = None
+    """Whether training sees the rollout's noise again (None: yes, the paper); False draws none (the release)."""
+
+
+class GumbelMixer(Config):
+    """Gumbel Soft-Thinking (SofT-GRPO, arXiv 2511.06411)."""
+
+    kind: Literal["gumbel"]
+    k: int = Field(5, ge=1)
+    """Candidates that are mixed."""
+    temperature: float = Field(0.1, gt=0)
+    """τ_g of the weights."""
+    low: float = -1.5
+    """Lower clamp of the noise."""
+    high: float = 3.0
+    """Upper clamp of the noise."""
+    weights: Literal["noisy", "clean"] | None = None
+    """Weights from the noisy scores (None: the paper) or from the clean logits ("clean": the release)."""
+
+
+class SoftThinkingMixer(Config):
+    """Soft Thinking (arXiv 2505.15778), for decoding only."""
+
+    kind: Literal["soft-thinking"]
+    keep: int | None = Field(None, ge=1)
+    """None: the whole vocabulary is mixed; n: the authors' variant, the n likeliest of what the next three leave."""
+    top_k: int = 30
+    top_p: float = Field(0.95, gt=0, le=1)
+    min_p: float = Field(0.001, ge=0)
+    cold_entropy: float = 0.01
+    """Entropy (nats) below which a step counts as cold."""
+    cold_steps: int = Field(256, ge=1)
+    """So many cold steps in a row force the end of thinking (authors' variant)."""
+    stop_after: str | None = "</think>"
+    """The end of thinking, after which decoding is standard; a model without this token thinks to the end."""
+
+
+Mixer = Annotated[
+    NoMixer | NeighbourMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer, Field(discriminator="kind")
+]
+
+
+def settings(mixer: Config, token_id: dict[str, int]) -> dict:
+    """The plain settings that `ngrpo.method.mixers.mixer_from` takes; unset knobs absent, tokens as ids.
+
+    token_id: the model's vocabulary. A stop token that the model doesn't have is left out: it can't be written.
+    """
+    plain = mixer.model_dump(mode="json", exclude_none=True)
+    if "stop_after" in plain:
+        found = token_id.get(plain.pop("stop_after"))
+        plain.update({} if found is None else {"stop_after": found})
+    return plain

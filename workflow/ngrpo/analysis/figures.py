@@ -1,0 +1,319 @@
+"""Every figure of the study, in one style: seaborn on matplotlib, colour-blind safe, small deterministic SVG.
+
+A figure is one small panel, so that a page can lay panels out side by side or, on a phone, below each other.
+Colours are drawn once and written as CSS variables with the drawn colour as fallback: inline in a page an SVG follows
+its light or dark theme, and alone it looks the same everywhere. Labels stay text (searchable, small). Systems differ by
+colour, line and marker, so that a grey print still tells them apart.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+
+THEME = {
+    "ink": ("#1d1f23", "#e8e6e1"),
+    "muted": ("#5c616b", "#a9adb6"),
+    "grid": ("#e3e2dd", "#32363e"),
+    "alert": ("#b3261e", "#ff8a80"),
+    "series-1": ("#6b6f76", "#b4b8c0"),
+    "series-2": ("#0069a8", "#63b8ee"),
+    "series-3": ("#c2500a", "#ff9a5c"),
+    "series-4": ("#007a5a", "#4fcfa5"),
+    "series-5": ("#9c3f86", "#e59ad2"),
+    "series-6": ("#7a5c00", "#e0bd4a"),
+    "series-7": ("#3d5a80", "#9bb8e8"),
+}
+"""CSS variable: (colour on light, colour on dark). Each reaches a contrast of 4.5 on its page (grid lines excepted).
+The series follow Okabe and Ito's order of hues: neutral, blue, vermilion, green, purple, yellow, slate."""
+DASHES = ("", (4, 1.6), (1, 0), (1, 1.4), (5, 1.4, 1, 1.4), (7, 2), (2, 2))
+MARKERS = ("s", "o", "D", "^", "v", "P", "X")
+WIDTH, HEIGHT = 4.2, 2.75
+SMOOTHING = 9
+"""Steps of the moving mean in training curves."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one system is drawn everywhere: a variable of THEME, a dash pattern and a marker."""
+
+    variable: str
+    dash: tuple | str
+    marker: str
+
+    @property
+    def colour(self) -> str:
+        """The colour as drawn."""
+        return THEME[self.variable][0]
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for every label, in the order in which they first come; the eighth repeats the first's colour."""
+    return {
+        label: Style(f"series-{i % 7 + 1}", DASHES[i % 7], MARKERS[i % 7])
+        for i, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def _axes(width: float = WIDTH, height: float = HEIGHT):
+    ink, muted, grid = (THEME[v][0] for v in ("ink", "muted", "grid"))
+    settings = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.edgecolor": muted,
+        "axes.labelcolor": ink,
+        "axes.linewidth": 0.8,
+        "text.color": ink,
+        "xtick.color": muted,
+        "ytick.color": muted,
+        "xtick.labelcolor": ink,
+        "ytick.labelcolor": ink,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "grid.color": grid,
+        "grid.linewidth": 0.8,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "lines.solid_capstyle": "round",
+    }
+    with sns.axes_style("whitegrid", settings), matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+    axes.grid(axis="x", visible=False)
+    sns.despine(ax=axes, left=True)
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def _legend(figure: Figure, axes) -> None:
+    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4)
+
+
+# --- training curves ---
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training curve. column: of a run's log; what: the y axis's label; about: what a reader sees there."""
+
+    column: str
+    what: str
+    about: str
+    smooth: bool = True
+    log: bool = False
+    share: bool = False
+
+
+CURVES = (
+    Curve("reward", "mean reward", "Share of rollout answers that the grader accepts, a step."),
+    Curve(
+        "validation", "validation score", "Mean score on the validation problems; a ring marks the chosen step.", False
+    ),
+    Curve("response_length", "response tokens", "Mean length of a rollout's response."),
+    Curve("entropy", "entropy (nats)", "Mean entropy of the policy's next-token distribution."),
+    Curve("kl", "KL to the base (nats)", "k3 estimate of the divergence from the base model, before its coefficient."),
+    Curve(
+        "parity_max",
+        "max |Δ log-prob|",
+        "Largest difference between the rollout's and the replayed log-probs of a step; above the dashed limit the"
+        " run stops.",
+        False,
+        log=True,
+    ),
+    Curve("mixing_share", "mixed steps", "Share of rollout steps that fed back a mixture.", share=True),
+    Curve("mixing_cosine", "cosine", "Mean cosine between a mixture and its anchor's embedding."),
+)
+
+
+def training_curve(
+    curve: Curve,
+    logs: Mapping[str, pd.DataFrame],
+    *,
+    limits: Iterable[float] = (),
+    chosen: Mapping[str, int] | None = None,
+    legend: bool = False,
+) -> Figure | None:
+    """One curve of all runs over steps; None where no run logged it.
+
+    logs: label → one row a step with columns `step` and curve.column. limits: horizontal lines (parity). chosen: label →
+    the step whose checkpoint was exported, ringed.
+    """
+    figure, axes = _axes()
+    drawn = False
+    for label, style in styles(logs).items():
+        log = logs[label]
+        if curve.column not in log:
+            continue
+        rows = log[["step", curve.column]].dropna()
+        if curve.log:
+            rows = rows[rows[curve.column] > 0]
+        if rows.empty:
+            continue
+        drawn = True
+        line = {"color": style.colour, "ax": axes, "errorbar": None}
+        dash = {"dashes": style.dash} if style.dash else {}
+        few = len(rows) <= 15
+        if curve.smooth and not few:
+            sns.lineplot(x=rows["step"], y=rows[curve.column], **line, linewidth=0.7, alpha=0.35)
+            y = rows[curve.column].rolling(SMOOTHING, center=True, min_periods=1).mean()
+        else:
+            y = rows[curve.column]
+        marks = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if few else {}
+        sns.lineplot(x=rows["step"], y=y, **line, **dash, **marks, linewidth=1.8, label=label, legend=False)
+        if chosen and label in chosen and curve.column == "validation":
+            here = rows[rows["step"] == chosen[label]]
+            axes.plot(
+                here["step"],
+                here[curve.column],
+                "o",
+                markersize=10,
+                markerfacecolor="none",
+                markeredgecolor=style.colour,
+                markeredgewidth=1.4,
+            )
+    if not drawn:
+        return None
+    if curve.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+    for limit in sorted(set(limits)):
+        axes.axhline(limit, color=THEME["alert"][0], linewidth=1.2, linestyle=(0, (5, 3)))
+        axes.annotate(
+            f"limit {limit:g}",
+            (1, limit),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8.5,
+            color=THEME["alert"][0],
+        )
+        axes.set_ylim(top=max(axes.get_ylim()[1], limit * (5 if curve.log else 1.1)))
+    if curve.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.set_ylim(bottom=0)
+    axes.set(xlabel="training step", ylabel=curve.what)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if legend:
+        _legend(figure, axes)
+    return figure
+
+
+# --- evaluations ---
+
+
+def pass_at_k(
+    frame: pd.DataFrame, *, estimator: str = "unbiased", interval: str = "problems", legend: bool = False
+) -> Figure | None:
+    """Pass@k over k with a 95 % interval; None without values.
+
+    frame: rows of one model and benchmark of a table's file (every label, its Pass@k rows); values as shares.
+    """
+    figure, axes = _axes(height=3.0)
+    rows = frame[frame["k"].notna() & ((frame["estimator"] == estimator) | (frame["k"] == 1))].dropna(subset="value")
+    if rows.empty:
+        return None
+    looks = styles(frame["label"])
+    for label, part in rows.groupby("label", sort=False):
+        style, part = looks[label], part.sort_values("k")
+        axes.fill_between(
+            part["k"].astype(float),
+            part[f"{interval}_low"] * 100,
+            part[f"{interval}_high"] * 100,
+            color=style.colour,
+            alpha=0.14,
+            linewidth=0,
+        )
+        sns.lineplot(
+            x=part["k"].astype(float),
+            y=part["value"] * 100,
+            ax=axes,
+            color=style.colour,
+            marker=style.marker,
+            markersize=5,
+            markeredgewidth=0,
+            linewidth=1.8,
+            label=label,
+            legend=False,
+            **({"dashes": style.dash} if style.dash else {}),
+        )
+    ks = sorted(rows["k"].astype(int).unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="k", ylabel="Pass@k (%)")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 101.5))
+    if legend:
+        _legend(figure, axes)
+    return figure
+
+
+def forest(frame: pd.DataFrame) -> Figure | None:
+    """One metric's values with both intervals, a row a system; None without values.
+
+    frame: rows of one model, benchmark, metric and estimator; values as shares. Thick: other samples of the same
+    problems; thin: other problems too.
+    """
+    rows = frame.dropna(subset="value")
+    if rows.empty:
+        return None
+    looks = styles(frame["label"])
+    labels = list(looks)
+    figure, axes = _axes(height=0.85 + 0.42 * len(labels))
+    for _, row in rows.iterrows():
+        y, style = labels.index(row["label"]), looks[row["label"]]
+        axes.plot([row["problems_low"] * 100, row["problems_high"] * 100], [y, y], color=style.colour, linewidth=1.3)
+        axes.plot(
+            [row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], color=style.colour, linewidth=5, alpha=0.45
+        )
+        axes.plot(row["value"] * 100, y, style.marker, color=style.colour, markersize=6, markeredgewidth=0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x", visible=True)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="%", ylabel="")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    return figure
+
+
+# --- SVG ---
+
+
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """A figure as inline SVG: a title and description for screen readers, ids unique by `name`, no date, no fonts.
+
+    name: an id, unique in the page. Same figure, same bytes.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "var(--sans, 'DejaVu Sans', sans-serif)", text)
+    for variable, (light, _) in THEME.items():
+        text = re.sub(light, f"var(--{variable}, {light})", text, flags=re.IGNORECASE)
+    width, height = (round(72 * side) for side in figure.get_size_inches())
+    described = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
+        f' viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+        f' aria-labelledby="{name}-title {name}-about">'
+        f'<title id="{name}-title">{_escaped(title)}</title><desc id="{name}-about">{_escaped(description)}</desc>'
+    )
+    text = re.sub(r"<svg[^>]*>", lambda _: described, text, count=1)
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,1 @@
+"""Stands in for vllm.model_executor.layers."""

@@ -1,0 +1,5 @@
+"""sglang's own activations under vllm's name."""
+
+from sglang.srt.layers.activation import GeluAndMul, SiluAndMul
+
+__all__ = ["GeluAndMul", "SiluAndMul"]

@@ -1,0 +1,5 @@
+"""sglang's own norms under vllm's name."""
+
+from sglang.srt.layers.layernorm import GemmaRMSNorm, RMSNorm
+
+__all__ = ["GemmaRMSNorm", "RMSNorm"]
