@@ -6,10 +6,17 @@ problems: other samples and other problems of the same kind. "Would a benchmark 
 Both are Wilson intervals with an effective sample size m(1 − m)/Var, where Var is the variance of the mean (Kish's
 design effect). A plain normal or percentile-bootstrap interval covers too little near 0 and 1 and on 30 problems.
 
-- problems: Var is the variance of the problems' values over N, with Student's t at N − 1 degrees of freedom.
+- problems: Var is the variance of the problems' values over N, with Student's t at N − 1 degrees of freedom. Where
+  fewer than RARE problems' worth of failures (or successes) were seen, their spread says nothing about the rare problems
+  not seen, and a problem counts as no more than one trial.
 - sampling: the problems' chances p are unknown, and c = n doesn't mean p = 1. Their distribution is estimated from all
   counts by EM over a grid of p, stopped early (smoothing by roughening: Laird & Louis 1991); Var sums, over problems,
   the variance of g[C], C ~ Binomial(n, p), averaged over p's posterior given c.
+
+Simulated coverage (30 to 500 problems × 32, eight distributions of p; tests repeat a part): Mean@n 94–97 %, both kinds.
+Pass@k: 93–98 % where the true value leaves at least two problems' worth on either side. Sampling intervals of Pass@k
+cover more (to 100 %) where many problems have p = 0 exactly, which no data tells from p = 0.01, and less (to 88 %)
+where the true value is above 0.98.
 """
 
 from dataclasses import dataclass
@@ -17,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+RARE = 3
 GRID = 200
 PROBLEMS_PER_STEP = 15
 EM_STEPS = (2, 40)  # the fewer problems, the smoother the estimated distribution: chosen by simulated coverage
@@ -69,6 +77,8 @@ def problem_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[floa
         return 0.0, 1.0
     value, variance = float(values.mean()), float(values.var(ddof=1)) / size
     effective = value * (1 - value) / variance if variance > 0 else float(size)
+    if size * min(value, 1 - value) < RARE:
+        effective = min(effective, float(size))
     return wilson(value, effective, float(stats.t.ppf(0.5 + confidence / 2, size - 1)))
 
 

@@ -61,7 +61,9 @@ def read_grades(study: Study, results: Path, evaluation: str) -> Grades:
     frame = table.to_pandas()
     found = sorted(set(frame["spec"]))
     if found != [spec.digest]:
-        note = f"made for another spec ({', '.join(map(str, found)) or 'none'}, wanted {spec.digest}); remade by: {make}"
+        note = (
+            f"made for another spec ({', '.join(map(str, found)) or 'none'}, wanted {spec.digest}); remade by: {make}"
+        )
         return Grades("other spec", note, None)
     sizes = frame.groupby("problem_id").size()
     short = sizes[sizes != spec.samples]

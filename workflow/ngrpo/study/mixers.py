@@ -29,8 +29,8 @@ class NeighbourMixer(Config):
     metric: Metric = "cosine"
     """Distance of the neighbour table (Eq. 7; Table 4 compares the three)."""
     weights: Literal["logits", "probabilities"] | None = None
-    """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the probabilities
-    ("probabilities": the release)."""
+    """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the
+    probabilities ("probabilities": the release)."""
     text: Literal["anchor", "sampled"] | None = None
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
     stop_after: str | None = None
