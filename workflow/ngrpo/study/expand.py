@@ -10,8 +10,10 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load, parse
+from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
+from ngrpo.study.fidelity import release
 from ngrpo.study.mixers import NeighbourMixer, NoMixer
+from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
     Decoding,
@@ -76,8 +78,10 @@ class Study:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
         if not isinstance(mixer, NeighbourMixer):
             return None
-        name = f"{model.id}.{mixer.metric}.k{mixer.k}"
-        self.neighbours.setdefault(name, NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k))
+        space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
+        name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
+        spec = NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
+        self.neighbours.setdefault(name, spec)
         return name
 
     def table(self, name: str) -> Table:
@@ -122,13 +126,14 @@ class Study:
                 write_json(path, spec.json_value())
 
 
-def _training(study: StudyFile, size: ScaleFile, method: str) -> Training:
-    changed = {**size.training.model_dump(), **study.methods[method].training}
-    return parse(Training, changed, f"methods.{method}.training")
-
-
 def _run(study: Study, method_id: str, model_id: str) -> RunSpec:
     method, size = study.study.methods[method_id], study.size
+    where = f"methods.{method_id}"
+    training = parse(Training, {**size.training.model_dump(), **method.training}, f"{where}.training")
+    parts = {"exploration": method.exploration, "objective": method.objective, "training": training}
+    if method.fidelity == "release":
+        given = {"exploration": method.exploration, "objective": method.objective, "training": method.training}
+        parts = release(parts, given, size.release.get(model_id, {}), where)
     return RunSpec(
         id=f"{method_id}-{model_id}",
         scale=study.scale,
@@ -136,10 +141,8 @@ def _run(study: Study, method_id: str, model_id: str) -> RunSpec:
         data=study.training_data[model_id],
         validation=study.datasets[size.validation],
         validation_decoding=Decoding(mixer=NoMixer(), **size.decoding.model_dump()),
-        objective=method.objective,
-        exploration=method.exploration,
-        training=_training(study.study, size, method_id),
         seed=study.study.seed,
+        **parts,
     )
 
 

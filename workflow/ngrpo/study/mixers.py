@@ -35,6 +35,11 @@ class NeighbourMixer(Config):
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
     stop_after: str | None = None
     """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
+    space: Literal["embedding", "lm_head"] | None = None
+    """Where neighbours are looked for: rows of E (None: the paper) or of the output layer ("lm_head": the release)."""
+    refresh: int | None = Field(None, ge=1)
+    """Training steps between rebuilds of the table from the policy's own weights; None: never (the paper); the release
+    searches at every step, which is 1."""
 
 
 class GaussianMixer(Config):
@@ -92,7 +97,7 @@ def settings(mixer: Config, token_id: dict[str, int]) -> dict:
 
     token_id: the model's vocabulary. A stop token that the model doesn't have is left out: it can't be written.
     """
-    plain = mixer.model_dump(mode="json", exclude_none=True)
+    plain = mixer.model_dump(mode="json", exclude_none=True, exclude={"space", "refresh"})
     if "stop_after" in plain:
         found = token_id.get(plain.pop("stop_after"))
         plain.update({} if found is None else {"stop_after": found})

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
-from ngrpo.study.config import parse
+from ngrpo.study.reading import parse
 
 DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
 

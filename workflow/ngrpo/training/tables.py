@@ -10,17 +10,20 @@ from ngrpo.files import read_json
 from ngrpo.method.neighbours import build
 from ngrpo.study.specs import NeighbourSpec
 
-# names of the input embedding in the families that the study uses (Qwen2, Qwen3 and Llama share one)
-_EMBEDDING = ("model.embed_tokens.weight", "embed_tokens.weight", "transformer.wte.weight")
+# names of the two matrices in Qwen2, Qwen3 and Llama alike; a tied model stores one
+_NAMES = {
+    "embedding": ("model.embed_tokens.weight",),
+    "lm_head": ("lm_head.weight", "model.embed_tokens.weight"),
+}
 
 
-def embedding(model: Path) -> Tensor:
-    """E (V, d) of a Hugging Face folder, in its stored dtype, without loading the rest of the model."""
+def embedding(model: Path, space: str = "embedding") -> Tensor:
+    """E (V, d) of a Hugging Face folder, or its output layer's rows, as stored, without loading the model."""
     from safetensors import safe_open
 
     index = model / "model.safetensors.index.json"
     places = read_json(index)["weight_map"] if index.exists() else None
-    for name in _EMBEDDING:
+    for name in _NAMES[space]:
         if places is not None and name not in places:
             continue
         path = model / (places[name] if places else "model.safetensors")
@@ -29,14 +32,14 @@ def embedding(model: Path) -> Tensor:
         with safe_open(path, framework="pt") as f:
             if name in f.keys():  # noqa: SIM118 (not a dict)
                 return f.get_tensor(name)
-    raise UserError(f"no input embedding found under {', '.join(_EMBEDDING)}", where=model)
+    raise UserError(f"none of these is among the weights: {', '.join(_NAMES[space])}", where=model)
 
 
 def make_table(spec: NeighbourSpec, *, model: Path, out: Path) -> None:
     """Build the table that `spec` describes and write it, whole or not at all."""
     from transformers import AutoTokenizer
 
-    E, tokenizer = embedding(model), AutoTokenizer.from_pretrained(model)
+    E, tokenizer = embedding(model, spec.space or "embedding"), AutoTokenizer.from_pretrained(model)
     label = f"[neighbours {spec.model.id}]"
     print(f"{label} {spec.metric}, k={spec.k}, over {E.shape[0]} × {E.shape[1]}")
     start = time.monotonic()
