@@ -1,0 +1,197 @@
+"""The training stage: verl on Ray, started, watched and ended; the best checkpoint exported last.
+
+Ray is this run's own: its folder, its ports, its workers; two runs on one machine don't meet. Workers' output goes to
+train.log in the run folder, progress to stdout.
+"""
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ngrpo.errors import UserError
+from ngrpo.files import whole_folder, write_json
+from ngrpo.study.specs import RunSpec
+from ngrpo.training import platform
+from ngrpo.training.checkpoints import Checkpoints, Lease
+from ngrpo.training.monitor import read_metrics
+from ngrpo.training.recipe import compose, total_steps
+
+CARD = "ngrpo.json"
+
+
+def train(
+    spec: RunSpec,
+    *,
+    model: Path,
+    data: Path,
+    validation: Path,
+    neighbours: Path | None,
+    run_dir: Path,
+    out: Path,
+    checkpoint_every: int = 10,
+    devices: int | None = None,
+) -> None:
+    """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
+
+    model, data, validation, neighbours: what the spec names, as files. run_dir: holds spec.json, metrics and
+    checkpoints. devices: ranks on this node. Raises UserError where another trainer holds the folder, where rollout and
+    trainer disagree, and where the run ends before its last step.
+    """
+    import pyarrow.parquet as pq
+    from transformers import AutoTokenizer
+
+    run_dir, model, data, validation = (p.resolve() for p in (run_dir, model, data, validation))
+    label, began = f"[train {spec.id}]", time.monotonic()
+    write_json(run_dir / "spec.json", spec.json_value())
+    with Lease(run_dir):
+        checkpoints = Checkpoints(run_dir, spec.digest)
+        start = checkpoints.prepare()
+        steps = total_steps(spec, pq.read_metadata(data).num_rows)
+        if start < steps:
+            print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
+            config = compose(
+                spec,
+                spec_file=run_dir / "spec.json",
+                model=model,
+                data=data,
+                validation=validation,
+                neighbours=neighbours.resolve() if neighbours else None,
+                run_dir=run_dir,
+                devices=devices or platform.devices(),
+                save_every=checkpoint_every,
+                steps=steps,
+                vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
+            )
+            with _progress(run_dir, label, start, steps):
+                _run(config, run_dir, devices or platform.devices())
+        _finish(checkpoints, steps, out)
+    best = checkpoints.best()
+    print(
+        f"{label} {steps} steps done in {time.monotonic() - began:.0f} s; best at step {best['step']} "
+        f"(validation {best['score']:.3f})",
+        flush=True,
+    )
+
+
+def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> None:
+    """Export the best policy, once every step is done and logged."""
+    done = checkpoints.last_step()
+    logged = [row["step"] for row in read_metrics(checkpoints.run_dir / "metrics.jsonl")]
+    if done != steps or logged != list(range(1, steps + 1)):
+        raise UserError(
+            f"the run ended at step {done} of {steps}, with {len(logged)} steps logged",
+            where=checkpoints.run_dir,
+            do="see train.log there; running the same command again resumes",
+        )
+    best = checkpoints.best()
+    with whole_folder(out) as part:
+        for file in checkpoints.best_model.iterdir():
+            shutil.copy2(file, part / file.name)
+        write_json(
+            part / CARD, {"spec": checkpoints.spec, "step": best["step"], "score": best["score"], "steps": steps}
+        )
+
+
+def _run(config, run_dir: Path, ranks: int) -> None:
+    """Start Ray, run verl, end Ray; workers' output ends up in train.log."""
+    import ray
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+    from verl.trainer.main_ppo import run_ppo
+
+    environment = get_ppo_ray_runtime_env()
+    environment["env_vars"].update(platform.worker_environment())
+    environment["worker_process_setup_hook"] = "ngrpo.training.plugin.install"
+    folder = Path(tempfile.mkdtemp(prefix="ngrpo-"))  # short: Ray puts sockets below it
+    with _orderly_end():
+        try:
+            ray.init(
+                runtime_env=environment,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=512 << 20 if platform.on_cpu() else None,
+                _temp_dir=str(folder),
+                **platform.ray_resources(ranks),
+            )
+            run_ppo(config)
+        except ray.exceptions.RayError as error:
+            _keep_log(folder, run_dir, str(error))
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, UserError):
+                raise UserError(str(cause)) from None
+            raise UserError(
+                f"training failed: {type(cause or error).__name__}: {_last_line(error)}",
+                where=run_dir / "train.log",
+                do="running the same command again resumes after the last checkpoint",
+            ) from error
+        finally:
+            ray.shutdown()
+            _keep_log(folder, run_dir)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no message"
+
+
+def _keep_log(folder: Path, run_dir: Path, error: str = "") -> None:
+    """Append the workers' output, and what ended the run, to train.log."""
+    with open(run_dir / "train.log", "ab") as log:
+        for path in sorted((folder / "session_latest" / "logs").glob("worker-*.*")):
+            if path.suffix in (".out", ".err") and path.stat().st_size:
+                log.write(f"==> {path.name}\n".encode() + path.read_bytes())
+                path.unlink()
+        log.write(error.encode())
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """SIGTERM (a cluster's farewell) ends the block like an error, so that nothing is left running."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _progress(run_dir: Path, label: str, start: int, steps: int) -> Iterator[None]:
+    """Print a line for every tenth of the steps, as metrics.jsonl grows."""
+    every, stop = max(1, steps // 10), threading.Event()
+
+    def follow() -> None:
+        shown = start
+        while not stop.wait(1.0):
+            for row in read_metrics(run_dir / "metrics.jsonl"):
+                if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
+                    shown = row["step"]
+                    print(_line(label, row, steps), flush=True)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _line(label: str, row: dict, steps: int) -> str:
+    parts = [f"reward {row['reward/mean']:.2f}", f"length {row['response/length']:.0f}"]
+    if "validation/score" in row:
+        parts.append(f"validation {row['validation/score']:.3f}")
+    if row["mixing/share"]:
+        parts.append(f"mixed {row['mixing/share']:.0%}")
+    parts += [f"parity {row['parity/max']:.0e}", f"{row['seconds/step']:.1f} s"]
+    return f"{label} step {row['step']:.0f}/{steps}: {', '.join(parts)}"

@@ -1,0 +1,114 @@
+"""What stock verl 0.5.0 needs to train without a GPU; on a GPU every function here changes nothing.
+
+1. Collectives: gloo in NCCL's place.
+2. verl asks `torch.cpu` for what only `torch.cuda` has (memory figures, random state): small stand-ins.
+3. The reference policy's parameters would be pinned, which needs an accelerator.
+4. verl hard-codes bfloat16 autocast around the actor; here it gives way to plain float32, so that replay parity is as
+   exact as the arithmetic.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+
+
+def on_cpu() -> bool:
+    """Whether this machine has no GPU that torch can use."""
+    return not torch.cuda.is_available()
+
+
+def devices() -> int:
+    """GPUs of this node; without any, one CPU rank."""
+    return torch.cuda.device_count() or 1
+
+
+def patch() -> None:
+    """Make verl's workers run in this process without a GPU; call before a worker is built."""
+    if not on_cpu():
+        return
+    import torch.distributed as dist
+    import verl.utils.device
+    import verl.workers.fsdp_workers as workers
+
+    if getattr(torch.cpu, "ngrpo", False):
+        return
+    torch.cpu.ngrpo = True
+    stock_init, stock_offload = dist.init_process_group, workers.CPUOffloadPolicy
+    dist.init_process_group = lambda backend=None, **kw: stock_init(backend="gloo", **kw)
+    verl.utils.device.get_nccl_backend = workers.get_nccl_backend = lambda: "gloo"
+    workers.CPUOffloadPolicy = lambda pin_memory=True: stock_offload(pin_memory=False)
+    torch.autocast = lambda *args, **kwargs: contextlib.nullcontext()
+    stand_ins: dict[str, Any] = {
+        **dict.fromkeys(
+            ("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *_: 0
+        ),
+        "mem_get_info": lambda *_: (0, 1),
+        "empty_cache": lambda: None,
+        "get_device_name": lambda *_: "cpu",
+        "get_rng_state": torch.get_rng_state,
+        "set_rng_state": torch.set_rng_state,
+        "manual_seed": torch.manual_seed,
+    }
+    for name, function in stand_ins.items():
+        if not hasattr(torch.cpu, name):
+            setattr(torch.cpu, name, function)
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment variables of every Ray worker."""
+    common = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # models and data are local folders by now
+        "WANDB_MODE": "disabled",
+    }
+    if not on_cpu():
+        return common
+    return {**common, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "TORCHDYNAMO_DISABLE": "1"}
+
+
+def ray_resources(ranks: int) -> dict[str, Any]:
+    """Arguments of `ray.init`: without GPUs, as many pretended ones as there are ranks."""
+    if not on_cpu():
+        return {}
+    return {"num_cpus": 4 + ranks, "num_gpus": ranks, "resources": {"cpu": ranks}}
+
+
+def settings(sequences: int, mini_batch: int) -> dict[str, Any]:
+    """verl's settings that follow from the machine, as dotted keys.
+
+    sequences: responses of a rollout batch on one rank; mini_batch: responses of an update on one rank.
+    """
+    if not on_cpu():
+        return {
+            "trainer.device": "cuda",
+            "actor_rollout_ref.model.use_remove_padding": True,
+            "actor_rollout_ref.model.enable_gradient_checkpointing": True,
+            "actor_rollout_ref.actor.strategy": "fsdp",
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 2,
+            "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
+            "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+            "actor_rollout_ref.rollout.dtype": "bfloat16",
+            "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7,
+        }
+    full = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    return {
+        "trainer.device": "cpu",
+        "actor_rollout_ref.model.use_remove_padding": False,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": False,
+        "actor_rollout_ref.model.override_config": {"attn_implementation": "eager", "_attn_implementation": "eager"},
+        "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU
+        "actor_rollout_ref.actor.use_torch_compile": False,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": mini_batch,
+        "actor_rollout_ref.actor.fsdp_config.mixed_precision": full,
+        "actor_rollout_ref.ref.strategy": "fsdp2",
+        "actor_rollout_ref.ref.fsdp_config.mixed_precision": full,
+        "actor_rollout_ref.ref.fsdp_config.model_dtype": "fp32",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": sequences,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": sequences,
+        "actor_rollout_ref.rollout.dtype": "float32",
+        "actor_rollout_ref.rollout.free_cache_engine": False,
+        "critic.strategy": "fsdp2",
+    }
