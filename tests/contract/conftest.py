@@ -32,6 +32,7 @@ def tiny_model(folder: Path, *, family: str = "qwen2", tied: bool = False, seed:
             eos_token_id=1,
             pad_token_id=0,
             bos_token_id=None,
+            **({"sliding_window": None} if family == "qwen2" else {}),
             **({"head_dim": 16} if family == "qwen3" else {}),
         )
     )
@@ -58,9 +59,9 @@ def models(tmp_path_factory: pytest.TempPathFactory):
     def get(family: str = "qwen2", tied: bool = False, seed: int = 0) -> tuple[Path, Path]:
         key = (family, tied, seed)
         if key not in made:
-            folder = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}-{seed}")
-            tiny_model(folder, family=family, tied=tied, seed=seed)
-            made[key] = folder, tiny_table(folder, folder / "neighbours.safetensors")
+            home = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}-{seed}")
+            folder = tiny_model(home / "model", family=family, tied=tied, seed=seed)
+            made[key] = folder, tiny_table(folder, home / "neighbours.safetensors")
         return made[key]
 
     return get

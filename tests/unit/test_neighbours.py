@@ -12,21 +12,22 @@ from ngrpo.errors import UserError
 from ngrpo.method import neighbour_kernels as kernels
 from ngrpo.method import neighbour_search as searching
 from ngrpo.method import neighbours
-from ngrpo.method.neighbour_filters import AngleFilter, ManhattanFilter, _pair_sums, exact_values, measure
+from ngrpo.method.neighbour_filters import AngleFilter, ManhattanFilter, lower_bound, measure
 from ngrpo.method.neighbours import Table, build, changed_rows, excluded_tokens, nearest, refresh
 
 pytestmark = pytest.mark.train
 METRICS = ("cosine", "l2", "l1")
+FORMATS = (torch.int8, torch.bfloat16, torch.float32)
 
 
-def brute_force(E, k, metric, exclude=None):
-    """Every distance in float64, one row at a time; sorted by (distance, id)."""
+def brute_force(E, k, metric, exclude=None, only=None):
+    """Every distance in float64, one row (of `only`) at a time; sorted by (distance, id)."""
     E = np.asarray(E, dtype=np.float64)
     candidate = (E != 0).any(1)
     if exclude is not None:
         candidate &= ~np.asarray(exclude)
     rows = np.tile(np.arange(len(E))[:, None], (1, k))
-    for i in np.flatnonzero(candidate):
+    for i in np.flatnonzero(candidate) if only is None else only[torch.from_numpy(candidate)[only]].numpy():
         if metric == "cosine":
             g = (E * E[i]).sum(1)
             distance = -g * np.abs(g) / np.maximum((E * E).sum(1), 1e-300)
@@ -87,61 +88,98 @@ ADVERSARIAL = ("plain", "duplicates", "zeros", "huge norms", "overflowing", "tig
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("block", [None, 7])
+@pytest.mark.parametrize("block", [None, 50])
 @pytest.mark.parametrize("name", [*ADVERSARIAL, "all parallel", "all equal"])
 def test_equals_brute_force_on_adversarial_inputs(name, metric, block):
     E = adversarial(name)
     assert torch.equal(nearest(E, 4, metric, block=block), brute_force(E, 4, metric))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_equals_brute_force_through_the_bfloat16_filter_and_the_second_pass(metric, monkeypatch):
-    monkeypatch.setattr(searching, "_fast_bfloat16", lambda: True)
-    second_pass = []
-    exhaust = searching._exhaust
-    monkeypatch.setattr(searching, "_exhaust", lambda *a: second_pass.append(a[1].numel()) or exhaust(*a))
+def large_with_traps():
+    """Large enough for the narrow filters: equals, zeros, huge norms; and some rows to compare."""
     g = torch.Generator().manual_seed(1)
     E = torch.randint(-50, 51, (4500, 40), generator=g).float()
-    E[100:160] = E[100]  # more equals than a row keeps candidates
+    E[100:160] = E[100]
     E[300:310] = 0
     E[500:520] *= 2.0**40
-    expected = brute_force(E, 3, metric)
-    assert torch.equal(nearest(E, 3, metric), expected)
-    assert sum(second_pass) >= 60
-    some = torch.tensor([4499, 100, 300, 515, 100])
-    assert torch.equal(nearest(E, 3, metric, queries=some), expected[some])
+    return E, torch.cat(
+        [torch.arange(90, 170), torch.arange(295, 320), torch.arange(500, 525), torch.arange(4300, 4500)]
+    )
+
+
+@pytest.mark.parametrize("formats", [(torch.int8,), (torch.bfloat16,), ()])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_equals_brute_force_through_every_filter(metric, formats, monkeypatch):
+    monkeypatch.setattr(searching, "fast_formats", lambda: formats)
+    monkeypatch.setattr(searching, "_NARROW", ((torch.int8, 1.0), (torch.bfloat16, 1.0)))
+    used = []
+    run = searching._pass
+    monkeypatch.setattr(searching, "_pass", lambda chosen, *a: used.append(chosen.dtype) or run(chosen, *a))
+    E, some = large_with_traps()
+    expected = brute_force(E, 3, metric, only=some)
+    assert torch.equal(nearest(E, 3, metric)[some], expected[some])
+    assert used[-1] == (formats[0] if formats else torch.float32)
+    again = some[torch.tensor([3, 0, 3, 99])]
+    assert torch.equal(nearest(E, 3, metric, queries=again), expected[again])
+
+
+def test_the_filter_that_would_measure_too_much_is_not_chosen():
+    E = 1000 + torch.randn(4200, 16, generator=torch.Generator().manual_seed(2))
+    some = torch.arange(0, 4200, 60)
+    rows = measure(E, None)
+    assert searching._choose_filter(rows, 2, "l2", searching.plan(16, 1 << 28, None)).dtype == torch.float32
+    assert torch.equal(nearest(E, 3, "l2", queries=some), brute_force(E, 3, "l2", only=some)[some])
 
 
 def test_negative_control_the_filters_alone_are_wrong():
     E = adversarial("tight clusters far out")
     rows = measure(E, None)
-    for cheap in (AngleFilter(rows, "l2", torch.bfloat16), AngleFilter(rows, "l2", torch.float32)):
-        s = cheap.similarity(cheap.operand(slice(0, 240)), cheap.operand(slice(0, 240))).fill_diagonal_(2)
+    for dtype in FORMATS:
+        cheap = AngleFilter(rows, "l2", dtype)
+        s = cheap.similarity(cheap.operand(slice(0, 240)), cheap.operand(slice(0, 240))).float()
+        s = s / (cheap.steps[:, None] * cheap.steps)
+        s.fill_diagonal_(2)
         assert not torch.equal(s.argsort(dim=1, descending=True)[:, :4], brute_force(E, 4, "l2"))
 
 
+def all_values(rows, metric):
+    """Every pair's value in float64 (n, n), in the unit of the filters' bounds."""
+    x = rows.block(slice(0, len(rows))).double()
+    if metric == "cosine":
+        unit = x / x.norm(dim=1, keepdim=True)
+        return -(unit @ unit.T)
+    gaps = x[:, None] - x
+    return gaps.square().sum(-1) if metric == "l2" else gaps.abs().sum(-1)
+
+
 @pytest.mark.parametrize("name", ADVERSARIAL)
-@pytest.mark.parametrize("kind", ["cosine bfloat16", "cosine float32", "l2 bfloat16", "l2 float32", "l1"])
-def test_no_value_lies_below_its_filters_bound(name, kind):
-    metric, *dtype = kind.split()
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_no_value_lies_below_its_filters_bound(name, metric, dtype):
     rows = measure(adversarial(name), None)
-    cheap = AngleFilter(rows, metric, getattr(torch, dtype[0])) if dtype else ManhattanFilter(rows, metric)
-    n = len(rows)
-    place = torch.arange(n)
-    s = cheap.similarity(cheap.operand(slice(0, n)), cheap.operand(slice(0, n)))
-    bound = cheap.lower_bound(s, place, place)
-    _, value = exact_values(rows, place.repeat_interleave(n), place.repeat(n), metric)
-    assert (bound <= value.view(n, n)).all()
+    assert bound_holds(AngleFilter(rows, metric, dtype), rows, metric)
 
 
-def test_negative_control_without_the_error_terms_the_bound_is_broken():
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_l1_distance_lies_below_its_filters_bound(name):
+    rows = measure(adversarial(name), None)
+    assert bound_holds(ManhattanFilter(rows, "l1"), rows, "l1")
+
+
+def bound_holds(cheap, rows, metric):
+    every = slice(0, len(rows))
+    place = torch.arange(len(rows))
+    low = lower_bound(cheap.similarity(cheap.operand(every), cheap.operand(every)), cheap.bound, place, place)
+    return bool((low <= all_values(rows, metric) + (1e-13 if metric == "cosine" else 0)).all())
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_negative_control_without_the_error_terms_the_bound_is_broken(dtype):
     rows = measure(adversarial("plain"), None)
-    cheap = AngleFilter(rows, "cosine", torch.bfloat16)
+    cheap = AngleFilter(rows, "cosine", dtype)
     cheap.epsilon = cheap.eta = 0.0
-    place = torch.arange(240)
-    s = cheap.similarity(cheap.operand(slice(0, 240)), cheap.operand(slice(0, 240)))
-    _, value = exact_values(rows, place.repeat_interleave(240), place.repeat(240), "cosine")
-    assert not (cheap.lower_bound(s, place, place) <= value.view(240, 240)).all()
+    cheap.base = torch.zeros_like(cheap.base)
+    assert not bound_holds(cheap, rows, "cosine")
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,25 +247,23 @@ def test_the_number_of_threads_changes_nothing():
     assert torch.equal(tables[0], tables[2])
 
 
-def test_torch_and_compiled_operations_agree():
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", ["plain", "duplicates", "huge norms", "tight clusters far out"])
+def test_the_operations_for_other_devices_find_the_same(name, metric, monkeypatch):
+    E = adversarial(name)
+    some = torch.tensor([239, 0, 45, 45])
+    compiled = nearest(E, 4, metric, block=50), nearest(E, 4, metric, queries=some)
+    monkeypatch.setattr(kernels, "offer", searching.offer_with_torch)
+    monkeypatch.setattr(kernels, "manhattan", lambda x, y, out: -torch.cdist(x, y, p=1.0))
+    assert torch.equal(nearest(E, 4, metric, block=50), compiled[0])
+    assert torch.equal(nearest(E, 4, metric, queries=some), compiled[1])
+
+
+def test_sums_of_absolute_differences_for_every_remainder_of_the_register_blocks():
     g = torch.Generator().manual_seed(5)
-    n, w = 300, 6
-    s, base, slope = torch.randn(90, 120, generator=g), torch.rand(n, generator=g).double(), torch.rand(n).double()
-    for once in (True, False):
-        who = torch.arange(150, 240)
-        sides = []
-        for keep in (kernels.keep_smallest, searching._keep_smallest):
-            ids, bounds = torch.full((n, w), -1), torch.full((n, w), torch.inf, dtype=torch.float64)
-            column_side = (ids[160:280], bounds[160:280]) if once else None
-            keep(s, who, 160, base, slope, 0.1, 0.01, (ids[150:240], bounds[150:240]), column_side)
-            sides.append((ids, bounds))
-        torch.testing.assert_close(sides[0][1], sides[1][1])
-        assert torch.equal(sides[0][0], sides[1][0])
-    x, y = torch.randn(37, 19, generator=g), torch.randn(37, 19, generator=g)
-    order = torch.arange(37)
-    for metric in METRICS:
-        torch.testing.assert_close(kernels.pair_sums(x, order, y, order, metric), _pair_sums(x, y, metric))
-    torch.testing.assert_close(kernels.manhattan(x, y[:31], torch.empty(37, 31)), -torch.cdist(x, y[:31], p=1.0))
+    for a, b, d in ((1, 1, 1), (2, 4, 16), (37, 31, 19), (40, 5, 3)):
+        x, y = torch.randn(a, d, generator=g), torch.randn(b, d, generator=g)
+        torch.testing.assert_close(kernels.manhattan(x, y, torch.empty(a, b)), -torch.cdist(x, y, p=1.0))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import matplotlib
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
@@ -32,9 +33,10 @@ THEME = {
 }
 """CSS variable: (colour on light, colour on dark). Each reaches a contrast of 4.5 on its page (grid lines excepted).
 The series follow Okabe and Ito's order of hues: neutral, blue, vermilion, green, purple, yellow, slate."""
-DASHES = ("", (4, 1.6), (1, 0), (1, 1.4), (5, 1.4, 1, 1.4), (7, 2), (2, 2))
+DASHES = ((1, 1.1), "", (4, 1.6), (5, 1.4, 1, 1.4), (7, 2), (2, 2), (3, 1, 1, 1, 1, 1))
+"""The baseline is solid and the next system dashed above it, so that curves that agree are both seen."""
 MARKERS = ("s", "o", "D", "^", "v", "P", "X")
-WIDTH, HEIGHT = 4.2, 2.75
+WIDTH, HEIGHT = 3.6, 2.45
 SMOOTHING = 9
 """Steps of the moving mean in training curves."""
 
@@ -61,7 +63,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     }
 
 
-def _axes(width: float = WIDTH, height: float = HEIGHT):
+def _axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
     ink, muted, grid = (THEME[v][0] for v in ("ink", "muted", "grid"))
     settings = {
         "font.family": "DejaVu Sans",
@@ -84,7 +86,7 @@ def _axes(width: float = WIDTH, height: float = HEIGHT):
         "lines.solid_capstyle": "round",
     }
     with sns.axes_style("whitegrid", settings), matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
     axes.grid(axis="x", visible=False)
     sns.despine(ax=axes, left=True)
@@ -92,7 +94,17 @@ def _axes(width: float = WIDTH, height: float = HEIGHT):
     return figure, axes
 
 
-def _legend(figure: Figure, axes) -> None:
+def _line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, *, marks: bool) -> None:
+    marker = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
+    dash = (0, style.dash) if style.dash else "-"
+    axes.plot(x, y, color=style.colour, linewidth=1.8, linestyle=dash, label=label, **marker)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(f"{text[:1].upper()}{text[1:]}", loc="left", fontsize=9.5, fontweight="bold", pad=9)
+
+
+def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8.5, handlelength=2.4)
 
 
@@ -117,18 +129,19 @@ CURVES = (
         "validation", "validation score", "Mean score on the validation problems; a ring marks the chosen step.", False
     ),
     Curve("response_length", "response tokens", "Mean length of a rollout's response."),
+    Curve("truncated", "truncated responses", "Share of rollout responses that reached the token limit.", share=True),
     Curve("entropy", "entropy (nats)", "Mean entropy of the policy's next-token distribution."),
     Curve("kl", "KL to the base (nats)", "k3 estimate of the divergence from the base model, before its coefficient."),
     Curve(
         "parity_max",
-        "max |Δ log-prob|",
+        "largest |Δ log-prob|",
         "Largest difference between the rollout's and the replayed log-probs of a step; above the dashed limit the"
         " run stops.",
         False,
         log=True,
     ),
-    Curve("mixing_share", "mixed steps", "Share of rollout steps that fed back a mixture.", share=True),
-    Curve("mixing_cosine", "cosine", "Mean cosine between a mixture and its anchor's embedding."),
+    Curve("mixing_share", "share of mixed steps", "Share of rollout steps that fed back a mixture.", share=True),
+    Curve("mixing_cosine", "cosine to the anchor", "Mean cosine between a mixture and its anchor's embedding."),
 )
 
 
@@ -136,19 +149,21 @@ def training_curve(
     curve: Curve,
     logs: Mapping[str, pd.DataFrame],
     *,
+    looks: Mapping[str, Style] | None = None,
     limits: Iterable[float] = (),
     chosen: Mapping[str, int] | None = None,
     legend: bool = False,
 ) -> Figure | None:
     """One curve of all runs over steps; None where no run logged it.
 
-    logs: label → one row a step with columns `step` and curve.column. limits: horizontal lines (parity). chosen: label →
-    the step whose checkpoint was exported, ringed.
+    logs: label → one row a step with columns `step` and curve.column. looks: label → style. limits: horizontal lines
+    (parity). chosen: label → the step whose checkpoint was exported, ringed.
     """
     figure, axes = _axes()
     drawn = False
-    for label, style in styles(logs).items():
-        log = logs[label]
+    looks = looks or styles(logs)
+    for label, log in logs.items():
+        style = looks[label]
         if curve.column not in log:
             continue
         rows = log[["step", curve.column]].dropna()
@@ -157,16 +172,12 @@ def training_curve(
         if rows.empty:
             continue
         drawn = True
-        line = {"color": style.colour, "ax": axes, "errorbar": None}
-        dash = {"dashes": style.dash} if style.dash else {}
         few = len(rows) <= 15
+        x, y = rows["step"], rows[curve.column]
         if curve.smooth and not few:
-            sns.lineplot(x=rows["step"], y=rows[curve.column], **line, linewidth=0.7, alpha=0.35)
-            y = rows[curve.column].rolling(SMOOTHING, center=True, min_periods=1).mean()
-        else:
-            y = rows[curve.column]
-        marks = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if few else {}
-        sns.lineplot(x=rows["step"], y=y, **line, **dash, **marks, linewidth=1.8, label=label, legend=False)
+            axes.plot(x, y, color=style.colour, linewidth=0.7, alpha=0.35)
+            y = y.rolling(SMOOTHING, center=True, min_periods=1).mean()
+        _line(axes, x, y, label, style, marks=few)
         if chosen and label in chosen and curve.column == "validation":
             here = rows[rows["step"] == chosen[label]]
             axes.plot(
@@ -197,12 +208,14 @@ def training_curve(
         )
         axes.set_ylim(top=max(axes.get_ylim()[1], limit * (5 if curve.log else 1.1)))
     if curve.share:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.set_ylim(bottom=0)
-    axes.set(xlabel="training step", ylabel=curve.what)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if axes.get_ylim()[1] > 0.05 else 1))
+    axes.set_xlabel("training step")
+    _title(axes, curve.what)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if legend:
-        _legend(figure, axes)
+        _legend(axes)
     return figure
 
 
@@ -216,8 +229,8 @@ def pass_at_k(
 
     frame: rows of one model and benchmark of a table's file (every label, its Pass@k rows); values as shares.
     """
-    figure, axes = _axes(height=3.0)
-    rows = frame[frame["k"].notna() & ((frame["estimator"] == estimator) | (frame["k"] == 1))].dropna(subset="value")
+    figure, axes = _axes(height=2.7)
+    rows = frame[frame["estimator"].isin(["mean", estimator])].dropna(subset="value")
     if rows.empty:
         return None
     looks = styles(frame["label"])
@@ -231,28 +244,22 @@ def pass_at_k(
             alpha=0.14,
             linewidth=0,
         )
-        sns.lineplot(
-            x=part["k"].astype(float),
-            y=part["value"] * 100,
-            ax=axes,
-            color=style.colour,
-            marker=style.marker,
-            markersize=5,
-            markeredgewidth=0,
-            linewidth=1.8,
-            label=label,
-            legend=False,
-            **({"dashes": style.dash} if style.dash else {}),
-        )
+        _line(axes, part["k"].astype(float), part["value"] * 100, label, style, marks=True)
     ks = sorted(rows["k"].astype(int).unique())
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="k", ylabel="Pass@k (%)")
+    axes.set_xlabel("k")
+    _title(axes, f"Pass@k, {estimator} (%)")
     axes.set_ylim(top=min(axes.get_ylim()[1], 101.5))
     if legend:
-        _legend(figure, axes)
+        _legend(axes)
     return figure
+
+
+def metric_title(row: pd.Series) -> str:
+    """A table row's metric, with its estimator where there are two."""
+    return row["metric"] if row["estimator"] == "mean" else f"{row['metric']}, {row['estimator']}"
 
 
 def forest(frame: pd.DataFrame) -> Figure | None:
@@ -266,19 +273,18 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         return None
     looks = styles(frame["label"])
     labels = list(looks)
-    figure, axes = _axes(height=0.85 + 0.42 * len(labels))
+    figure, axes = _axes(height=0.95 + 0.34 * len(labels))
     for _, row in rows.iterrows():
         y, style = labels.index(row["label"]), looks[row["label"]]
         axes.plot([row["problems_low"] * 100, row["problems_high"] * 100], [y, y], color=style.colour, linewidth=1.3)
-        axes.plot(
-            [row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], color=style.colour, linewidth=5, alpha=0.45
-        )
+        bar = {"color": style.colour, "linewidth": 5, "alpha": 0.45, "solid_capstyle": "butt"}
+        axes.plot([row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], **bar)
         axes.plot(row["value"] * 100, y, style.marker, color=style.colour, markersize=6, markeredgewidth=0)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="x", visible=True)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="%", ylabel="")
+    _title(axes, f"{metric_title(rows.iloc[0])} (%)")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     return figure
 

@@ -7,8 +7,8 @@ Both are Wilson intervals with an effective sample size m(1 − m)/Var, where Va
 design effect). A plain normal or percentile-bootstrap interval covers too little near 0 and 1 and on 30 problems.
 
 - problems: Var is the variance of the problems' values over N, with Student's t at N − 1 degrees of freedom. Where
-  fewer than RARE problems' worth of failures (or successes) were seen, their spread says nothing about the rare problems
-  not seen, and a problem counts as no more than one trial.
+  fewer than RARE problems' worth of failures (or successes) were seen, the spread says nothing about the rare problems
+  that were not seen, and a problem counts as no more than one trial.
 - sampling: the problems' chances p are unknown, and c = n doesn't mean p = 1. Their distribution is estimated from all
   counts by EM over a grid of p, stopped early (smoothing by roughening: Laird & Louis 1991); Var sums, over problems,
   the variance of g[C], C ~ Binomial(n, p), averaged over p's posterior given c.
@@ -67,7 +67,8 @@ def wilson(value: float, effective: float, quantile: float) -> tuple[float, floa
     centre = (value + z2 / (2 * effective)) / (1 + z2 / effective)
     spread = value * (1 - value) / effective + z2 / (4 * effective**2)
     half = quantile / (1 + z2 / effective) * np.sqrt(spread)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # the ends hold the value itself, which rounding would put a last bit outside at 0 and 1
+    return max(0.0, min(value, float(centre - half))), min(1.0, max(value, float(centre + half)))
 
 
 def problem_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

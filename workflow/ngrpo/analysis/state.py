@@ -90,15 +90,17 @@ LOGGED = {
     "step": "step",
     "reward": "reward/mean",
     "validation": "validation/score",
-    "response_length": "response_length/mean",
-    "entropy": "actor/entropy",
-    "kl": "actor/kl_loss",
+    "response_length": "response/length",
+    "truncated": "response/truncated",
+    "entropy": "policy/entropy",
+    "kl": "policy/kl",
     "parity_max": "parity/max",
     "parity_mean": "parity/mean",
     "mixing_share": "mixing/share",
-    "mixing_cosine": "mixing/cosine",
+    "mixing_cosine": "mixing/cosine_mean",
     "mixing_cosine_min": "mixing/cosine_min",
-    "seconds": "timing_s/step",
+    "mixing_cosine_low": "mixing/cosine_below_0.95",
+    "seconds": "seconds/step",
 }
 """Column of a run's log as analysis names it: the key in metrics.jsonl."""
 
@@ -106,7 +108,7 @@ LOGGED = {
 def read_log(path: Path) -> pd.DataFrame:
     """A run's metrics.jsonl: one row a step in order, columns of LOGGED that were logged, NaN where a step has none.
 
-    A line that a kill cut off is left out; of a step that was logged twice (before and after a resume) the later counts.
+    A line that a kill cut off is left out; of a step logged twice (before and after a resume) the later counts.
     Raises UserError for a broken line anywhere else.
     """
     rows = []
@@ -169,7 +171,7 @@ def run_state(study: Study, results: Path, run: str) -> RunState:
         if told.get("spec") != spec.digest:
             note = f"trained for another spec ({told.get('spec')}, wanted {spec.digest}); retrained by: {make}"
             return RunState(run, spec, "other spec", note, log, steps, None, None)
-        return RunState(run, spec, "finished", "", log, steps, told.get("step"), told.get("validation"))
+        return RunState(run, spec, "finished", "", log, steps, told["step"], told["score"])
     if len(log):
         note = f"stopped or running at step {int(log['step'].max())} of {steps or '?'}; continued by: {make}"
         return RunState(run, spec, "unfinished", note, log, steps, None, None)

@@ -1,10 +1,13 @@
 """A table of the study as one tidy parquet file: a row a number, with both intervals and what it was computed from.
 
-Every cell of the table has all its rows whatever its evaluation's state: `status` says what is wrong with one that
-can't be used, `note` why and which command makes it, and its numbers are null. Nothing is filled in or dropped.
+A row whose `against` is null is a system's own value; else it is the paired difference, `label` minus `against`, on the
+same problems. Every cell of the table has all its rows whatever its evaluation's state: `status` says what is wrong
+with one that can't be used, `note` why and which command makes it, and its numbers are null. Nothing is filled in or
+dropped.
 """
 
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ngrpo.analysis.metrics import summarise
+from ngrpo.analysis.metrics import compare, summarise
 from ngrpo.analysis.state import Grades, read_grades
 from ngrpo.files import whole_file
 from ngrpo.grading.grader import GRADES
@@ -26,21 +29,24 @@ SCHEMA = pa.schema(
     [
         ("table", pa.string()),
         ("label", pa.string()),
+        ("against", pa.string()),  # null: the system's own value; else the value is label minus this system
         ("model", pa.string()),
         ("benchmark", pa.string()),  # an id, or Avg
         ("evaluation", pa.string()),  # null for Avg
         ("spec", pa.string()),  # the wanted evaluation spec's digest; null for Avg
         ("status", pa.string()),  # ok | missing | other spec | incomplete | unreadable
         ("note", pa.string()),
-        ("metric", pa.string()),  # mean@n | pass@k
-        ("k", pa.int32()),  # 1 for mean@n
+        ("metric", pa.string()),  # Mean@n | Pass@k
+        ("k", pa.int32()),  # 1 for Mean@n
         ("headline", pa.bool_()),  # a number the study asks for; else a point of the Pass@k curve
-        ("estimator", pa.string()),  # unbiased | bootstrap
-        ("value", pa.float64()),  # share, 0 … 1
+        ("estimator", pa.string()),  # mean | unbiased | bootstrap
+        ("value", pa.float64()),  # share, 0 … 1; a difference of bootstraps is of their expectations
         ("sampling_low", pa.float64()),  # 95 %: other samples, the same problems
         ("sampling_high", pa.float64()),
         ("problems_low", pa.float64()),  # 95 %: other samples and other problems
         ("problems_high", pa.float64()),
+        ("p", pa.float64()),  # of a difference: two-sided paired permutation test
+        ("detectable", pa.float64()),  # smallest difference that so much data shows (5 % test, 80 % power)
         ("n", pa.int32()),
         ("problems", pa.int32()),
         *((grade, pa.int32()) for grade in GRADES),
@@ -48,6 +54,7 @@ SCHEMA = pa.schema(
         ("verdicts", pa.bool_()),  # whether this scale's numbers count as evidence about the paper
     ]
 )
+NUMBERS = ("value", "sampling_low", "sampling_high", "problems_low", "problems_high", "detectable")
 SCALE_NOTES = {
     "toy": "toy: proves the pipeline, not the paper",
     "smoke": "smoke: proves that real weights and real problems flow, not the paper",
@@ -77,23 +84,46 @@ def analyse(table_id: str, study: Study, results: Path, out: Path) -> None:
 
 
 def table_frame(table_id: str, study: Study, results: Path) -> pd.DataFrame:
-    """One table's rows, in the order of its cells; after a system's benchmarks, where there are several, their average."""
+    """One table's rows: for each model all systems' values on each benchmark and on average, then their differences."""
     cells = study.cells[table_id]
     known = {e: read_grades(study, results, e) for e in dict.fromkeys(c.evaluation for c in cells)}
     rows: list[dict] = []
-    for model, label in dict.fromkeys((c.model, c.label) for c in cells):
-        mine = [c for c in cells if (c.model, c.label) == (model, label)]
-        parts = [_cell_rows(study, cell, known[cell.evaluation]) for cell in mine]
-        rows += [row for part in parts for row in part]
-        if len(parts) > 1:
-            rows += _averages(parts)
+    for model in dict.fromkeys(c.model for c in cells):
+        systems: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.model == model:
+                systems.setdefault(cell.label, []).append(cell)
+        for mine in systems.values():
+            rows += _with_average([_cell_rows(study, cell, known[cell.evaluation]) for cell in mine])
+        for first, second in combinations(systems.values(), 2):
+            pairs = zip(first, second, strict=True)
+            rows += _with_average([_difference_rows(study, a, b, known) for a, b in pairs])
     shared = {"table": table_id, "scale": study.scale, "verdicts": study.size.verdicts}
     return pd.DataFrame([{**row, **shared} for row in rows], columns=SCHEMA.names)
 
 
+def _metric_keys(n: int, ks: Iterable[int], wanted: Iterable[int]) -> list[dict]:
+    keys = [{"metric": f"Mean@{n}", "k": 1, "headline": True, "estimator": "mean"}]
+    keys += [
+        {"metric": f"Pass@{k}", "k": k, "headline": k in wanted, "estimator": e}
+        for k in ks
+        for e in ("unbiased", "bootstrap")
+    ]
+    return keys
+
+
+def _rows(same: dict, keys: list[dict], computed: pd.DataFrame | None, columns: dict[str, str]) -> list[dict]:
+    """A row a metric key; its numbers from `computed`, under its columns' names there, or null."""
+    if computed is None:
+        return [{**same, **key} for key in keys]
+    at = computed.set_index(["metric", "estimator"])
+    values = [{ours: at.loc[(key["metric"], key["estimator"]), its] for ours, its in columns.items()} for key in keys]
+    return [{**same, **key, **value} for key, value in zip(keys, values, strict=True)]
+
+
 def _cell_rows(study: Study, cell: Cell, grades: Grades) -> list[dict]:
-    spec = study.evaluations[cell.evaluation]
-    wanted = study.size.evaluation.pass_at
+    spec, wanted = study.evaluations[cell.evaluation], study.size.evaluation.pass_at
+    ks = [k for k in curve_ks(spec.samples, wanted) if k > 1]
     same = {
         "label": cell.label,
         "model": cell.model,
@@ -104,32 +134,47 @@ def _cell_rows(study: Study, cell: Cell, grades: Grades) -> list[dict]:
         "note": grades.note,
         "n": spec.samples,
     }
-    ks = [k for k in curve_ks(spec.samples, wanted) if k > 1]
-    keys = [(f"mean@{spec.samples}", 1, True, "unbiased")]
-    keys += [(f"pass@{k}", k, k in wanted, e) for k in ks for e in ("unbiased", "bootstrap")]
-    if grades.frame is None:
-        values: dict = {}
-    else:
-        values = _values(grades.frame, ks)
-        counts = grades.frame["grade"].value_counts()
-        same |= {"problems": grades.frame["problem_id"].nunique(), **{g: int(counts.get(g, 0)) for g in GRADES}}
-    return [
-        {**same, "metric": m, "k": k, "headline": h, "estimator": e, **values.get((k, e), {})} for m, k, h, e in keys
-    ]
+    computed = None if grades.frame is None else summarise(grades.frame, ks, where=cell.evaluation)
+    columns = {c: c for c in (*NUMBERS, "problems", *GRADES)}
+    return _rows(same, _metric_keys(spec.samples, ks, wanted), computed, columns)
 
 
-def _averages(parts: list[list[dict]]) -> list[dict]:
-    """The mean over benchmarks of each number, with equal weights.
+def _difference_rows(study: Study, first: Cell, second: Cell, known: dict[str, Grades]) -> list[dict]:
+    """`second` minus `first`, at the headline metrics."""
+    a, b = known[first.evaluation], known[second.evaluation]
+    lost = next((g for g in (a, b) if g.frame is None), None)
+    n, wanted = study.evaluations[second.evaluation].samples, study.size.evaluation.pass_at
+    ks = [k for k in wanted if k > 1]
+    same = {
+        "label": second.label,
+        "against": first.label,
+        "model": second.model,
+        "benchmark": second.benchmark,
+        "evaluation": second.evaluation,
+        "spec": study.evaluations[second.evaluation].digest,
+        "status": lost.status if lost else "ok",
+        "note": lost.note if lost else "",
+        "n": n,
+    }
+    computed = None if lost else compare(a.frame, b.frame, ks, where=f"{second.evaluation} against {first.evaluation}")
+    columns = {**{c: c for c in (*NUMBERS, "problems")}, "value": "difference", "p": "p_permutation"}
+    return _rows(same, _metric_keys(n, ks, wanted), computed, columns)
+
+
+def _with_average(parts: list[list[dict]]) -> list[dict]:
+    """The rows of each benchmark and, where there are several, of their mean with equal weights.
 
     Benchmarks are independent, so interval arms add in squares (the method of variance estimates recovery, Zou and
     Donner 2008): it keeps each interval's asymmetry near 0 and 1.
     """
+    rows = [row for part in parts for row in part]
+    if len(parts) == 1:
+        return rows
     lost = [part[0] for part in parts if part[0]["status"] != "ok"]
     status = lost[0]["status"] if lost else "ok"
     note = f"no average: {', '.join(r['benchmark'] for r in lost)} can't be used" if lost else ""
-    rows = []
     for same in zip(*parts, strict=True):
-        row = {k: same[0][k] for k in ("label", "model", "metric", "k", "headline", "estimator", "n")}
+        row = {k: same[0].get(k) for k in ("label", "against", "model", "metric", "k", "headline", "estimator", "n")}
         row |= {"benchmark": AVERAGE, "status": status, "note": note}
         if not lost:
             values = np.array([r["value"] for r in same])
@@ -138,7 +183,7 @@ def _averages(parts: list[list[dict]]) -> list[dict]:
                 low, high = (np.array([r[f"{interval}_{end}"] for r in same]) for end in ("low", "high"))
                 row[f"{interval}_low"] = row["value"] - float(np.sqrt(((values - low) ** 2).sum())) / len(same)
                 row[f"{interval}_high"] = row["value"] + float(np.sqrt(((high - values) ** 2).sum())) / len(same)
-            row |= {key: sum(r[key] for r in same) for key in ("problems", *GRADES)}
+            row |= {key: sum(r[key] for r in same) for key in ("problems", *GRADES) if key in same[0]}
         rows.append(row)
     return rows
 
@@ -150,12 +195,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 # --- in a terminal ---
 
-TITLES = {"unbiased": "unbiased (Eq. 15)", "bootstrap": "bootstrap with replacement (the release's)"}
-
-
-def metric_title(metric: str) -> str:
-    """mean@32 → Mean@32."""
-    return metric[:1].upper() + metric[1:]
+ESTIMATORS = {"unbiased": "unbiased (Eq. 15)", "bootstrap": "bootstrap with replacement (the release's)"}
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -165,11 +205,11 @@ def percent(share: float, decimals: int = 1) -> str:
 
 def terminal_table(frame: pd.DataFrame, *, estimator: str = "unbiased", interval: str = "problems") -> str:
     """A table as `make demo` prints it: a block a model and benchmark, rows systems, columns the headline metrics."""
-    shown = frame[frame["headline"] & ((frame["estimator"] == estimator) | (frame["k"] == 1))]
+    shown = frame[frame["headline"] & frame["against"].isna() & frame["estimator"].isin(["mean", estimator])]
     blocks = []
     for (model, benchmark), part in shown.groupby(["model", "benchmark"], sort=False):
         metrics = list(dict.fromkeys(part["metric"]))
-        lines = [["", *map(metric_title, metrics)]]
+        lines = [["", *metrics]]
         for label, row in part.groupby("label", sort=False):
             cells = [label]
             for metric in metrics:
@@ -184,7 +224,7 @@ def terminal_table(frame: pd.DataFrame, *, estimator: str = "unbiased", interval
     what = {"problems": "other samples of other such problems", "sampling": "other samples of the same problems"}
     foot = [
         f"Percent; in brackets 95 % intervals for {what[interval]}.",
-        f"Pass@k: {TITLES[estimator]}. Other estimator and interval: in the report.",
+        f"Pass@k: {ESTIMATORS[estimator]}. Other estimator and interval: in the report.",
     ]
     warning = scale_note(frame["scale"].iloc[0], bool(frame["verdicts"].iloc[0]))
     return "\n\n".join([*blocks, "\n".join([*foot, *([warning] if warning else [])])])

@@ -11,7 +11,7 @@ import re
 CHOICES = "ABCD"
 LENIENT_TAIL = 500
 
-_BRACES = re.compile(r"(?P<box>\\+boxed\s{0,8}\{)|\\\\|\\[{}]|(?P<open>\{)|(?P<close>\})")
+_BRACES = re.compile(r"(?P<box>\\boxed\s{0,8}\{)|\\\\(?!boxed)|\\[{}]|(?P<open>\{)|(?P<close>\})")
 _STRICT_CHOICE = re.compile(rf"^[ \t]*Answer:[ \t]*([{CHOICES}])[ \t]*\r?$", re.MULTILINE)
 _ANSWER_COLON = re.compile(rf"answer:[\s*(<$]{{0,8}}([{CHOICES}])\b", re.IGNORECASE)
 _LONE_LETTER = re.compile(rf"^[ \t]*\(?([{CHOICES}])\)?[ \t]*\.?[ \t]*\r?$", re.MULTILINE)

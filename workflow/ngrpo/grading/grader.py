@@ -50,7 +50,11 @@ class Grade:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one answer may cost: wall time (s), memory on top of the idle worker's (MB), length (characters)."""
+    """What one answer may cost.
+
+    seconds: of processor time (and four times as many on the clock). memory_mb: on top of what its worker has (MB).
+    chars: the answer's length.
+    """
 
     seconds: float = 5.0
     memory_mb: int = 512

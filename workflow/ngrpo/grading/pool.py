@@ -1,13 +1,17 @@
-"""Workers that can be killed: pairs go out one at a time, and the clock that stops a pair ticks in the parent.
+"""Workers that can be killed: pairs go out one at a time, and the parent watches time and memory and kills.
 
-A pair ends in one of four ways: a verdict; its time is over (the worker is killed: Python code can't refuse); its
-memory is over; its worker died (killed from outside, or crashed). The last two are tried once more in a new worker,
-because the fault may lie with the worker's past and not with the pair. Verdicts depend neither on the number of workers
-nor on the order of pairs: hashing is fixed, and a pair's verdict is a function of the pair.
+A pair ends in one of four ways: a verdict; its time is over; its memory is over; its worker died (killed from outside,
+or crashed), which is tried once more in a new worker. Verdicts depend neither on the number of workers nor on the order
+of pairs: hashing is fixed, a pair's verdict is a function of the pair, and the time that counts is processor time, so
+that a busy machine makes no errors. WALL times as many seconds on the clock end a pair, too.
+
+Why the limits are enforced from here: Math-Verify swallows what is raised inside a comparison, a MemoryError too, and
+says "wrong"; a killed worker can't. RLIMIT_AS, far above the limit, is the net below (worker.py).
 """
 
 import json
 import os
+import resource
 import selectors
 import socket
 import subprocess
@@ -20,16 +24,18 @@ from dataclasses import dataclass
 
 from ngrpo.errors import UserError
 
-PAIRS_PER_WORKER = 5000  # sympy's caches only grow: a worker is replaced after so many pairs
 ATTEMPTS = 2
 START_SECONDS = 120
+WATCH_SECONDS = 0.02
+WALL = 4
+MB = 2**20
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """equal: Math-Verify's verdict. error: why there is none. lasting: the same error would come back."""
+    """equal: Math-Verify's verdict. error: why there is none. lasting: another try would end the same."""
 
     equal: bool
     error: str | None = None
@@ -41,17 +47,36 @@ class _LauncherDied(Exception):
 
 
 class _Worker:
-    """One worker process, its socket, and the pair in its hands."""
+    """One worker process, its socket, and the pair in its hands; sizes are of its address space, in bytes."""
 
     def __init__(self, pid: int, jobs: socket.socket):
         self.pid, self.jobs = pid, jobs
         self.pair: Pair | None = None
         self.deadline = float("inf")
-        self.graded = 0
+        self.born_size = self.size_before = self.size()
+        self.processor_before = 0.0
         self.received = b""
 
+    def size(self) -> int:
+        """The address space now; 0 for a process that is gone."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as f:
+                return int(f.read().split()[0]) * resource.getpagesize()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+
+    def processor_seconds(self) -> float:
+        """The processor time spent since the start; 0 for a process that is gone."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as f:
+                fields = f.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system time
+
     def send(self, pair: Pair, seconds: float) -> None:
-        self.pair, self.deadline = pair, time.monotonic() + seconds
+        self.pair, self.deadline = pair, time.monotonic() + WALL * seconds
+        self.size_before, self.processor_before = self.size(), self.processor_seconds()
         self.jobs.sendall(json.dumps(pair).encode("ascii") + b"\n")
 
     def receive(self) -> list | None:
@@ -186,7 +211,7 @@ class _Run:
         return len(self.done) < self.total
 
     def advance(self) -> None:
-        """Hand out pairs, wait for a reply or a deadline, and take what came."""
+        """Hand out pairs, wait a moment for replies, take what came, and stop what is over a limit."""
         self._hand_out()
         busy = [worker for worker in self.pool._crew if worker.pair is not None]
         if not busy:
@@ -194,22 +219,28 @@ class _Run:
         with selectors.DefaultSelector() as selector:
             for worker in busy:
                 selector.register(worker.jobs, selectors.EVENT_READ, worker)
-            patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-            ready = [key.data for key, _ in selector.select(patience)]
+            ready = [key.data for key, _ in selector.select(WATCH_SECONDS)]
         for worker in ready:
             self._take(worker)
-        now = time.monotonic()
         for worker in busy:
-            if worker.pair is not None and worker.deadline <= now and worker not in ready:
+            if worker.pair is not None and worker not in ready and (excess := self._excess(worker)):
                 pair, worker.pair = worker.pair, None
-                self._finish(pair, Verdict(False, f"over the time limit of {self.pool.seconds:g} s"))
+                self._finish(pair, Verdict(False, excess))
                 self.pool._stop_worker(worker)
+
+    def _excess(self, worker: _Worker) -> str | None:
+        """Which limit the worker's pair is over, if any."""
+        if worker.size() - worker.size_before > self.pool.memory_mb * MB:
+            return f"over the memory limit of {self.pool.memory_mb} MB"
+        spent = worker.processor_seconds() - worker.processor_before
+        late = spent >= self.pool.seconds or worker.deadline <= time.monotonic()
+        return f"over the time limit of {self.pool.seconds:g} s" if late else None
 
     def _hand_out(self) -> None:
         idle = [worker for worker in self.pool._crew if worker.pair is None]
         while self.waiting and (idle or len(self.pool._crew) < self.pool.workers):
             worker = idle.pop() if idle else self.pool._start_worker()
-            if worker.graded >= PAIRS_PER_WORKER:
+            if worker.size() - worker.born_size > self.pool.memory_mb * MB:  # sympy's caches only grow
                 self.pool._stop_worker(worker)
                 continue
             pair = self.waiting.popleft()
@@ -229,12 +260,9 @@ class _Run:
             return
         equal, reason, out_of_memory = reply
         pair, worker.pair = worker.pair, None
-        worker.graded += 1
+        self._finish(pair, Verdict(equal, reason))
         if out_of_memory:
-            self._again(pair, Verdict(False, f"over the memory limit of {self.pool.memory_mb} MB"))
             self.pool._stop_worker(worker)
-        else:
-            self._finish(pair, Verdict(equal, reason))
 
     def _died(self, worker: _Worker) -> None:
         pair, worker.pair = worker.pair, None

@@ -5,7 +5,7 @@ answers two requests, so that a killed worker costs a fork and not another impor
     {"start": {"memory_mb": …}} with one end of a socket attached → {"pid": …}
     {"stop": pid} → {"status": "signal 9"}                         (kills and reaps: a pid can't be reused before)
 A worker reads one JSON line a pair and writes one JSON line back, until it is killed or its socket closes. It can't
-write files or dump core, its memory is limited, and it dies with the launcher, as the launcher does with its parent.
+write files or dump core, has a limit of memory, and dies with the launcher, as the launcher does with its parent.
 """
 
 import ctypes
@@ -20,15 +20,28 @@ import sys
 from ngrpo.grading.verdicts import math_verify_verdict
 
 _PR_SET_PDEATHSIG = 1
-WARM_UP = (r"\frac{1}{2}", "0.5")
+NET = 8  # pool.py kills at memory_mb; the kernel refuses at NET times as much
+# One of each shape: the parser and sympy build their tables as they meet new ones, and forked workers inherit them.
+WARM_UP = (
+    (r"\frac{1}{2}", "0.5"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{3})"),
+    (r"x^2+2x-7", "(x+1)^2-8"),
+    (r"2\sqrt{3}+1", r"\sqrt{12}"),
+    (r"[-2,7)", r"(-\infty,7]\cup\{3\}"),
+    (r"\begin{pmatrix} -1/3 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    ("y = 2x + 1", "5x - 7y = 0"),
+    (r"50\%", r"1,\, 2"),
+    (r"\text{Evelyn}", r"10\text{ cm}^2"),
+    (r"\cos 2x", "x < 3"),
+)
 
 
 def _limit_resources(memory_mb: int) -> None:
-    """Limit this process: address space to what it has plus memory_mb (MB), no files written, no core dumps."""
+    """Limit this process: address space to what it has plus NET × memory_mb, no files written, no core dumps."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with open("/proc/self/statm", "rb") as f:
         pages = int(f.read().split()[0])
-    size = pages * resource.getpagesize() + memory_mb * 2**20
+    size = pages * resource.getpagesize() + NET * memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -42,7 +55,7 @@ def _serve(jobs: socket.socket) -> None:
         try:
             reply = [*math_verify_verdict(gold, answer), False]
         except MemoryError:
-            reply = [False, "MemoryError", True]
+            reply = [False, "out of memory", True]
         except Exception as error:  # noqa: BLE001  whatever Math-Verify raises is reported as a grader error
             reply = [False, f"{type(error).__name__}: {error}"[:300], False]
         stream.write(json.dumps(reply) + "\n")
@@ -76,7 +89,8 @@ def _stop_worker(pid: int) -> str:
 
 def launch(control: socket.socket) -> None:
     """Answer start and stop requests until the parent closes the socket; then kill what is left."""
-    math_verify_verdict(*WARM_UP)  # loads the parser's tables once, for every worker forked later
+    for pair in WARM_UP:
+        math_verify_verdict(*pair)
     gc.freeze()
     running: set[int] = set()
     control.send(b"{}")

@@ -1,4 +1,4 @@
-"""Cheap distances between blocks of rows, each with a proven lower bound (the first half of the exact search).
+"""Cheap distances between blocks of rows, each with a proven lower bound (neighbour_search measures what they leave).
 
 | letter | meaning |
 |---|---|
@@ -23,9 +23,7 @@ from torch import Tensor
 from ngrpo.errors import UserError
 from ngrpo.method import neighbour_kernels as kernels
 
-METRICS = ("cosine", "l2", "l1")
 _PIECE = 1024  # rows converted at once
-_PAIRS = 4096  # pairs measured at once
 _F64_SLACK = 1e-12  # far above every float64 rounding error here (d·2⁻⁵³ < 1e-12 up to d = 9000)
 
 
@@ -54,7 +52,7 @@ class Rows:
     def block(self, at: slice | Tensor) -> Tensor:
         """The rows at these places of `index`, float32 (m, d)."""
         source = self.E[at] if self.whole else self.E[self.index[at]]
-        return source.float()
+        return source.float().contiguous()
 
 
 def measure(E: Tensor, exclude: Tensor | None) -> Rows:
@@ -62,9 +60,9 @@ def measure(E: Tensor, exclude: Tensor | None) -> Rows:
     norm2 = torch.empty(E.shape[0], dtype=torch.float64, device=E.device)
     largest = torch.zeros((), device=E.device)
     for a in range(0, E.shape[0], _PIECE):
-        x = E[a : a + _PIECE].float()
+        x = E[a : a + _PIECE].float().contiguous()
         largest = torch.maximum(largest, x.abs().max())
-        norm2[a : a + _PIECE] = x.double().square_().sum(1)
+        norm2[a : a + _PIECE] = squared_norms(x)
     bad = torch.nonzero(~torch.isfinite(norm2)).flatten()
     if bad.numel():
         raise UserError(
@@ -81,8 +79,13 @@ def measure(E: Tensor, exclude: Tensor | None) -> Rows:
     return Rows(E, index, norm2, norm2.sqrt(), max(0, exponent - 99) // 2)
 
 
+def squared_norms(x: Tensor) -> Tensor:
+    """Σ x² of float32 rows (m, d) → (m,) float64."""
+    return kernels.squared_norms(x) if x.device.type == "cpu" else x.double().square_().sum(1)
+
+
 class Filter:
-    """A similarity s of row pairs from a fast block operation; pairs' values are at least `lower_bound`.
+    """A similarity s of row pairs from a fast block operation; pairs' values are at least `lower_bound`'s.
 
     base, slope (n,) float64, epsilon, eta: value_ij ≥ base_i + base_j − slope_i slope_j (s_ij + η|s_ij| + ε).
     dtype: of the operands.
@@ -109,7 +112,7 @@ class Filter:
         raise NotImplementedError
 
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
-        """s (a, b) of two operands, float32; valid until the next call."""
+        """s (a, b) of two operands, float32 or int32; valid until the next call."""
         raise NotImplementedError
 
     def _reused(self, a: int, b: int, dtype: torch.dtype) -> Tensor:
@@ -119,56 +122,85 @@ class Filter:
             held = self._buffers[dtype] = torch.empty(a * b, dtype=dtype, device=self.rows.E.device)
         return held[: a * b].view(a, b)
 
-    def lower_bound(self, similarity: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """No value of the pairs of places i (a,), j (b,) lies below this: (a, b) float64; unit: `exact_values`."""
-        return lower_bound(similarity, self.base, self.slope, self.epsilon, self.eta, i, j)
+    @property
+    def bound(self) -> tuple[Tensor, Tensor, float, float]:
+        """base, slope, ε, η."""
+        return self.base, self.slope, self.epsilon, self.eta
 
 
-def lower_bound(
-    similarity: Tensor, base: Tensor, slope: Tensor, epsilon: float, eta: float, i: Tensor, j: Tensor
-) -> Tensor:
-    """base_i + base_j − slope_i slope_j (s + η|s| + ε): s (a, b), i (a,), j (b,) → (a, b) float64."""
-    s = similarity.double()
-    t = s + eta * s.abs() + epsilon
+def lower_bound(s: Tensor, bound: tuple[Tensor, Tensor, float, float], i: Tensor, j: Tensor) -> Tensor:
+    """base_i + base_j − slope_i slope_j (s + η|s| + ε) of places i (a,), j (b,): (a, b) float64.
+
+    No value of those pairs lies below it. Values: cosine −⟨u_i, u_j⟩, L2 the squared distance, L1 the distance.
+    """
+    base, slope, epsilon, eta = bound
+    t = s.double()
+    t = t + eta * t.abs() + epsilon
     return base[i, None] + base[j] - slope[i, None] * slope[j] * t
 
 
 class AngleFilter(Filter):
-    """Cosine and L2: a matrix product of unit rows in bfloat16 or float32."""
+    """Cosine and L2: a matrix product of unit rows in float32, bfloat16 or int8.
+
+    int8 entries are u_i·127 / max|u_i|, rounded, so slope_i carries the row's own unit. Their products are summed
+    exactly; what the rounding of rows may hide, ε ≤ (e_i + e_j) with e = δ + δ²/2, goes into base, where it is a row's
+    own: for L2 by 2 r_i r_j ε ≤ (n_i + n_j) ε.
+    """
 
     def __init__(self, rows: Rows, metric: str, dtype: torch.dtype):
         self.rows, self.dtype, self._buffers = rows, dtype, {}
         self.inverse = (1.0 / rows.norm).float()
         extremes = (float(rows.norm.min()), float(rows.norm.max()))
         self.wide = extremes[0] < 1e-30 or extremes[1] > 1e30  # 1/r or x·(1/r) would leave float32's normal range
-        d = rows.E.shape[1]
-        delta = 0.0
-        for a in range(0, len(rows), _PIECE):
-            unit = self._scaled(slice(a, min(a + _PIECE, len(rows))))
-            delta = max(delta, float(torch.linalg.vector_norm(unit - unit.to(dtype).float(), dim=1).max()))
-        delta = delta * (1 + d * 2.0**-24) + 2.0**-21  # its own rounding, and that of `_scaled`
-        if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
-            delta += 2.0**-8  # the product may round its inputs to bfloat16
-        # Twice d·2⁻²⁴: fused and unfused multiply-adds, in any order of summation.
-        self.epsilon = 2 * delta + delta**2 + 2 * d * 2.0**-24 * (1 + delta) ** 2 + _F64_SLACK
-        self.eta = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-24
+        self.steps = torch.ones_like(self.inverse)
+        delta = self._rounding()
         if metric == "cosine":
-            self.base, self.slope = torch.zeros_like(rows.norm), torch.ones_like(rows.norm)
+            self.base, self.slope = torch.zeros_like(rows.norm), 1 / self.steps.double()
         else:
-            self.base, self.slope = rows.norm2 * (1 - _F64_SLACK), rows.norm * 2**0.5
+            self.base, self.slope = rows.norm2 * (1 - _F64_SLACK), rows.norm * 2**0.5 / self.steps.double()
+        if dtype == torch.int8:
+            hidden = delta + delta**2 / 2 + _F64_SLACK
+            self.base = self.base - (hidden if metric == "cosine" else rows.norm2 * 2 * hidden.max())
+            self.epsilon = self.eta = 0.0
+            return
+        worst = float(delta.max())
+        if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+            worst += 2.0**-8  # the product may round its inputs to bfloat16
+        # Twice d·2⁻²⁴: fused and unfused multiply-adds, in any order of summation.
+        summed = 2 * rows.E.shape[1] * 2.0**-24 * (1 + worst) ** 2
+        self.epsilon = 2 * worst + worst**2 + summed + _F64_SLACK
+        self.eta = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-24
 
-    def _scaled(self, at: slice | Tensor) -> Tensor:
+    def _rounding(self) -> Tensor:
+        """Each row's δ (n,) float64, and for int8 its steps."""
+        d = self.rows.E.shape[1]
+        delta = torch.empty_like(self.rows.norm)
+        for a in range(0, len(self.rows), _PIECE):
+            at = slice(a, min(a + _PIECE, len(self.rows)))
+            unit = self._unit(at)
+            if self.dtype == torch.int8:
+                self.steps[at] = 127 / unit.abs().amax(1)
+            error = unit - self._scaled(at).to(self.dtype).float().div_(self.steps[at, None])
+            delta[at] = torch.linalg.vector_norm(error, dim=1)
+        return delta * (1 + d * 2.0**-23) + 2.0**-20  # its own rounding, and that of `_unit`
+
+    def _unit(self, at: slice | Tensor) -> Tensor:
         x = self.rows.block(at)
         if self.wide:
             return (x.double() / self.rows.norm[at, None]).float()
         return x * self.inverse[at, None]
 
+    def _scaled(self, at: slice | Tensor) -> Tensor:
+        u = self._unit(at)
+        return u.mul_(self.steps[at, None]).round_() if self.dtype == torch.int8 else u
+
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
-        """s̃."""
-        s = torch.mm(left, right.T, out=self._reused(left.shape[0], right.shape[0], self.dtype))
-        if self.dtype == torch.float32:
-            return s
-        return self._reused(left.shape[0], right.shape[0], torch.float32).copy_(s)
+        """s̃; for int8 in units of 1 / (steps_i steps_j)."""
+        a, b = left.shape[0], right.shape[0]
+        if self.dtype == torch.int8:
+            return torch._int_mm(left, right.T, out=self._reused(a, b, torch.int32))
+        s = torch.mm(left, right.T, out=self._reused(a, b, self.dtype))
+        return s if self.dtype == torch.float32 else self._reused(a, b, torch.float32).copy_(s)
 
 
 class ManhattanFilter(Filter):
@@ -192,36 +224,3 @@ class ManhattanFilter(Filter):
         if left.device.type == "cpu":
             return kernels.manhattan(left, right, self._reused(left.shape[0], right.shape[0], torch.float32))
         return -torch.cdist(left, right, p=1.0)
-
-
-def exact_values(rows: Rows, i: Tensor, j: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Float64 distances of pairs of places i, j (p,) by the direct formula: (ordering keys (p,), values (p,)).
-
-    Keys order the candidates of one i; values are comparable with the filters' bounds: cosine −⟨u_i, u_j⟩, L2 the
-    squared distance, L1 the distance. The cosine's key is −g|g|/n_j, g = ⟨x_i, x_j⟩: one division and no root, so that
-    parallel rows with small whole entries tie exactly.
-    """
-    sums = torch.empty(i.numel(), 2, dtype=torch.float64, device=i.device)
-    direct = rows.whole and rows.E.dtype == torch.float32 and rows.E.is_contiguous()
-    for a in range(0, i.numel(), _PAIRS):
-        p, q = i[a : a + _PAIRS], j[a : a + _PAIRS]
-        if rows.E.device.type != "cpu":
-            sums[a : a + _PAIRS] = _pair_sums(rows.block(p), rows.block(q), metric)
-        elif direct:
-            sums[a : a + _PAIRS] = kernels.pair_sums(rows.E, p, rows.E, q, metric)
-        else:
-            order = torch.arange(p.numel())
-            sums[a : a + _PAIRS] = kernels.pair_sums(rows.block(p), order, rows.block(q), order, metric)
-    if metric != "cosine":
-        return sums[:, 0], sums[:, 0]
-    key = -sums[:, 0] * sums[:, 0].abs() / sums[:, 1]
-    return key, key.sign() * (key.abs() / rows.norm2[i]).sqrt()
-
-
-def _pair_sums(left: Tensor, right: Tensor, metric: str) -> Tensor:
-    """`kernels.pair_sums` in torch's operations, for other devices; left, right (p, d)."""
-    x, y = left.double(), right.double()
-    if metric == "cosine":
-        return torch.stack([(x * y).sum(1), y.square().sum(1)], 1)
-    first = (x - y).square().sum(1) if metric == "l2" else (x - y).abs().sum(1)
-    return torch.stack([first, torch.zeros_like(first)], 1)

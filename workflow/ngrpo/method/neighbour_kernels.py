@@ -1,9 +1,10 @@
 """The search's inner loops on a CPU, compiled by numba: what torch has no fast operation for.
 
-1. `keep_smallest`: a block's lower bounds, formed on the fly and merged into both sides' smallest so far. Bounds are
-   compared with the largest one kept in runs of `RUN` that vectorise; only runs with a hit are looked at singly.
+1. `offer`: a block's pairs offered to both sides. Lower bounds are formed on the fly and compared with each side's
+   limit in runs of `RUN` that vectorise; in runs with a hit, pairs below the limit are measured in float64 and kept
+   where they are near enough.
 2. `manhattan`: sums of absolute differences, eight at a time in registers.
-3. `pair_sums`: float64 sums over pairs of rows.
+3. `squared_norms`: float64, by the same loop that measures pairs.
 
 Threads are Python's, each with its own rows of the result (numba's own pools don't survive forks, which Ray and data
 loaders do). All kernels release the interpreter lock; each has its counterpart in torch for other devices.
@@ -18,7 +19,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-RUN = 256
+METRICS = ("cosine", "l2", "l1")
+RUN = 64
 _REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
 
 
@@ -34,102 +36,155 @@ def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None
             job.result()
 
 
+@njit(nogil=True, cache=True, fastmath=_REORDER)
+def _measured(u, v, metric):
+    """⟨u, v⟩, Σ(u − v)² or Σ|u − v| of two float32 rows, in float64; the same for (v, u)."""
+    total = 0.0
+    if metric == 0:
+        for c in range(u.shape[0]):
+            total += np.float64(u[c]) * np.float64(v[c])
+    elif metric == 1:
+        for c in range(u.shape[0]):
+            gap = np.float64(u[c]) - np.float64(v[c])
+            total += gap * gap
+    else:
+        for c in range(u.shape[0]):
+            total += abs(np.float64(u[c]) - np.float64(v[c]))
+    return total
+
+
 @njit(nogil=True, cache=True)
-def _insert(ids, bounds, place, bound):
-    """Put a candidate into a row that is sorted by bound, dropping the last."""
-    at = bounds.shape[0] - 1
-    while at > 0 and bounds[at - 1] > bound:
-        bounds[at] = bounds[at - 1]
-        ids[at] = ids[at - 1]
+def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit, at, low):
+    """Columns whose bound reaches their limit: their number; which, and their bounds, into at and low."""
+    count = 0
+    size, step = np.uint64(s.shape[0]), np.uint64(RUN)  # unsigned: indices that might be negative don't vectorise
+    for run in range(np.uint64(0), size, step):
+        stop = min(run + step, size)
+        hits = 0
+        for c in range(run, stop):
+            t = np.float64(s[c])
+            hits += base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon) <= limit[c]
+        if hits:
+            for c in range(run, stop):
+                t = np.float64(s[c])
+                bound = base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon)
+                if bound <= limit[c]:
+                    at[count] = c
+                    low[count] = bound
+                    count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _insert(ids, keys, values, place, key, value):
+    """Put a candidate into a row that is sorted by (key, id), dropping the last; nothing where it comes after all."""
+    at = ids.shape[0] - 1
+    if keys[at] < key or (keys[at] == key and ids[at] < place):
+        return
+    while at > 0 and (keys[at - 1] > key or (keys[at - 1] == key and ids[at - 1] > place)):
+        ids[at], keys[at], values[at] = ids[at - 1], keys[at - 1], values[at - 1]
         at -= 1
-    bounds[at] = bound
-    ids[at] = place
+    ids[at], keys[at], values[at] = place, key, value
 
 
 @njit(nogil=True, cache=True)
-def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit):
-    """How many of a run's bounds are below their limits."""
-    hits = 0
-    for c in range(s.shape[0]):
-        t = np.float64(s[c])
-        hits += base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon) < limit[c]
-    return hits
+def _meet(u, v, norm2_u, norm2_v, place, metric, ids, keys, values):
+    """Measure candidate v of u and offer it; the value that a better candidate must not exceed afterwards."""
+    total = _measured(u, v, metric)
+    if metric == 0:
+        _insert(ids, keys, values, place, -total * abs(total) / norm2_v, -total / np.sqrt(norm2_u) / np.sqrt(norm2_v))
+        return values[-1] + 1e-12
+    _insert(ids, keys, values, place, total, total)
+    return values[-1] * (1 + 1e-12)
 
 
 @njit(nogil=True, cache=True)
-def _rows(similarity, lo, hi, who, j0, once, base, slope, epsilon, eta, ids, bounds):
-    """Merge the block into its rows lo..hi. base, slope: of all places."""
-    width, last = similarity.shape[1], ids.shape[1] - 1
-    limit = np.empty(RUN)
+def _rows(s, lo, hi, who, j0, once, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+    """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'."""
+    width, measured = s.shape[1], 0
+    limit, at, low = np.empty(width), np.empty(width, np.int64), np.empty(width)
     for r in range(lo, hi):
         i = who[r]
-        limit[:] = bounds[r, last]
-        for a in range(max(0, i + 1 - j0) if once else 0, width, RUN):
-            b = min(a + RUN, width)
-            s, base_j, slope_j = similarity[r, a:b], base[j0 + a : j0 + b], slope[j0 + a : j0 + b]
-            if _hits(s, base[i], slope[i], base_j, slope_j, epsilon, eta, limit):
-                for c in range(b - a):
-                    t = np.float64(s[c])
-                    bound = base[i] + base_j[c] - slope[i] * slope_j[c] * (t + eta * abs(t) + epsilon)
-                    if bound < bounds[r, last] and j0 + a + c != i:
-                        _insert(ids[r], bounds[r], j0 + a + c, bound)
-                limit[:] = bounds[r, last]
+        a = max(0, i + 1 - j0) if once else 0
+        if a >= width:
+            continue
+        limit[:] = limits[r]
+        base_j, slope_j = base[j0 + a : j0 + width], slope[j0 + a : j0 + width]
+        for h in range(_hits(s[r, a:], base[i], slope[i], base_j, slope_j, epsilon, eta, limit, at, low)):
+            j = j0 + a + at[h]
+            if low[h] <= limits[r] and j != i:
+                measured += 1
+                limits[r] = _meet(x[r], y[j - j0], norm2[i], norm2[j], j, metric, ids[r], keys[r], values[r])
+    return measured
 
 
 @njit(nogil=True, cache=True)
-def _columns(similarity, lo, hi, who, j0, base, slope, epsilon, eta, ids, bounds):
-    """Merge the block into its columns lo..hi, for pairs whose row's place is before the column's."""
-    last = ids.shape[1] - 1
-    limit = bounds[:, last].copy()
-    for a in range(lo, hi, RUN):
-        b = min(a + RUN, hi)
-        for r in range(similarity.shape[0]):
-            i = who[r]
-            first = max(a, i + 1 - j0)
-            if first >= b:
-                continue
-            s, base_j, slope_j = similarity[r, first:b], base[j0 + first : j0 + b], slope[j0 + first : j0 + b]
-            if _hits(s, base[i], slope[i], base_j, slope_j, epsilon, eta, limit[first:b]):
-                for c in range(b - first):
-                    t = np.float64(s[c])
-                    bound = base[i] + base_j[c] - slope[i] * slope_j[c] * (t + eta * abs(t) + epsilon)
-                    if bound < limit[first + c]:
-                        _insert(ids[first + c], bounds[first + c], i, bound)
-                        limit[first + c] = bounds[first + c, last]
+def _columns(s, lo, hi, who, j0, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+    """Offer the block's rows to its columns lo..hi, for pairs whose row's place is before the column's."""
+    at, low = np.empty(hi - lo, np.int64), np.empty(hi - lo)
+    for r in range(s.shape[0]):
+        i = who[r]
+        a = max(lo, i + 1 - j0)
+        if a >= hi:
+            break
+        base_j, slope_j = base[j0 + a : j0 + hi], slope[j0 + a : j0 + hi]
+        for h in range(_hits(s[r, a:hi], base[i], slope[i], base_j, slope_j, epsilon, eta, limits[a:hi], at, low)):
+            c = a + at[h]
+            limits[c] = _meet(y[c], x[r], norm2[j0 + c], norm2[i], i, metric, ids[c], keys[c], values[c])
 
 
-def keep_smallest(
-    similarity: Tensor,
+def offer(
+    s: Tensor,
     who: Tensor,
     j0: int,
-    base: Tensor,
-    slope: Tensor,
-    epsilon: float,
-    eta: float,
-    row_side: tuple[Tensor, Tensor],
-    column_side: tuple[Tensor, Tensor] | None,
-) -> None:
-    """Merge bounds base_i + base_j − slope_i slope_j (s + η|s| + ε) of a block into the smallest so far, in place.
+    x: Tensor,
+    y: Tensor,
+    metric: str,
+    norm2: Tensor,
+    bound: tuple[Tensor, Tensor, float, float],
+    row_side: tuple[Tensor, Tensor, Tensor, Tensor],
+    column_side: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+) -> int:
+    """Offer a block's pairs to its rows, and to its columns; how many pairs the rows measured.
 
-    similarity (a, b) float32: s. who (a,) int64: places of its rows; its columns are places j0 to j0 + b. base, slope
-    (n,) float64. row_side, column_side: (places (·, w) int64, bounds (·, w) float64 sorted). With a column_side each
-    unordered pair is used once, for both; without, each row meets every column but itself.
+    s (a, b): the filter's similarity. who (a,) int64: places of its rows; its columns are places j0 to j0 + b.
+    x (a, d), y (b, d) float32: the rows themselves. norm2 (n,) float64. bound: base (n,), slope (n,) float64, ε, η; a
+    pair's value is at least base_i + base_j − slope_i slope_j (s + η|s| + ε). The sides, changed in place: ids (·, w)
+    int64, keys and values (·, w) float64, sorted by (key, id), limits (·,) float64. With a column_side each unordered
+    pair is used once, for both; without, each row meets every column but itself.
     """
-    s, places, base_, slope_ = similarity.numpy(), who.numpy(), base.numpy(), slope.numpy()
-    row_ids, row_bounds = (t.numpy() for t in row_side)
-    once = column_side is not None
+    S, places, X, Y, norms = s.numpy(), who.numpy(), x.numpy(), y.numpy(), norm2.numpy()
+    base, slope, epsilon, eta = bound[0].numpy(), bound[1].numpy(), bound[2], bound[3]
+    code, once = METRICS.index(metric), column_side is not None
+    mine = [t.numpy() for t in row_side]
+    measured = []
 
     def rows(lo: int, hi: int) -> None:
-        _rows(s, lo, hi, places, j0, once, base_, slope_, epsilon, eta, row_ids, row_bounds)
+        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine)
+        measured.append(found)
 
-    _in_threads(rows, s.shape[0], 64)
+    _in_threads(rows, S.shape[0], 32)
     if column_side is not None:
-        column_ids, column_bounds = (t.numpy() for t in column_side)
+        theirs = [t.numpy() for t in column_side]
 
         def columns(lo: int, hi: int) -> None:
-            _columns(s, lo, hi, places, j0, base_, slope_, epsilon, eta, column_ids, column_bounds)
+            _columns(S, lo, hi, places, j0, X, Y, code, norms, base, slope, epsilon, eta, *theirs)
 
-        _in_threads(columns, s.shape[1], 64)
+        _in_threads(columns, S.shape[1], 32)
+    return sum(measured)
+
+
+@njit(nogil=True, cache=True)
+def _squared_norms(x, out):
+    for i in range(x.shape[0]):
+        out[i] = _measured(x[i], x[i], 0)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """Σ x² of rows (m, d) float32 → (m,) float64; equal rows have equal norms wherever they stand."""
+    out = torch.empty(x.shape[0], dtype=torch.float64)
+    _squared_norms(x.numpy(), out.numpy())
+    return out
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDER)
@@ -169,36 +224,4 @@ def manhattan(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """−Σ|x_i − y_j| of rows (a, d), (b, d) float32, contiguous → out (a, b) float32."""
     x, y, z = left.numpy(), right.numpy(), out.numpy()
     _in_threads(lambda lo, hi: _manhattan(x, y, z, lo, hi), x.shape[0], 16)
-    return out
-
-
-@njit(nogil=True, cache=True, fastmath=_REORDER)
-def _pair_sums(x, i, y, j, metric, out, lo, hi):
-    for p in range(lo, hi):
-        u, v = x[i[p]], y[j[p]]
-        first, second = 0.0, 0.0
-        if metric == 0:
-            for c in range(u.shape[0]):
-                first += np.float64(u[c]) * np.float64(v[c])
-                second += np.float64(v[c]) * np.float64(v[c])
-        elif metric == 1:
-            for c in range(u.shape[0]):
-                gap = np.float64(u[c]) - np.float64(v[c])
-                first += gap * gap
-        else:
-            for c in range(u.shape[0]):
-                first += abs(np.float64(u[c]) - np.float64(v[c]))
-        out[p, 0] = first
-        out[p, 1] = second
-
-
-def pair_sums(left: Tensor, i: Tensor, right: Tensor, j: Tensor, metric: str) -> Tensor:
-    """Float64 sums over pairs (left[i], right[j]), i, j (p,) int64, of float32 rows → (p, 2).
-
-    cosine: ⟨x, y⟩ and ⟨y, y⟩; l2: Σ(x − y)² and 0; l1: Σ|x − y| and 0.
-    """
-    out = torch.empty(i.numel(), 2, dtype=torch.float64)
-    x, y, at_x, at_y, z = left.numpy(), right.numpy(), i.numpy(), j.numpy(), out.numpy()
-    code = ("cosine", "l2", "l1").index(metric)
-    _in_threads(lambda lo, hi: _pair_sums(x, at_x, y, at_y, code, z, lo, hi), i.numel(), 256)
     return out

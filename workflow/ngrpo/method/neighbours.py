@@ -25,8 +25,9 @@ from torch import Tensor
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
-from ngrpo.method.neighbour_filters import METRICS, measure
-from ngrpo.method.neighbour_search import Found, plan, search
+from ngrpo.method.neighbour_filters import measure
+from ngrpo.method.neighbour_kernels import METRICS
+from ngrpo.method.neighbour_search import plan, search
 
 SPECIAL_TOKENS = ("keep", "exclude")
 MEMORY = 512 << 20  # bytes that a search may use beyond E
@@ -84,18 +85,19 @@ def _nearest(
     here = torch.nonzero(place[asked] >= 0).flatten()
     if k == 1 or here.numel() == 0:
         return ids, margins
-    found = search(rows, None if queries is None else place[asked[here]], k - 1, metric, sizes)
-    ids[here, 1:] = rows.index[found.nearest]
-    margins[here] = _margins(found, metric)
+    found = search(rows, None if queries is None else place[asked[here]], min(k, n - 1), metric, sizes)
+    ids[here, 1:] = rows.index[found.ids[:, : k - 1]]
+    margins[here] = _margins(found.values, k - 1, metric)
     return ids, margins
 
 
-def _margins(found: Found, metric: str) -> Tensor:
-    """The smallest gap between successive distances (q,), the first one left out included; rounded down."""
-    ladder = torch.cat([found.values, found.beyond[:, None]], 1)
-    distance = _as_distance(ladder, metric)
+def _margins(values: Tensor, m: int, metric: str) -> Tensor:
+    """The smallest gap between successive distances (q,), that to the first one left out included; rounded down."""
+    distance = _as_distance(values, metric)
+    if values.shape[1] == 1:  # two tokens in all
+        return torch.full_like(distance[:, 0], torch.inf, dtype=torch.float32)
     gap = (distance[:, 1:] - distance[:, :-1]).amin(1)
-    safety = 3e-6 if metric == "cosine" else 1e-9 * distance[:, -2]
+    safety = 3e-6 if metric == "cosine" else 1e-9 * distance[:, m - 1]
     return (gap - safety).clamp_min(0).float() * (1 - 2.0**-20)
 
 

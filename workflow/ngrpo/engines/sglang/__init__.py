@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import functools
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -26,7 +27,16 @@ from typing import Any
 from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.neighbours import check_mixer, end_tokens, model_config, open_table
 from ngrpo.engines.sglang import cpu
-from ngrpo.engines.sglang.hooks import KEY, REFRESH, VERSION, Settings, check_server, run_scheduler
+from ngrpo.engines.sglang.hooks import (
+    KEY,
+    REFRESH,
+    VERSION,
+    Settings,
+    check_server,
+    quiet_import,
+    run_detokenizer,
+    run_scheduler,
+)
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbours import Table
@@ -56,8 +66,9 @@ def install(
     if neighbours is not None:
         table = Table.load(neighbours) if model is None else open_table(neighbours, model)
     cpu.prepare()
-    import sglang
-    import sglang.srt.entrypoints.engine as entry
+    with quiet_import():
+        import sglang
+        import sglang.srt.entrypoints.engine as entry
 
     if sglang.__version__ != VERSION:
         raise UserError(
@@ -73,6 +84,7 @@ def install(
         batch_timeout,
     )
     entry.run_scheduler_process = functools.partial(run_scheduler, _settings)
+    entry.run_detokenizer_process = run_detokenizer
     launch = getattr(entry._launch_subprocesses, "stock", entry._launch_subprocesses)
 
     @functools.wraps(launch)
@@ -160,6 +172,7 @@ class SGLangEngine:
         configure = entry._set_envs_and_config
         # sglang answers a child's error by killing the whole process tree, and reaps other people's children
         entry._set_envs_and_config = lambda server: (configure(server), signal.signal(signal.SIGQUIT, self._died))
+        logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
         try:
             self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
             self._processes = [p for p in own.children() if p not in others]

@@ -18,8 +18,10 @@ The record leaves with the finish reason, a dictionary that the detokenizer and 
 """
 
 import functools
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +199,8 @@ def _around(owner: type, name: str, hook: Callable) -> None:
     setattr(owner, name, classmethod(around) if isinstance(raw, classmethod) else around)
 
 
-def patch(settings: Settings) -> list[tuple[type, str]]:
-    """Patch this process's sglang classes; returns what was patched."""
+def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
+    """Patch this process's sglang classes; returns what was patched, and the list that model runners will join."""
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.mem_cache.radix_cache import RadixCache
@@ -208,11 +210,13 @@ def patch(settings: Settings) -> list[tuple[type, str]]:
     from ngrpo.engines.sglang.state import MixState, Plan, Ticket
 
     width = settings.k or 1
+    runners: list[Any] = []
 
     def init_memory_pool(stock, runner, *args, **kwargs):
         stock(runner, *args, **kwargs)
         table = Table.load(settings.neighbours) if settings.neighbours else None
         runner.ngrpo = MixState(runner, table, settings.refresh)
+        runners.append(runner)
 
     def sample(stock, runner, out, batch):
         return runner.ngrpo.sample(functools.partial(stock, runner), out, batch)
@@ -342,36 +346,54 @@ def patch(settings: Settings) -> list[tuple[type, str]]:
     )
     for owner, name, hook in hooks:
         _around(owner, name, hook)
-    return [(owner, name) for owner, name, _ in hooks]
+    return [(owner, name) for owner, name, _ in hooks], runners
 
 
 class Report:
     """The scheduler's pipe to its parent; adds to the message "ready" what the plugin found, once every hook took."""
 
-    def __init__(self, pipe: Any, hooks: list[tuple[type, str]], settings: Settings):
-        self.pipe, self.hooks, self.settings = pipe, hooks, settings
+    def __init__(self, pipe: Any, hooks: list[tuple[type, str]], runners: list[Any]):
+        self.pipe, self.hooks, self.runners = pipe, hooks, runners
 
     def send(self, message: dict) -> None:
         """Check and send."""
-        import gc
-
-        from sglang.srt.model_executor.model_runner import ModelRunner
-
         missing = [f"{o.__name__}.{n}" for o, n in self.hooks if not getattr(getattr(o, n), KEY, False)]
-        runners = [r for r in gc.get_objects() if isinstance(r, ModelRunner)]
-        missing += ["model forward and embedding lookup" for r in runners if not r.ngrpo.hooked()]
-        if missing or not runners:
+        missing += ["model forward and embedding lookup" for r in self.runners if not r.ngrpo.hooked()]
+        if missing or not self.runners:
             raise UserError(
                 f"these hooks didn't take: {', '.join(missing) or 'no model runner'}", where="sglang plugin"
             )
-        self.pipe.send({**message, KEY: {"hooks": len(self.hooks), "metric": self.settings.metric}})
+        self.pipe.send({**message, KEY: {"hooks": len(self.hooks)}})
 
 
 def run_scheduler(settings: Settings, *args: Any) -> None:
     """A scheduler process's entry point: sglang's own, with the classes patched first."""
-    cpu.prepare()
-    cpu.patch()
-    from sglang.srt.managers.scheduler import run_scheduler_process
+    with quiet_import():
+        cpu.prepare()
+        cpu.patch()
+        from sglang.srt.managers.scheduler import run_scheduler_process
+        from sglang.srt.model_loader import weight_utils
 
-    hooks = patch(settings)
-    run_scheduler_process(*args[:-1], Report(args[-1], hooks, settings))
+        hooks, runners = patch(settings)
+    weight_utils.tqdm = lambda files, **_: files  # no progress bar amid the study's own
+    run_scheduler_process(*args[:-1], Report(args[-1], hooks, runners))
+
+
+def run_detokenizer(*args: Any) -> None:
+    """The detokenizer process's entry point: sglang's own, imported without its remarks."""
+    with quiet_import():
+        cpu.prepare()
+        from sglang.srt.managers.detokenizer_manager import run_detokenizer_process
+    run_detokenizer_process(*args)
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """sglang remarks on import that it lacks packages which only some GPUs use."""
+    logger = logging.getLogger("sglang")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

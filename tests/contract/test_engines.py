@@ -1,0 +1,464 @@
+"""What every engine promises (`ngrpo.engines.contract`), and what the sglang plugin promises beside it."""
+
+import asyncio
+import time
+
+import pytest
+
+pytestmark = pytest.mark.train
+
+torch = pytest.importorskip("torch", reason="the training environment has torch")
+
+import forgetful  # noqa: E402
+from conftest import VOCABULARY, tiny_table  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+import ngrpo.engines.sglang as plugin  # noqa: E402
+from ngrpo.engines.contract import Request, Sampling, open_engine  # noqa: E402
+from ngrpo.engines.sglang import cpu  # noqa: E402
+from ngrpo.errors import UserError  # noqa: E402
+from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
+from ngrpo.method.neighbours import Table  # noqa: E402
+
+TEMPERATURE = 0.9
+SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
+MOST, MEAN = 1e-4, 5e-6  # replay parity in float32: largest and mean difference of log-probs
+OFF = 0.1  # what dropped records must exceed
+SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
+
+
+@pytest.fixture(scope="module")
+def transformers(models):
+    """The oracle, untied."""
+    with open_engine("transformers", *models()) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def sglang(models):
+    """sglang with the settings that it has by default: overlap schedule, prefix cache."""
+    with open_engine("sglang", *models(), batch_timeout=3.0) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def strained(models):
+    """sglang, tied, without overlap, prefill in small chunks, and retracting at each step of more than ten requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGLANG_TEST_RETRACT", "true")
+        with open_engine(
+            "sglang",
+            *models(tied=True),
+            refresh="update",
+            disable_overlap_schedule=True,
+            chunked_prefill_size=24,
+            log_level="critical",
+        ) as engine:
+            yield engine
+
+
+@pytest.fixture(scope="module")
+def forgetting(models):
+    """The negative control: as `strained`, but it forgets what it mixed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGLANG_TEST_RETRACT", "true")
+        patch.setattr(plugin, "run_scheduler", forgetful.run_scheduler)
+        with open_engine("sglang", *models(tied=True), disable_overlap_schedule=True, log_level="critical") as engine:
+            yield engine
+
+
+@pytest.fixture(params=["transformers", SGLANG])
+def engine(request):
+    """Each engine in turn."""
+    return request.getfixturevalue(request.param)
+
+
+def prompts(n: int, length: int = 12) -> list[tuple[int, ...]]:
+    """Prompts of different lengths."""
+    generator = torch.Generator().manual_seed(7)
+    return [tuple(torch.randint(3, VOCABULARY, (length + i % 5,), generator=generator).tolist()) for i in range(n)]
+
+
+def requests(n: int, mixer=NeighbourMixer(rho=0.3)) -> list[Request]:  # noqa: B008
+    """n requests with a seed each."""
+    return [Request(p, 1000 + i, mixer) for i, p in enumerate(prompts(n))]
+
+
+def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
+    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
+    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
+    E = hf.get_input_embeddings().weight.detach()
+    text = torch.tensor([*prompt, *tokens])
+    fed = E[text].clone()
+    if record is not None:
+        for index, ids, units in zip(record.index, record.ids, record.units, strict=True):
+            weights = torch.tensor(units, dtype=torch.float32) / UNIT
+            fed[len(prompt) + index] = (E[torch.tensor(ids)] * weights[:, None]).sum(0)
+    with torch.no_grad():
+        logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def differences(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
+    """|engine's log-prob − replayed log-prob| of all tokens; drop: forget the records."""
+    return torch.cat(
+        [
+            (replayed(model, r.prompt, s.tokens, None if drop else s.record) - torch.tensor(s.log_probs)).abs()
+            for r, s in zip(asked, samples, strict=True)
+        ]
+    )
+
+
+def assert_parity(model, asked, samples) -> None:
+    """Replay parity, and that records matter."""
+    off = differences(model, asked, samples)
+    assert off.max() <= MOST
+    assert off.mean() <= MEAN
+    assert differences(model, asked, samples, drop=True).max() >= OFF
+
+
+def facts(sample) -> tuple:
+    """Everything of a sample but its log-probs."""
+    r = sample.record
+    return sample.tokens, sample.finish_reason, r.index.tolist(), r.ids.tolist()
+
+
+def assert_same(ours, others) -> None:
+    """Equal samples; log-probs and weights up to the rounding of differently shaped matrix products."""
+    for a, b in zip(ours, others, strict=True):
+        assert facts(a) == facts(b)
+        assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= MOST
+        assert (abs(a.record.units - b.record.units) <= 4).all()
+
+
+def ask(engine, prompt, custom, *, tokens=48):
+    """One request through sglang itself, without a batch to wait for."""
+    params = {"temperature": TEMPERATURE, "max_new_tokens": tokens, "ignore_eos": True, "custom_params": custom}
+    return engine.server.generate(input_ids=list(prompt), sampling_params=params, return_logprob=True)
+
+
+def written(output) -> tuple[list[int], torch.Tensor]:
+    """An sglang output's tokens and log-probs."""
+    log_probs, tokens, _ = zip(*output["meta_info"]["output_token_logprobs"], strict=True)
+    return list(tokens), torch.tensor(log_probs)
+
+
+# --- every engine ---------------------------------------------------------------------------------------------------
+
+
+def test_replaying_the_records_gives_the_log_probs_and_dropping_them_does_not(engine, models):
+    asked = requests(6)
+    assert_parity(models()[0], asked, engine.generate(asked, SAMPLING))
+
+
+def test_about_rho_of_the_steps_mix_and_write_the_anchor(engine):
+    samples = engine.generate(requests(8), SAMPLING)
+    steps = sum(len(s.tokens) - 1 for s in samples)
+    assert 0.2 < sum(len(s.record.index) for s in samples) / steps < 0.4
+    for s in samples:
+        s.record.check(s.tokens)
+        assert (s.record.units.sum(1) == UNIT).all()
+        assert s.record.ids[:, 0].tolist() == [s.tokens[i] for i in s.record.index]
+
+
+def test_rho_zero_is_stock_decoding_bit_for_bit(engine):
+    a = engine.generate(requests(5, NoMixer()), SAMPLING)
+    b = engine.generate(requests(5, NeighbourMixer(rho=0.0)), SAMPLING)
+    assert [(s.tokens, s.log_probs) for s in a] == [(s.tokens, s.log_probs) for s in b]
+    mixed = engine.generate(requests(5), SAMPLING)
+    assert [s.tokens for s in mixed] != [s.tokens for s in a]
+
+
+def test_a_sample_depends_on_its_request_alone(engine):
+    asked = requests(7)
+    together = engine.generate(asked, SAMPLING)
+    assert_same(engine.generate(asked[::-1], SAMPLING)[::-1], together)
+    assert_same([engine.generate([r], SAMPLING)[0] for r in asked[:3]], together[:3])
+    other = engine.generate([Request(asked[0].prompt, 1, asked[0].mixer)], SAMPLING)[0]
+    assert other.tokens != together[0].tokens
+
+
+def test_the_same_batch_gives_the_same_bits_again(engine):
+    a, b = (engine.generate(requests(7), SAMPLING) for _ in range(2))
+    assert [(s.log_probs, s.record.pack()) for s in a] == [(s.log_probs, s.record.pack()) for s in b]
+
+
+def test_each_request_has_its_own_mixer(engine):
+    mixers = [NoMixer(), NeighbourMixer(0.3), NeighbourMixer(1.0), NeighbourMixer(0.5, k=2), NeighbourMixer(0.5, k=1)]
+    asked = [Request(p, 50 + i, m) for i, (p, m) in enumerate(zip(prompts(5), mixers, strict=True))]
+    together = engine.generate(asked, SAMPLING)
+    assert [s.record.k for s in together] == [1, 3, 3, 2, 1]
+    assert_same([engine.generate([r], SAMPLING)[0] for r in asked], together)
+
+
+def test_one_candidate_feeds_exactly_the_anchor(engine):
+    """k=1 at ρ=1 is greedy decoding, to the bit."""
+    greedy = Sampling(TEMPERATURE, 32, top_k=1)
+    a = engine.generate(requests(4, NeighbourMixer(rho=1.0, k=1)), Sampling(TEMPERATURE, 32))
+    b = engine.generate(requests(4, NoMixer()), greedy)
+    assert [(s.tokens, s.log_probs) for s in a] == [(s.tokens, s.log_probs) for s in b]
+    assert all((s.record.units == UNIT).all() and len(s.record.index) == len(s.tokens) - 1 for s in a)
+
+
+def test_responses_end_where_they_should(engine):
+    asked = requests(3)
+    whole = engine.generate(asked, SAMPLING)
+    assert {s.finish_reason for s in whole} == {"length"}
+    stop = whole[0].tokens[20]
+    cut = engine.generate(asked, Sampling(TEMPERATURE, 48, stop_token_ids=(stop,)))
+    end = whole[0].tokens.index(stop) + 1
+    assert (cut[0].tokens, cut[0].finish_reason) == (whole[0].tokens[:end], "stop")
+    assert (cut[0].record.index < end - 1).all()
+    one = engine.generate(asked, Sampling(TEMPERATURE, 1))
+    assert [s.tokens for s in one] == [s.tokens[:1] for s in whole]
+    assert all(len(s.record.index) == 0 for s in one)
+
+
+def test_restricted_sampling_keeps_log_probs_of_the_whole_distribution(engine, models):
+    asked = requests(4)
+    samples = engine.generate(asked, Sampling(TEMPERATURE, 32, top_p=0.8, top_k=5))
+    assert_parity(models()[0], asked, samples)
+
+
+def test_bad_requests_are_refused_by_name(engine):
+    for request, word in (
+        (Request((), 1), "empty prompt"),
+        (Request((5,), 1, NeighbourMixer(0.1, metric="l2")), "metric"),
+        (Request((5,), 1, NeighbourMixer(0.1, k=4)), "k is 4"),
+        (Request((5,) * 500, 1), "max_new_tokens"),
+    ):
+        with pytest.raises(UserError, match=word):
+            engine.generate([request], SAMPLING)
+    assert len(engine.generate(requests(1), SAMPLING)[0].tokens) == 48
+
+
+# --- sglang ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_both_engines_give_the_same_samples(sglang, transformers):
+    asked = requests(8)
+    assert_same(sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING))
+
+
+def run_stock_scheduler(*args) -> None:
+    """sglang's own scheduler process on this machine."""
+    cpu.prepare()
+    cpu.patch()
+    from sglang.srt.managers.scheduler import run_scheduler_process
+
+    run_scheduler_process(*args)
+
+
+@pytest.mark.engine
+def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, models):
+    import sglang.srt.entrypoints.engine as entry
+
+    arguments = {"model_path": str(models()[0]), "dtype": "float32", "random_seed": 0, "log_level": "error"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry, "run_scheduler_process", run_stock_scheduler)
+        patch.setattr(entry, "_launch_subprocesses", entry._launch_subprocesses.stock)
+        stock = entry.Engine(**cpu.server_arguments({**arguments, "skip_tokenizer_init": True}))
+    try:
+        greedy = {"temperature": 0, "max_new_tokens": 40, "ignore_eos": True}
+        for i, prompt in enumerate(prompts(3)):
+            peer = stock.generate(input_ids=list(prompt), sampling_params=greedy, return_logprob=True)
+            for mixer in (NoMixer(), NeighbourMixer(0.0)):
+                params = {**greedy, "custom_params": plugin.request_params(mixer, i)}
+                ours = sglang.server.generate(input_ids=list(prompt), sampling_params=params, return_logprob=True)
+                assert ours["meta_info"]["output_token_logprobs"] == peer["meta_info"]["output_token_logprobs"]
+            untouched = sglang.server.generate(input_ids=list(prompt), sampling_params=greedy, return_logprob=True)
+            assert untouched["meta_info"]["output_token_logprobs"] == peer["meta_info"]["output_token_logprobs"]
+    finally:
+        sglang_processes = {p.pid for p in sglang._processes}
+        import psutil
+
+        for child in psutil.Process().children():
+            if child.pid not in sglang_processes and child.name().startswith("sglang"):
+                child.kill()
+
+
+@pytest.mark.engine
+def test_stock_requests_in_the_same_batch_are_left_alone(sglang, models):
+    asked = requests(4)
+    greedy = {"temperature": 0, "max_new_tokens": 48, "ignore_eos": True}
+    params = [
+        {"temperature": TEMPERATURE, "max_new_tokens": 48, "ignore_eos": True}
+        | {"custom_params": plugin.request_params(r.mixer, r.seed)}
+        for r in asked
+    ]
+    mixed = [greedy, params[0], greedy, params[1], params[2], params[3]]
+    text = [list(p) for p in (prompts(6)[4], *[r.prompt for r in asked[:1]], prompts(6)[5])]
+    text += [list(r.prompt) for r in asked[1:]]
+    outputs = sglang.server.generate(input_ids=text, sampling_params=mixed, return_logprob=True)
+    alone = sglang.generate(asked, SAMPLING)
+    assert [written(outputs[i])[0] for i in (1, 3, 4, 5)] == [s.tokens for s in alone]
+    for i in (0, 2):
+        peer = sglang.server.generate(input_ids=text[i], sampling_params=greedy)
+        assert [t for _, t, _ in outputs[i]["meta_info"]["output_token_logprobs"]] == peer["output_ids"]
+        assert "ngrpo" not in outputs[i]["meta_info"]["finish_reason"]
+
+
+def follow_up(engine, model) -> tuple[int, int, float, float]:
+    """Ask for more after part of a mixed response, by token ids alone.
+
+    Returns cached tokens, the first mixed position, the log-probs' distance from a forward pass over token ids, and
+    the distance that the mixed history makes.
+    """
+    first = requests(1)[0]
+    output = ask(engine, first.prompt, plugin.request_params(first.mixer, first.seed))
+    tokens, _ = written(output)
+    record = plugin.record_of(output, tokens)
+    text = [*first.prompt, *tokens[:40]]
+    again = ask(engine, text, plugin.request_params(NoMixer(), 5), tokens=8)
+    more, log_probs = written(again)
+    plain = replayed(model, text, more)
+    index = record.index[record.index < 40]
+    mixed_history = type(record)(index, record.ids[: len(index)], record.units[: len(index)], 48, record.digest)
+    mixed = replayed(model, first.prompt, [*tokens[:40], *more], mixed_history)[40:]
+    return (
+        again["meta_info"]["cached_tokens"],
+        len(first.prompt) + int(index[0]),
+        float((plain - log_probs).abs().max()),
+        float((mixed - plain).abs().max()),
+    )
+
+
+@pytest.mark.engine
+def test_prefixes_are_shared_up_to_the_first_mixed_position(sglang, models):
+    cached, first_mixed, off, apart = follow_up(sglang, models()[0])
+    assert cached == first_mixed
+    assert off <= MOST
+    assert apart >= OFF
+
+
+@pytest.mark.engine
+def test_sharing_mixed_prefixes_would_be_seen(forgetting, models):
+    cached, first_mixed, off, _ = follow_up(forgetting, models(tied=True)[0])
+    assert cached > first_mixed
+    assert off >= OFF
+
+
+def crowd(engine) -> tuple[list[Request], list, int]:
+    """More requests than the strained engine lets run; returns requests, samples and how many came back retracted."""
+    asked = requests(14)
+    params = [
+        {"temperature": TEMPERATURE, "max_new_tokens": 32, "stop_token_ids": list(engine.ends)}
+        | {"custom_params": plugin.request_params(r.mixer, r.seed, ("crowd", len(asked)))}
+        for r in asked
+    ]
+    outputs = engine.server.generate(
+        input_ids=[list(r.prompt) for r in asked], sampling_params=params, return_logprob=True
+    )
+    again = sum(o["meta_info"]["cached_tokens"] >= len(r.prompt) - 1 for r, o in zip(asked, outputs, strict=True))
+    return asked, [plugin._sample(o) for o in outputs], again
+
+
+@pytest.mark.engine
+def test_retracted_requests_replay_their_mixes(strained, models):
+    asked, samples, retracted = crowd(strained)
+    assert retracted >= 3
+    assert_parity(models(tied=True)[0], asked, samples)
+
+
+@pytest.mark.engine
+def test_forgetting_the_mixes_of_retracted_requests_would_be_seen(forgetting, models):
+    asked, samples, retracted = crowd(forgetting)
+    assert retracted >= 3
+    assert differences(models(tied=True)[0], asked, samples).max() >= OFF
+
+
+@pytest.mark.engine
+def test_chunked_prefill_changes_nothing(strained, models):
+    asked = [Request(p, 9 + i, NeighbourMixer(0.3)) for i, p in enumerate(prompts(4, length=70))]
+    assert_parity(models(tied=True)[0], asked, strained.generate(asked, SAMPLING))
+
+
+@pytest.mark.engine
+def test_new_weights_are_used_and_a_following_table_is_rebuilt(strained, models, tmp_path):
+    old, new = models(tied=True)[0], models(tied=True, seed=1)[0]
+    asked = requests(4)
+    try:
+        strained.load_weights(new)
+        samples = strained.generate(asked, SAMPLING)
+        assert_parity(new, asked, samples)
+        assert differences(old, asked, samples).max() >= OFF
+        table = Table.load(tiny_table(new, tmp_path / "new.safetensors")).ids
+        assert all(s.record.ids.tolist() == table[s.record.ids[:, 0]].tolist() for s in samples)
+        weights = AutoModelForCausalLM.from_pretrained(old).state_dict()
+        strained.server.update_weights_from_tensor([(n, w) for n, w in weights.items() if n != "lm_head.weight"])
+        assert_parity(old, asked, strained.generate(asked, SAMPLING))
+    finally:
+        strained.load_weights(old)
+
+
+@pytest.mark.engine
+def test_a_batch_that_never_fills_is_refused_and_others_go_on(sglang):
+    began = time.monotonic()
+    params = [
+        {"max_new_tokens": 4, "custom_params": plugin.request_params(NoMixer(), i, ("half", 3))} for i in range(2)
+    ]
+    with pytest.raises(ValueError, match="only 2 of 3 requests of batch half"):
+        sglang.server.generate(input_ids=[[5, 6], [7, 8]], sampling_params=params)
+    assert 3 <= time.monotonic() - began < 30
+    assert len(sglang.generate(requests(2), SAMPLING)) == 2
+
+
+@pytest.mark.engine
+def test_an_aborted_request_leaves_the_others_alone(sglang):
+    asked = requests(3)
+    server = sglang.server
+
+    async def abort_one() -> list:
+        params = [
+            {"temperature": TEMPERATURE, "max_new_tokens": 400 if i == 0 else 48, "ignore_eos": True}
+            | {"custom_params": plugin.request_params(r.mixer, r.seed)}
+            for i, r in enumerate(asked)
+        ]
+        tasks = [
+            asyncio.ensure_future(
+                server.async_generate(input_ids=list(r.prompt), sampling_params=p, return_logprob=True)
+            )
+            for r, p in zip(asked, params, strict=True)
+        ]
+        await asyncio.sleep(0.1)
+        for rid, state in list(server.tokenizer_manager.rid_to_state.items()):
+            if state.obj.sampling_params["max_new_tokens"] == 400:
+                server.tokenizer_manager.abort_request(rid)
+        return await asyncio.gather(*tasks)
+
+    outputs = asyncio.get_event_loop().run_until_complete(abort_one())
+    with pytest.raises(UserError, match="gave up"):
+        plugin.record_of(outputs[0], [])
+    assert_same([plugin._sample(o) for o in outputs[1:]], sglang.generate(asked[1:], SAMPLING))
+
+
+@pytest.mark.engine
+def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
+    import sglang as package
+
+    model, table = models()
+    for machine, word in (
+        ({"dp_size": 2}, "dp_size"),
+        ({"enable_mixed_chunk": True}, "enable_mixed_chunk"),
+        ({"max_runing_requests": 4}, "max_running_requests"),
+    ):
+        with pytest.raises(UserError, match=word):
+            open_engine("sglang", model, table, **machine)
+    with pytest.raises(UserError, match="refresh"):
+        open_engine("sglang", model, table, refresh="sometimes")
+    monkeypatch.setattr(package, "__version__", "0.5.0")
+    with pytest.raises(UserError, match=r"0\.4\.6\.post5"):
+        open_engine("sglang", model, table)
+    server = type("Server", (), {**dict(plugin.hooks.UNSUPPORTED), "speculative_algorithm": "EAGLE"})
+    with pytest.raises(UserError, match="speculative_algorithm"):
+        plugin.check_server(server)
+
+
+def test_a_table_of_another_vocabulary_is_refused(models, tmp_path):
+    from ngrpo.method.neighbours import build
+
+    build(torch.randn(100, 8), 3, "cosine").save(tmp_path / "other.safetensors")
+    for name in ("transformers", "sglang"):
+        with pytest.raises(UserError, match="vocabulary and table don't match"):
+            open_engine(name, models()[0], tmp_path / "other.safetensors")

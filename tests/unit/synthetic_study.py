@@ -1,0 +1,110 @@
+"""A finished study made of nothing: files of the real schemas, with numbers drawn from known chances. For tests of
+analysis, figures and report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ngrpo.analysis.state import LOGGED
+from ngrpo.files import write_json
+from ngrpo.study.expand import Study, load_study
+
+ROOT = Path(__file__).resolve().parents[2]
+CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
+
+
+def make_study(results: Path, scale: str = "toy", problems: int = 24, seed: int = 1) -> Study:
+    """Write a whole study's results to results/{scale} and return it: the project's own, with one model."""
+    config, root, rng = results / "config", results / scale, np.random.default_rng(seed)
+    (config / "scales").mkdir(parents=True)
+    (config / "study.yaml").write_bytes((ROOT / "config" / "study.yaml").read_bytes())
+    size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
+    size["models"] = dict(list(size["models"].items())[:1])
+    (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
+    study = load_study(config, scale)
+    study.write_specs(root)
+    for table in study.cells.values():
+        for cell in table:
+            write_grades(study, root, cell.evaluation, CHANCES[cell.label], problems, rng)
+    for run in study.runs:
+        write_run(study, root, run, rng)
+    for name, spec in study.datasets.items():
+        card = {"dataset": name, "spec": spec.digest, "origin": "generated", "left": {}, "without_answer": 0}
+        write_json(
+            root / "data" / f"{name}.card.json",
+            {**card, "rows_in": problems, "rows_out": problems, "sha256": "0" * 64},
+        )
+    for model, spec in study.training_data.items():
+        left = {"duplicate": ["a", "b"], "in a benchmark": ["c"], "prompt too long": []}
+        card = {"dataset": spec.dataset.id, "model": model, "spec": spec.digest, "sha256": "1" * 64}
+        card |= {"left": {reason: len(ids) for reason, ids in left.items()}, "left_ids": left}
+        card |= {"rows_in": 4096, "rows_out": 4093, "max_prompt_tokens": spec.max_prompt_tokens}
+        write_json(
+            root / "data" / f"{spec.dataset.id}.{model}.card.json",
+            {**card, "kept_out_of": sorted(b.id for b in spec.benchmarks)},
+        )
+    return study
+
+
+def write_grades(
+    study: Study, root: Path, evaluation: str, chance: float, problems: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """One evaluation's grades and samples card; each problem has its own chance around `chance`."""
+    spec = study.evaluations[evaluation]
+    chances = rng.beta(4 * chance, 4 * (1 - chance), problems)
+    kinds = np.array(["wrong", "wrong", "wrong", "wrong", "no_answer", "truncated"])
+    rows = [
+        {
+            "problem_id": f"{spec.benchmark.id}-{i:04d}",
+            "sample": s,
+            "grade": "correct" if rng.random() < p else str(rng.choice(kinds)),
+            "extracted": "7",
+            "reason": None,
+            "spec": spec.digest,
+        }
+        for i, p in enumerate(chances)
+        for s in range(spec.samples)
+    ]
+    frame = pd.DataFrame(rows)
+    path = root / "evaluations" / f"{evaluation}.grades.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+    write_json(
+        path.with_name(path.name.replace(".grades.parquet", ".samples.card.json")),
+        {"spec": spec.digest, "problems": problems, "sampled": problems, "overlong_prompts": {}, "samples": len(frame)},
+    )
+    return frame
+
+
+def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, steps: int = 100) -> None:
+    """One finished run: its log, in which the reward rises, and the exported model's card."""
+    spec, folder = study.runs[run], root / "runs" / run
+    mixes = spec.exploration.kind != "none"
+    lines, best = [], (0, 0.0)
+    for step in range(1, steps + 1):
+        way = 1 - np.exp(-step / 30)
+        row = {
+            "step": step,
+            "reward": 0.5 + 0.37 * way + rng.normal(0, 0.03),
+            "response_length": 17 + 1.5 * way + rng.normal(0, 0.15),
+            "truncated": float(max(0, rng.normal(0.03, 0.01))),
+            "entropy": 0.22 * np.exp(-step / 40) + 0.05 + rng.normal(0, 0.005),
+            "kl": 0.12 * way + abs(rng.normal(0, 0.006)),
+            "parity_max": 10 ** rng.normal(-4.8, 0.15),
+            "parity_mean": 2e-7,
+            "mixing_share": rng.normal(0.1, 0.006) if mixes else 0.0,
+            "seconds": 1.1,
+        }
+        if mixes:
+            row |= {"mixing_cosine": 0.997 + rng.normal(0, 3e-4), "mixing_cosine_min": 0.93, "mixing_cosine_low": 0.01}
+        if step % 20 == 0:
+            row["validation"] = 0.5 + 0.36 * way + rng.normal(0, 0.01)
+            best = max(best, (step, row["validation"]), key=lambda b: b[1])
+        lines.append({LOGGED[k]: float(v) if k != "step" else v for k, v in row.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(lines).to_json(folder / "metrics.jsonl", orient="records", lines=True)
+    write_json(
+        folder / "model" / "ngrpo.json", {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps}
+    )

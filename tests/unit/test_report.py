@@ -1,0 +1,272 @@
+"""The report page is whole and self-contained, and says in its place what is missing. The notebook runs alone."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_study import ROOT, make_study
+
+from ngrpo.analysis import figures
+from ngrpo.analysis.report import page, report
+from ngrpo.analysis.tables import analyse
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "path", "line", "use", "rect", "circle"}
+PAPER = "https://arxiv.org/abs/2606.10768"
+
+
+class Page(HTMLParser):
+    """A page's elements; raises AssertionError where tags don't nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        assert self.open[-1:] == [tag], (tag, self.open[-4:], self.getpos())
+        self.open.pop()
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+    def words(self) -> str:
+        """All visible text, white space folded."""
+        return " ".join(" ".join(self.text).split())
+
+    def all(self, *tags: str) -> list[dict]:
+        """The attributes of all elements of these tags."""
+        return [attrs for tag, attrs in self.elements if tag in tags]
+
+
+def written(study, results: Path) -> Page:
+    report(study, results, results / "report" / "index.html")
+    return Page((results / "report" / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    """A finished toy study, its results and its page; tests only read them."""
+    folder = tmp_path_factory.mktemp("finished")
+    study, results = make_study(folder, problems=16), folder / "toy"
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    return study, results, written(study, results)
+
+
+@pytest.fixture
+def toy(tmp_path: Path):
+    """A finished toy study to damage."""
+    study, results = make_study(tmp_path, problems=8), tmp_path / "toy"
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    return study, results
+
+
+def test_the_page_needs_nothing_from_outside(finished) -> None:
+    _, results, page = finished
+    text = (results / "report" / "index.html").read_text()
+    assert not page.all("script", "iframe", "object", "embed")
+    for attrs in page.all("link", "img", "image", "use", "source"):
+        for name in ("href", "src", "xlink:href"):
+            assert attrs.get(name, "#").startswith(("#", "data:")), attrs
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", text))
+    assert addresses == {PAPER, "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_the_parser_of_these_tests_refuses_tags_that_dont_nest() -> None:
+    with pytest.raises(AssertionError):
+        Page("<p><b>x</p></b>")
+
+
+def test_ids_are_unique_and_every_anchor_and_file_link_resolves(finished) -> None:
+    _, results, page = finished
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for name in ("aria-labelledby", "xlink:href", "clip-path"):
+        for _, attrs in page.elements:
+            named = re.findall(r"#([\w@.-]+)", attrs.get(name, "")) if name != "aria-labelledby" else None
+            assert set(named if named is not None else attrs.get(name, "").split()) <= set(ids)
+    links = [attrs["href"] for attrs in page.all("a")]
+    assert len(links) > 30
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        elif link != PAPER:
+            assert (results / "report" / link).exists(), link
+
+
+def test_headings_are_in_order_and_figures_are_described(finished) -> None:
+    page = finished[2]
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert 1 not in levels[1:]
+    assert all(b <= a + 1 for a, b in pairwise(levels))
+    assert page.all("html")[0]["lang"] == "en"
+    drawings = [a for a in page.all("svg") if a.get("role") == "img"]
+    assert len(drawings) == 3 + 2 + len(figures.CURVES)
+    assert len(page.all("desc")) == len(drawings)
+    assert all("aria-hidden" in a or a.get("role") == "img" for a in page.all("svg"))
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+
+
+def test_it_shows_both_estimators_both_intervals_and_all_counts(finished) -> None:
+    study, results, page = finished
+    words = page.words()
+    for word in ("unbiased", "bootstrap", "samples", "problems", "truncated", "grader error", "no answer"):
+        assert word in words
+    table = pd.read_parquet(results / "analysis" / "main.parquet")
+    own = table[table["against"].isna() & table["headline"]]
+    for _, row in own.iterrows():
+        for interval in ("sampling", "problems"):
+            low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+            assert f"{100 * low:.1f} to {100 * high:.1f}" in words
+    for cell in study.cells["main"]:
+        grades = pd.read_parquet(results / "evaluations" / f"{cell.evaluation}.grades.parquet")["grade"]
+        assert f"{100 * (grades == 'correct').mean():.1f}" in words
+        for grade in ("correct", "truncated"):
+            assert str((grades == grade).sum()) in words.replace(",", "")
+
+
+def test_the_same_study_gives_the_same_bytes(finished) -> None:
+    study, results, _ = finished
+    assert page(study, results, results / "report") == (results / "report" / "index.html").read_text()
+
+
+def test_a_finished_study_has_no_complaints_and_the_toy_is_marked(finished) -> None:
+    words = finished[2].words()
+    assert "isn’t complete" not in words
+    assert "Not to be trusted" not in words
+    assert "not the paper" in words
+
+
+def test_paper_scale_has_no_banner_and_an_average(tmp_path: Path) -> None:
+    study = make_study(tmp_path, "paper", problems=3)
+    analyse("main", study, tmp_path / "paper", tmp_path / "paper" / "analysis" / "main.parquet")
+    words = written(study, tmp_path / "paper").words()
+    assert "not the paper" not in words
+    assert "average of the benchmarks" in words
+
+
+def test_a_deleted_evaluation_is_named_with_its_command(toy) -> None:
+    study, results = toy
+    gone = results / "evaluations" / "grpo-toy" / "standard" / "toy-held-out.grades.parquet"
+    gone.unlink()
+    command = f"snakemake --cores 2 {gone}"
+    before = written(study, results).words()
+    for said in ("isn’t complete", command, "grades are gone"):
+        assert said in before
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    after = written(study, results).words()
+    for said in ("missing: not there yet", command):
+        assert said in after
+
+
+def test_a_missing_table_and_one_of_another_study_are_named(toy) -> None:
+    study, results = toy
+    path = results / "analysis" / "main.parquet"
+    frame = pd.read_parquet(path)
+    frame.assign(spec="0123456789ab").to_parquet(path, index=False)
+    assert "another version of the study" in written(study, results).words()
+    path.unlink()
+    words = written(study, results).words()
+    for said in ("isn't computed yet", f"snakemake --cores 2 {path}"):
+        assert said in words
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda run: (run / "model" / "ngrpo.json").unlink(), "stopped or running at step 100 of 100"),
+        (lambda run: [p.unlink() for p in (run / "model" / "ngrpo.json", run / "metrics.jsonl")], "not there yet"),
+        (lambda run: (run / "model" / "ngrpo.json").write_text('{"spec": "0123456789ab"}'), "trained for another spec"),
+    ],
+)
+def test_a_run_that_isnt_finished_is_named(toy, damage, said: str) -> None:
+    study, results = toy
+    damage(results / "runs" / "ngrpo-toy")
+    words = written(study, results).words()
+    for part in ("Training run ngrpo-toy", said, "snakemake --cores 2 ngrpo-toy"):
+        assert part in words
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out_of_the_curves(toy) -> None:
+    study, results = toy
+    log = results / "runs" / "ngrpo-toy" / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 101, "rew')
+    assert "100 of 100" in written(study, results).words()
+
+
+def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
+    study, results = toy
+    log = results / "runs" / "ngrpo-toy" / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows[40]["parity/max"] = 0.3
+    log.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    words = written(study, results).words()
+    assert "Not to be trusted. Run ngrpo-toy" in words
+    assert words.index("Not to be trusted") < words.index("Results")
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
+    text = (finished[1] / "report" / "index.html").read_text()
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in text.split("@media screen", 1))
+    for colours in (light, dark):
+        for name, colour in colours.items():
+            if name not in ("paper", "raised", "rule", "grid", "caution-ground"):
+                assert contrast(colour, colours["paper"]) >= 4.5, name
+        assert contrast(colours["caution"], colours["caution-ground"]) >= 4.5
+        assert contrast(colours["muted"], colours["raised"]) >= 4.5
+    assert contrast("#777777", "#888888") < 4.5
+
+
+def test_the_notebook_is_stored_without_outputs_and_runs_alone(finished, tmp_path: Path) -> None:
+    results = finished[1]
+    notebook, out = ROOT / "notebooks" / "results.ipynb", tmp_path / "results.ipynb"
+    cells = json.loads(notebook.read_text())["cells"]
+    assert not any(c.get("outputs") or c.get("execution_count") for c in cells)
+    papermill = Path(sys.executable).parent / "papermill"
+    parameters = {"results": str(results.parent), "config": str(results.parent / "config"), "scale": "toy"}
+    options = [word for key, value in parameters.items() for word in ("-p", key, value)]
+    done = subprocess.run(
+        [papermill, notebook, out, *options, "--no-progress-bar"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = [o for c in json.loads(out.read_text())["cells"] for o in c.get("outputs", [])]
+    drawn = sum("image/svg+xml" in o.get("data", {}) for o in outputs)
+    assert drawn == 1 + len(figures.CURVES)
+    assert sum("text/html" in o.get("data", {}) for o in outputs) == 3

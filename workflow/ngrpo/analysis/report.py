@@ -1,0 +1,335 @@
+"""The report: one self-contained HTML page, readable without JavaScript: what a study found and how to check it.
+
+It shows what `analysis/{table}.parquet`, the runs' logs, cards and specs say; it computes nothing but layout. Every
+number stands beside a relative link to its file. What is missing is said where it would stand, with the command that
+makes it.
+A section is a function here that gathers plain values and a block of templates/report.html.j2 that lays them out.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ngrpo.analysis import figures
+from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
+from ngrpo.analysis.state import RunState, command, read_grades, run_state
+from ngrpo.analysis.tables import AVERAGE, read_table, scale_note
+from ngrpo.files import whole_file
+from ngrpo.grading.grader import GRADES, displayed
+from ngrpo.study.expand import Study
+
+ESTIMATOR_TITLES = {"mean": "", "unbiased": "unbiased", "bootstrap": "bootstrap"}
+ALL_PAIRS = 3
+"""Up to so many systems all paired differences are shown; above, those against the table's first system."""
+
+
+def report(study: Study, results: Path, out: Path) -> None:
+    """Write the page. results: results/{scale}; out: the HTML file, from which links are relative."""
+    with whole_file(out) as part:
+        part.write_text(page(study, results, out.parent), encoding="utf-8")
+    print(f"report: {out}")
+
+
+def page(study: Study, results: Path, folder: Path) -> str:
+    """The page's HTML. folder: where it will lie."""
+    environment = Environment(
+        loader=PackageLoader("ngrpo.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "plain": plain,
+        "short": short,
+        "duration": duration,
+        "p_value": p_value,
+    }
+
+    def link(file: str) -> str:
+        return Path(os.path.relpath(results / file, folder)).as_posix()
+
+    runs = [run_state(study, results, run) for run in study.runs]
+    tables = [_table(study, results, name) for name in study.size.tables]
+    values = {
+        "study": study,
+        "scale": study.scale,
+        "title": study.size.title,
+        "warning": scale_note(study.scale, study.size.verdicts),
+        "theme": figures.THEME,
+        "link": link,
+        "exists": lambda file: (results / file).exists(),
+        "command": lambda target: command(study, results, target),
+        "tables": tables,
+        "findings": [f for t in tables for f in _findings(t)],
+        "facts": _facts(study, runs, tables),
+        "alerts": _alerts(runs),
+        "unfinished": list(_unfinished(study, results, runs, tables)),
+        "runs": runs,
+        "curves": list(_curves(study, runs)),
+        "smoothing": figures.SMOOTHING,
+        "grades": [(g, displayed(g)) for g in GRADES],
+        "cards": data_cards(study, results),
+        "settings": run_settings(study.runs),
+        "evaluation_settings": evaluation_settings(study),
+        "versions": versions(),
+        "artefacts": artefacts(study, results),
+    }
+    return environment.get_template("report.html.j2").render(values)
+
+
+# --- words for numbers ---
+
+
+def percent(share: float | None) -> str:
+    """A share in percent with one decimal; a dash where there is none."""
+    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed, with a true minus."""
+    return "–" if difference is None or pd.isna(difference) else signed(100 * difference, 1)
+
+
+def signed(number: float, decimals: int) -> str:
+    """A number with its sign; a zero after rounding has none."""
+    text = f"{number:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def short(number: float | None, digits: int = 3) -> str:
+    """A number in a few significant digits; a dash where there is none."""
+    return "–" if number is None or pd.isna(number) else plain(float(f"{number:.{digits}g}"))
+
+
+def p_value(p: float) -> str:
+    """A p value in two digits; below 1 in 10,000, as sampled tests can't resolve it, only that."""
+    return "< 0.0001" if p < 1e-4 else short(p, 2)
+
+
+def duration(seconds: float | None) -> str:
+    """A time as h, min and s; a dash where there is none."""
+    if seconds is None or pd.isna(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+# --- tables ---
+
+
+def _title(study: Study, kind: str, name: str) -> str:
+    if name == AVERAGE:
+        return "average of the benchmarks"
+    source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
+    return source.title or name
+
+
+def _table(study: Study, results: Path, name: str) -> dict:
+    """One table as the page shows it: a group a model and benchmark."""
+    file = f"analysis/{name}.parquet"
+    base = {"id": name, "title": study.study.tables[name].title, "file": file, "groups": [], "note": ""}
+    if not (results / file).exists():
+        return {**base, "note": f"This table isn't computed yet; made by: {command(study, results, file)}"}
+    frame = read_table(results / file)
+    wanted = {(c.label, c.model, c.benchmark, study.evaluations[c.evaluation].digest) for c in study.cells[name]}
+    own = frame[frame["against"].isna() & (frame["benchmark"] != AVERAGE)]
+    if wanted != set(own[["label", "model", "benchmark", "spec"]].itertuples(index=False, name=None)):
+        make = command(study, results, file).replace(" --config", " --force --config", 1)
+        make = make if "--force" in make else f"{make} --force"
+        base["note"] = f"This table was computed for another version of the study; remade by: {make}"
+    groups = frame.groupby(["model", "benchmark"], sort=False)
+    return {**base, "groups": [_group(study, name, m, b, part) for (m, b), part in groups if _known(study, m, b)]}
+
+
+def _known(study: Study, model: str, benchmark: str) -> bool:
+    return model in study.size.models and (benchmark == AVERAGE or benchmark in study.size.datasets)
+
+
+def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame) -> dict:
+    """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures."""
+    own, pairs = frame[frame["against"].isna()], frame[frame["against"].notna()]
+    headline = own[own["headline"]]
+    columns = list(headline[["metric", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
+    labels = list(dict.fromkeys(own["label"]))
+    shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
+    slug = f"{table}-{model}-{benchmark}".lower().replace(".", "-")
+    where = f"{_title(study, 'model', model)}, {_title(study, 'benchmark', benchmark)}"
+    done = headline[headline["status"] == "ok"]
+    looks = figures.styles(labels)
+    return {
+        "id": slug,
+        "model": _title(study, "model", model),
+        "benchmark": _title(study, "benchmark", benchmark),
+        "average": benchmark == AVERAGE,
+        "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
+        "columns": [(metric, ESTIMATOR_TITLES[estimator]) for metric, estimator in columns],
+        "rows": [
+            _row(part, columns) | {"style": looks[label]} for label, part in headline.groupby("label", sort=False)
+        ],
+        "differences": [
+            _row(part, columns) | {"against": against}
+            for (label, against), part in shown.groupby(["label", "against"], sort=False)
+        ],
+        "keys": [(label, looks[label]) for label in labels],
+        "forests": list(_forests(headline, columns, slug, where)),
+        "curves": list(_pass_curves(own, slug, where)),
+    }
+
+
+def _row(part: pd.DataFrame, columns: list[tuple[str, str]]) -> dict:
+    first = part.iloc[0]
+    cells = part.set_index(["metric", "estimator"])
+    ok = first["status"] == "ok"
+    return {
+        "label": first["label"],
+        "evaluation": first["evaluation"],
+        "status": first["status"],
+        "note": first["note"] or "",
+        "cells": [cells.loc[key].to_dict() for key in columns if key in cells.index] if ok else [],
+        "counts": {g: int(first[g]) for g in GRADES} if ok and pd.notna(first["correct"]) else None,
+    }
+
+
+def _told(rows: pd.DataFrame) -> str:
+    """Values in words, for a figure's description."""
+    return "; ".join(
+        f"{r['label']} {percent(r['value'])} % ({percent(r['problems_low'])} to {percent(r['problems_high'])})"
+        for _, r in rows.dropna(subset="value").iterrows()
+    )
+
+
+def _forests(headline: pd.DataFrame, columns: list[tuple[str, str]], slug: str, where: str) -> Iterator[dict]:
+    for metric, estimator in columns:
+        if estimator == "bootstrap":
+            continue
+        rows = headline[(headline["metric"] == metric) & (headline["estimator"] == estimator)]
+        figure = figures.forest(rows)
+        if figure:
+            title = figures.metric_title(rows.iloc[0])
+            name = f"{slug}-{metric}".lower().replace("@", "-")
+            yield Markup(figures.svg(figure, name, f"{title}: {where}", _told(rows)))
+
+
+def _pass_curves(own: pd.DataFrame, slug: str, where: str) -> Iterator[dict]:
+    largest = own["k"].max()
+    for estimator in ("unbiased", "bootstrap"):
+        figure = figures.pass_at_k(own, estimator=estimator)
+        if figure:
+            rows = own[(own["k"] == largest) & (own["estimator"] == estimator)]
+            told = f"Pass@k rises with k; at k = {largest}: {_told(rows)}."
+            title = f"Pass@k, {estimator}"
+            name = f"{slug}-curve-{estimator}"
+            yield Markup(figures.svg(figure, name, f"{title}: {where}", told))
+
+
+def _findings(table: dict) -> Iterator[str]:
+    """What a table's systems scored, in sentences: on the average of the benchmarks, where there are several."""
+    averaged = any(g["average"] for g in table["groups"])
+    for group in table["groups"]:
+        rows = [r for r in group["rows"] if r["cells"]]
+        if not rows or group["average"] != averaged:
+            continue
+        values = ", ".join(f"{r['label']} {percent(r['cells'][0]['value'])} %" for r in rows)
+        text = f"{group['columns'][0][0]}, {group['benchmark']} ({group['model']}): {values}."
+        if group["differences"] and (last := group["differences"][-1])["cells"]:
+            cell = last["cells"][0]
+            text += (
+                f" {last['label']} − {last['against']}: {points(cell['value'])} points (95 % interval over problems"
+                f" {points(cell['problems_low'])} to {points(cell['problems_high'])})."
+            )
+        yield text
+
+
+# --- training ---
+
+
+def _run_label(study: Study, run: RunState) -> str:
+    """The label under which tables show this run's policy, so that a system has one colour in all figures."""
+    for cells in study.cells.values():
+        for cell in cells:
+            policy = study.evaluations[cell.evaluation].policy
+            if policy.type == "run" and policy.id == run.id:
+                return cell.label
+    return run.id
+
+
+def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
+    """For each model its training curves; a system keeps the colour that it has in the tables."""
+    labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
+    looks = figures.styles(labels)
+    for model in dict.fromkeys(r.spec.model.id for r in runs):
+        mine = {_run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
+        logs = {label: r.log for label, r in mine.items()}
+        chosen = {label: r.chosen_step for label, r in mine.items() if r.chosen_step}
+        panels = []
+        for curve in figures.CURVES:
+            limits = [r.spec.training.parity_limit for r in mine.values()] if curve.column == "parity_max" else []
+            figure = figures.training_curve(curve, logs, looks=looks, limits=limits, chosen=chosen)
+            if figure:
+                last = [f"{label} ends at {short(_last(log, curve.column))}" for label, log in logs.items()]
+                name = f"training-{model}-{curve.column}".replace(".", "-").replace("_", "-")
+                drawn = figures.svg(figure, name, f"{curve.what} over training steps", f"{'; '.join(last)}.")
+                panels.append({"about": curve.about, "svg": Markup(drawn)})
+        if panels:
+            keys = [(label, looks[label]) for label in mine]
+            files = [r.id for r in mine.values()]
+            yield {"model": _title(study, "model", model), "panels": panels, "keys": keys, "runs": files}
+
+
+def _last(log: pd.DataFrame, column: str) -> float | None:
+    values = log[column].dropna() if column in log else []
+    return float(values.iloc[-1]) if len(values) else None
+
+
+# --- the top of the page ---
+
+
+def _facts(study: Study, runs: list[RunState], tables: list[dict]) -> list[tuple[str, str]]:
+    """What a reader wants to know first, besides the results."""
+    models = ", ".join(_title(study, "model", m) for m in study.size.models)
+    names = dict.fromkeys(e.benchmark.id for e in study.evaluations.values())
+    sizes = sorted({s for t in tables for g in t["groups"] if not g["average"] for s in g["size"]})
+    facts = [("Base model" if len(study.size.models) == 1 else "Base models", models)]
+    facts.append(("Measured on", ", ".join(_title(study, "benchmark", b) for b in names)))
+    facts.append(("Size", "; ".join(f"{p} problems × {n} samples" for p, n in sizes) or "nothing measured yet"))
+    finished = sum(r.state == "finished" for r in runs)
+    facts.append(("Training runs", f"{finished} of {len(runs)} finished, with one seed ({study.study.seed})"))
+    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in runs), default=(0, 0))
+    if worst[0]:
+        facts.append(("Replay parity", f"worst {short(worst[0], 2)} of {plain(worst[1])} allowed"))
+    counts = {r["evaluation"]: r["counts"] for t in tables for g in t["groups"] for r in g["rows"] if r["evaluation"]}
+    known = [c for c in counts.values() if c]
+    if known:
+        facts.append(
+            ("Grader errors", f"{sum(c['grader_error'] for c in known):,} of {sum(sum(c.values()) for c in known):,}")
+        )
+    return facts
+
+
+def _alerts(runs: list[RunState]) -> list[str]:
+    """What makes a result untrustworthy."""
+    return [
+        f"Run {r.id}: replayed and rollout log-probs differed by {short(worst, 2)}, above its limit of"
+        f" {plain(r.spec.training.parity_limit)}. Its policy was trained on another history than the one it sampled."
+        for r in runs
+        if (worst := r.over("parity_max", "max")) is not None and worst > r.spec.training.parity_limit
+    ]
+
+
+def _unfinished(study: Study, results: Path, runs: list[RunState], tables: list[dict]) -> Iterator[tuple[str, str]]:
+    """(what, note) of everything that the study asks for and that isn't there whole."""
+    for run in runs:
+        if run.state != "finished":
+            yield f"Training run {run.id}", run.note
+    for evaluation in study.evaluations:
+        grades = read_grades(study, results, evaluation)
+        if grades.status != "ok":
+            yield f"Evaluation {evaluation}", f"{grades.status}: {grades.note}"
+    for table in tables:
+        if table["note"]:
+            yield f"Table {table['id']}", table["note"]
