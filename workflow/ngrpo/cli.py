@@ -4,6 +4,7 @@ A user's mistake ends in one message (what, where, what to do) and exit code 1; 
 Stages are imported when they run: `ngrpo plan` on a login node loads no torch.
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -43,6 +44,9 @@ class Commands(click.Group):
 @click.option("--traceback", is_flag=True, help="Show where an error was raised.")
 def main(traceback: bool) -> None:
     """Reproduce N-GRPO: each stage of the study as a command."""
+    # stages print their own progress; the libraries' bars and advice would bury it in logs
+    for name, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONUNBUFFERED", "1")):
+        os.environ.setdefault(name, value)
 
 
 spec_argument = click.argument("spec", type=FILE)

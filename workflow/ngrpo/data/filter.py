@@ -4,13 +4,12 @@ import re
 import unicodedata
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ngrpo.data.datasets import card_path, read_problems, write_problems
 from ngrpo.data.prompts import prompt_ids
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, write_json
 from ngrpo.grading import Grader, Item
+from ngrpo.progress import steps
 from ngrpo.study.specs import TrainingDataSpec
 
 REASONS = ("no answer", "unparsable answer", "duplicate", "in a benchmark", "prompt too long")
@@ -48,7 +47,7 @@ def make_training_data(
     left: dict[str, list[str]] = {reason: [] for reason in REASONS}
     kept, seen = [], set()
     label = f"[training-data {spec.dataset.id}.{spec.model.id}]"
-    for row in tqdm(rows, desc=label, unit="problem", mininterval=5, disable=len(rows) < 10_000):
+    for row in steps(rows, label, "problems"):
         key = fingerprint(row["problem"])
         if not row["answer"]:
             reason = "no answer"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from ngrpo.data.prompts import prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
@@ -20,6 +19,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import whole_file, write_json
 from ngrpo.method.mixers import mixer_from
 from ngrpo.method.rng import derive_seed
+from ngrpo.progress import steps
 from ngrpo.study.mixers import settings
 from ngrpo.study.specs import EvaluationSpec
 
@@ -75,7 +75,7 @@ def sample(
         print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
     if todo:
         with open_engine(spec.engine, model, neighbours, **machine) as engine:
-            for path, part in tqdm(todo, desc=label, unit="shard", mininterval=2):
+            for path, part in steps(todo, label, "shards"):
                 drawn = _draw(spec, engine, tokenizer, {i: prompts[i] for i in part})
                 with whole_file(path) as temporary:
                     pq.write_table(pa.Table.from_pylist(list(drawn), SCHEMA), temporary)

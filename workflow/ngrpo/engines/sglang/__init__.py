@@ -175,13 +175,13 @@ class SGLangEngine:
         logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
         try:
             self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
-            self._processes = [p for p in own.children() if p not in others]
+            self._processes = _servers(own, others)
             loop = asyncio.get_event_loop()
             loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
             for s in (signal.SIGTERM, signal.SIGQUIT):
                 loop.remove_signal_handler(s)
         except BaseException:
-            self._processes = [p for p in own.children() if p not in others]
+            self._processes = _servers(own, others)
             self.close()
             raise
         finally:
@@ -298,6 +298,12 @@ class SGLangEngine:
 async def _start_loop(manager: Any) -> None:
     """Start the tokenizer manager's loop, which otherwise comes (with its signal handlers) with the first request."""
     manager.auto_create_handle_loop()
+
+
+def _servers(own: Any, others: set) -> list[Any]:
+    """The children that sglang started; Python's own resource tracker, which serves them, ends by itself."""
+    fresh = [p for p in own.children() if p not in others]
+    return [p for p in fresh if not any("resource_tracker" in word for word in p.cmdline())]
 
 
 def _gone(process: Any) -> bool:
