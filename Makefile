@@ -54,6 +54,10 @@ lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/snakefmt --check Snakefile rules
 	$(WORKFLOW)/bin/snakemake --lint
 
+bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)
+	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/bench.lock
+	@$(TRAIN)/bin/python -W ignore -m benchmarks.run $(ONLY)
+
 format: $(WORKFLOW)/.ready ## let ruff and snakefmt format
 	$(WORKFLOW)/bin/ruff check --fix $(CHECKED)
 	$(WORKFLOW)/bin/ruff format $(CHECKED)

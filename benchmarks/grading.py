@@ -1,8 +1,8 @@
 """Grading: ours against Math-Verify one at a time in one process, and the same with hostile answers among them.
 
 32 responses to each of 400 problems. A problem's samples are drawn, with replacement and seeded, from its correct
-answer in up to five spellings and from up to nine wrong ones, as 32 samples of a language model repeat themselves; each
-is put at the end of a worked solution. Real problems come from the folder that NGRPO_REAL_DATA names
+answer in up to five spellings and from nine wrong ones, as 32 samples of a language model repeat themselves; each is
+put at the end of a worked solution. The chances to be right average 0.75, what the paper reports for MATH500. Real problems come from the folder that NGRPO_REAL_DATA names
 (math500_first400.jsonl: problem, solution, answer), else from LaTeX answers made here.
 
 The peer is what a user writes first: parse the reference, parse the response's last box, verify, one at a time, in one
@@ -142,7 +142,13 @@ def _made_answers(rng: random.Random) -> list[str]:
 def _items(problems: list[tuple[str, str]], rng: random.Random) -> list[Item]:
     items = []
     for number, (solution, answer) in enumerate(problems):
-        right = [answer, rf" {answer} ", rf"{{{answer}}}", answer.replace("\\frac", "\\dfrac"), rf"{answer}\,"]
+        right = [
+            answer,
+            rf" {answer} ",
+            answer.replace(r"\frac", r"\dfrac"),
+            rf"\displaystyle {answer}",
+            rf"{answer}\,",
+        ]
         wrong = [
             rf"{answer}+1",
             rf"2({answer})",
@@ -154,7 +160,7 @@ def _items(problems: list[tuple[str, str]], rng: random.Random) -> list[Item]:
             f"x={answer}",
             answer[: max(1, len(answer) - 1)],
         ]
-        chance = rng.choice([0.1, 0.5, 0.9])
+        chance = rng.betavariate(1.5, 0.5)
         for sample in range(SAMPLES):
             # answers repeat: the first few of each list are drawn far more often than the last
             pool = right if rng.random() < chance else wrong

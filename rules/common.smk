@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.errors import UserError
+from ngrpo.files import digest
 from ngrpo.study.code import VERSIONS, fingerprint
 from ngrpo.study.expand import load_study
 from ngrpo.study.settings import read_settings
@@ -117,6 +118,11 @@ def grades_of(wildcards):
         f"{R}/evaluations/{e}.grades.parquet"
         for e in sorted({c.evaluation for c in STUDY.cells[wildcards.table]})
     ]
+
+
+def cells_of(wildcards):
+    """A digest of a table's cells: another label or order makes the table anew."""
+    return digest([[c.label, c.model, c.benchmark, c.evaluation] for c in STUDY.cells[wildcards.table]])
 
 
 def benchmark_options(wildcards):

@@ -11,6 +11,7 @@ rule analyse:
     params:
         code=fingerprint("analysis"),
         study=STUDY_OPTIONS,
+        cells=cells_of,
     shell:
         "workflow_env ngrpo analyse {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
 

@@ -224,6 +224,52 @@ def table(table: str, config: Path, scale: str, results: Path) -> None:
 
 
 @main.command()
+@click.argument("evaluation")
+@click.argument("problem")
+@with_study
+def show(evaluation: str, problem: str, config: Path, scale: str, results: Path) -> None:
+    """Show a problem of an evaluation (POLICY/DECODING/BENCHMARK): all its samples, answers and grades."""
+    import pandas as pd
+
+    from ngrpo.analysis.inspect import show as text
+
+    files = _evaluation_files(evaluation, config, scale, results)
+    print(text(problem, *(pd.read_parquet(path) for path in files)))
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@with_study
+def diff(first: str, second: str, config: Path, scale: str, results: Path) -> None:
+    """Compare two evaluations of one benchmark: which problems flipped."""
+    import pandas as pd
+
+    from ngrpo.analysis.inspect import diff as text
+
+    problems, _, one = _evaluation_files(first, config, scale, results)
+    _, _, other = _evaluation_files(second, config, scale, results)
+    a, b, asked = (pd.read_parquet(path) for path in (one, other, problems))
+    print(text(a, b, (first, second), asked))
+
+
+def _evaluation_files(name: str, config: Path, scale: str, results: Path) -> tuple[Path, Path, Path]:
+    """Problems, samples and grades of an evaluation, all of them there."""
+    from ngrpo.study.expand import load_study
+
+    study = load_study(config, scale)
+    if name not in study.evaluations:
+        raise unknown_name("evaluation", name, study.evaluations, where=f"scale {scale}")
+    root = results / scale
+    problems = root / "data" / f"{study.evaluations[name].benchmark.id}.parquet"
+    samples, grades = (root / "evaluations" / f"{name}.{kind}.parquet" for kind in ("samples", "grades"))
+    for path in (problems, samples, grades):
+        if not path.exists():
+            raise UserError("this evaluation isn't finished", where=path, do=f"snakemake --cores 2 {path}")
+    return problems, samples, grades
+
+
+@main.command()
 @click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
 def schema(out: Path) -> None:
     """Write the JSON schemas of the configuration files, for editors."""

@@ -26,11 +26,8 @@ def integer_verdict(gold: str, answer: str) -> bool | None:
 
 
 @lru_cache(maxsize=4096)
-def _parsed_gold(gold: str) -> list:
-    return _parse(gold)
-
-
 def _parse(answer: str) -> list:
+    """Math-Verify's candidates for an answer; kept, because one reference meets many answers and itself."""
     from math_verify import parse
 
     return parse(rf"\boxed{{{answer}}}", parsing_timeout=None, raise_on_error=True)
@@ -45,7 +42,7 @@ def math_verify_verdict(gold: str, answer: str) -> tuple[bool, str | None]:
 
     reason = None
     predictions = _parse(answer)
-    for reference in _parsed_gold(gold):
+    for reference in _parse(gold):
         for prediction in predictions:
             try:
                 if verify(reference, prediction, timeout_seconds=None, raise_on_error=True):

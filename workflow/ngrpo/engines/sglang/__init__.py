@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.engines.contract import Request, Sample, Sampling
-from ngrpo.engines.neighbours import check_mixer, end_tokens, model_config, open_table
+from ngrpo.engines.neighbours import end_tokens, model_config, open_table
 from ngrpo.engines.sglang import cpu
 from ngrpo.engines.sglang.hooks import (
     KEY,
@@ -51,13 +51,15 @@ def install(
     model: Path | None = None,
     refresh: str = "never",
     batch_timeout: float = 300.0,
+    width: int = 1,
 ) -> None:
     """Make every sglang Engine that this process builds from now on a mixing one; may be called again.
 
     neighbours: the table's file, read by each scheduler process; None if no mixer looks neighbours up. model: if
     given, the table is checked against its vocabulary. refresh: "never" (the precomputed table stays, as the paper's)
     or "update" (rebuilt from the engine's embedding after weight updates). batch_timeout: seconds that requests of a
-    batch wait for each other. Raises UserError for another sglang, a table that doesn't fit, an unknown refresh.
+    batch wait for each other. width: candidates of the widest mixer that needs no table (a table's k counts anyway).
+    Raises UserError for another sglang, a table that doesn't fit, an unknown refresh.
     """
     global _settings
     if refresh not in REFRESH:
@@ -82,6 +84,7 @@ def install(
         table.k if table else None,
         refresh,
         batch_timeout,
+        max(width, table.k if table else 1),
     )
     entry.run_scheduler_process = functools.partial(run_scheduler, _settings)
     entry.run_detokenizer_process = run_detokenizer
@@ -110,7 +113,7 @@ def request_params(mixer: Mixer, seed: int, batch: tuple[str, int] | None = None
         raise UserError("the sglang plugin isn't installed", where="request_params", do="call install() first")
     if not 0 <= seed < 1 << 62:
         raise UserError(f"seed is {seed}", where="request: seed", do="choose a number in [0, 2**62)")
-    check_mixer(mixer, metric=_settings.metric, k=_settings.k)
+    _settings.check(mixer)
     return {KEY: {"seed": seed, "mixer": {"kind": mixer.kind, **asdict(mixer)}, "batch": batch}}
 
 
@@ -132,7 +135,7 @@ def record_of(output: dict[str, Any], tokens: Sequence[int]) -> Record:
 class SGLangEngine:
     """An engine (see `contract`) on a Hugging Face folder, through `sglang.Engine`.
 
-    refresh, batch_timeout: see `install`. machine: sglang's server arguments that change speed and memory, e.g.
+    refresh, batch_timeout, width: see `install`. machine: sglang's server arguments that change speed and memory, e.g.
     max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, disable_overlap_schedule, log_level.
     """
 
@@ -143,11 +146,12 @@ class SGLangEngine:
         *,
         refresh: str = "never",
         batch_timeout: float = 300.0,
+        width: int = 1,
         **machine: Any,
     ):
         began = time.monotonic()
         model_config(model)
-        install(neighbours, model=model, refresh=refresh, batch_timeout=batch_timeout)
+        install(neighbours, model=model, refresh=refresh, batch_timeout=batch_timeout, width=width)
         import psutil
         import sglang.srt.entrypoints.engine as entry
         from sglang.srt.server_args import ServerArgs
@@ -178,8 +182,6 @@ class SGLangEngine:
             self._processes = _servers(own, others)
             loop = asyncio.get_event_loop()
             loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
-            for s in (signal.SIGTERM, signal.SIGQUIT):
-                loop.remove_signal_handler(s)
         except BaseException:
             self._processes = _servers(own, others)
             self.close()
@@ -296,8 +298,10 @@ class SGLangEngine:
 
 
 async def _start_loop(manager: Any) -> None:
-    """Start the tokenizer manager's loop, which otherwise comes (with its signal handlers) with the first request."""
+    """Start the tokenizer manager's loop, as its first request would, and take back the signals that it takes."""
     manager.auto_create_handle_loop()
+    for s in (signal.SIGTERM, signal.SIGQUIT):
+        asyncio.get_running_loop().remove_signal_handler(s)
 
 
 def _servers(own: Any, others: set) -> list[Any]:

@@ -29,7 +29,7 @@ from typing import Any
 from ngrpo.engines.neighbours import check_mixer
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import mixer_from
+from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.neighbours import Table
 from ngrpo.method.records import Record
 
@@ -54,13 +54,24 @@ UNSUPPORTED: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the scheduler processes are told: the table's file, its metric and k, its refresh, the batch timeout."""
+    """What the scheduler processes are told: the table's file, its metric and k, its refresh, and more."""
 
     neighbours: Path | None = None
     metric: str | None = None
     k: int | None = None
     refresh: str = "never"
     batch_timeout: float = 300.0  # seconds that requests of one batch wait for each other
+    width: int = 1  # the most candidates of a step
+
+    def check(self, mixer: Mixer) -> None:
+        """Raise UserError unless these settings serve the mixer."""
+        check_mixer(mixer, metric=self.metric, k=self.k)
+        if mixer.width > self.width:
+            raise UserError(
+                f"the mixer has {mixer.width} candidates, the engine has room for {self.width}",
+                where=f"mixer {mixer.kind}",
+                do=f"start the engine with width={mixer.width}",
+            )
 
 
 def check_server(server: Any) -> None:
@@ -209,13 +220,12 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
 
     from ngrpo.engines.sglang.state import MixState, Plan, Ticket
 
-    width = settings.k or 1
     runners: list[Any] = []
 
     def init_memory_pool(stock, runner, *args, **kwargs):
         stock(runner, *args, **kwargs)
         table = Table.load(settings.neighbours) if settings.neighbours else None
-        runner.ngrpo = MixState(runner, table, settings.refresh)
+        runner.ngrpo = MixState(runner, table, settings.refresh, settings.width)
         runners.append(runner)
 
     def sample(stock, runner, out, batch):
@@ -228,7 +238,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
 
     def get_model_worker_batch(stock, batch):
         worker_batch = stock(batch)
-        batch.ngrpo = worker_batch.ngrpo = Plan(batch, width)
+        batch.ngrpo = worker_batch.ngrpo = Plan(batch, settings.width)
         return worker_batch
 
     def init_new(stock, cls, batch, runner):
@@ -249,7 +259,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
             return stock(scheduler, req)
         try:
             mixer = mixer_from(ours["mixer"])
-            check_mixer(mixer, metric=settings.metric, k=settings.k)
+            settings.check(mixer)
             if req.sampling_params.min_p > 0:
                 raise UserError("min_p isn't supported for seeded requests", where="sampling: min_p", do="leave it out")
         except UserError as error:

@@ -96,14 +96,14 @@ class Plan:
 class MixState:
     """The tables of one model runner, and the two places where they are used: sampling and the embedding lookup."""
 
-    def __init__(self, runner: Any, table: Table | None, refresh: str):
+    def __init__(self, runner: Any, table: Table | None, refresh: str, width: int):
         self.runner, self.refresh, self.source = runner, refresh, table
         self.embedding = _embedding_of(runner.model)
         device, slots = runner.device, runner.req_to_token_pool.size + 8
         rows = runner.model_config.vocab_size
         if table is not None:
             table.check(rows, table.k, table.metric)
-        self.width = table.k if table else 1
+        self.width = width
         self.neighbours = table.ids.to(device) if table else None
         self.stale = False
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -218,7 +218,7 @@ class MixState:
                 torch.zeros(len(drawn), self.width, dtype=torch.int32, device=drawn.device),
             )
             for rows, step in steps:
-                for target, part in zip(whole, step, strict=True):
+                for target, part in zip(whole[:4], step[:4], strict=True):
                     target[rows] = part
         if plan.mixes:
             self.on[slot], self.ids[slot], self.units[slot] = whole.on, whole.ids, whole.units
@@ -272,7 +272,7 @@ def _embedding_of(model: Any) -> Any:
 
 
 def _widen(step: Step, width: int) -> Step:
-    """The same step with ids and units padded to `width` columns of weight 0; units of unmixed rows may be anything."""
+    """The same step with ids and units padded to `width` columns of weight 0."""
     missing = width - step.ids.shape[1]
     if missing == 0:
         return step
