@@ -32,7 +32,7 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 
 demo: ## the toy study, from generated problems to its report (about 6 minutes after the environments)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo
 	@$(WORKFLOW)/bin/ngrpo table main
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 12 minutes)

@@ -17,6 +17,7 @@ try:
     SETTINGS = read_settings(config)
     STUDY = load_study(Path(SETTINGS.config), SETTINGS.scale)
     FOLDER_FILES = STUDY.folder_files(SETTINGS.data_folder)
+    TABLES = STUDY.wanted(SETTINGS.tables)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 

@@ -19,7 +19,7 @@ rule analyse:
 rule notebook:
     input:
         notebook="notebooks/results.ipynb",
-        tables=expand(f"{R}/analysis/{{table}}.parquet", table=STUDY.size.tables),
+        tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
     output:
         f"{R}/report/results.ipynb",
     log:
@@ -35,7 +35,7 @@ rule notebook:
 
 rule report:
     input:
-        tables=expand(f"{R}/analysis/{{table}}.parquet", table=STUDY.size.tables),
+        tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
         notebook=f"{R}/report/results.ipynb",
     output:
         f"{R}/report/index.html",

@@ -28,6 +28,8 @@ def config(tmp_path: Path):
             ("scales/toy.yaml", CONFIG / "scales" / "toy.yaml", toy),
         ):
             value = yaml.safe_load(source.read_text())
+            if "tables" in value and "demo" in value:
+                value.update(tables=["main"], demo=None)
             for key, new in (changes or {}).items():
                 at, *rest = key.split("/")
                 target = value

@@ -20,6 +20,8 @@ SMALL = {
     "training": {"steps": 4, "batch_prompts": 8, "group": 4, "mini_batch_prompts": 4, "validate_every": 2},
     "evaluation": {"samples": 4, "pass_at": [2, 4]},
     "checkpoint_every": 2,
+    "tables": ["main"],
+    "demo": None,
 }
 
 
@@ -33,6 +35,7 @@ class Toy:
         scale = yaml.safe_load((ROOT / "config" / "scales" / "toy.yaml").read_text())
         for key, value in SMALL.items():
             scale[key] = {**scale[key], **value} if isinstance(value, dict) else value
+        scale["datasets"]["toy-train"]["source"]["count"] = 64
         for name in ("toy-validation", "toy-held-out"):
             scale["datasets"][name]["source"]["count"] = 8
         self.scale = scale

@@ -52,7 +52,6 @@ def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = Non
         where = f"{source.repo}, split {source.split}"
     rows = [_row(spec, raw_row, number, where) for number, raw_row in enumerate(raw)]
     _check(spec, rows, where)
-    rows = rows[: spec.dataset.limit]
     write_problems(out, rows)
     card = {
         "dataset": spec.id,
@@ -60,7 +59,7 @@ def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = Non
         "origin": origin,
         "rows_in": len(raw),
         "rows_out": len(rows),
-        "left": {"beyond the limit": len(raw) - len(rows)} if len(raw) > len(rows) else {},
+        "left": {},
         "without_answer": sum(r["answer"] is None for r in rows),
         "sha256": file_sha256(out),
     }

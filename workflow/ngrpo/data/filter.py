@@ -72,6 +72,9 @@ def make_training_data(
             where=problems,
             do="look at max_prompt_tokens and at the data set's fields",
         )
+    beyond = [row["id"] for row in kept[spec.dataset.dataset.limit :]] if spec.dataset.dataset.limit else []
+    if beyond:
+        kept, left["beyond the limit"] = kept[: spec.dataset.dataset.limit], beyond
     write_problems(out, kept)
     write_json(
         card_path(out),
@@ -89,4 +92,4 @@ def make_training_data(
         },
     )
     gone = ", ".join(f"{len(ids)} {reason}" for reason, ids in left.items() if ids)
-    print(f"{label} {len(kept)} of {len(rows)} problems stay" + (f" ({gone} left)" if gone else ""))
+    print(f"{label} {len(kept)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
 from ngrpo.errors import UserError
@@ -57,7 +58,7 @@ def sample(
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     source = spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
-    rows = pq.read_table(problems).to_pylist()
+    rows = read_problems(problems)[: spec.benchmark.dataset.limit]
     prompts = {r["id"]: prompt_ids(tokenizer, source, spec.benchmark.dataset, r["problem"]) for r in rows}
     overlong = {i: len(p) for i, p in prompts.items() if len(p) > spec.max_prompt_tokens}
     ids = [i for i in prompts if i not in overlong]

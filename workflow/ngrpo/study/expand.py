@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
+from ngrpo.study.config import Row, ScaleFile, StudyFile, load
 from ngrpo.study.fidelity import release
 from ngrpo.study.mixers import NeighbourMixer, NoMixer
 from ngrpo.study.reading import parse
@@ -84,11 +84,15 @@ class Study:
         self.neighbours.setdefault(name, spec)
         return name
 
-    def table(self, name: str) -> Table:
-        """A table by its id."""
-        if name not in self.study.tables:
-            raise unknown_name("table", name, self.study.tables, where="target")
-        return self.study.tables[name]
+    def wanted(self, tables: str) -> tuple[str, ...]:
+        """The tables that `all`, `demo` or a table's own name stands for. Raises UserError for another word."""
+        if tables == "all":
+            return self.size.tables
+        if tables == "demo":
+            return self.size.demo or self.size.tables
+        if tables not in self.cells:
+            raise unknown_name("table", tables, ("all", "demo", *self.cells), where="--config tables=")
+        return (tables,)
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
@@ -179,7 +183,7 @@ def load_study(folder: Path, scale: str) -> Study:
     study = Study(scale, study_file, size)
     known: dict[str, str] = {}
     for table_id in dict.fromkeys((*size.tables, *(size.demo or ()))):
-        table = study.table(table_id)
+        table = study_file.tables[table_id]
         study.cells[table_id] = [
             _cell(study, row, model_id, benchmark, known)
             for model_id in table.models or size.models

@@ -42,6 +42,8 @@ class Settings(Config):
     """Folder of the user's problem files, for data sets of kind `folder`."""
     config: str = "config"
     """Folder of study.yaml and scales/."""
+    tables: str = "all"
+    """Which tables the report waits for: all of the scale, those of its `demo`, or one by name; it shows all."""
     results: str = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)

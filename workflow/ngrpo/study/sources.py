@@ -120,7 +120,7 @@ class Dataset(Config):
     rows: int | None = Field(None, ge=1)
     """How many rows the source must have; None: not checked."""
     limit: int | None = Field(None, ge=1)
-    """Take only the first so many rows, after filtering (trials)."""
+    """Train on, or ask, only the first so many problems (trials); all of them are kept out of training."""
     instruction: str
     """What is asked for after the problem; the math prompt joins them by a space, the choice prompt by a blank line."""
     title: str | None = None

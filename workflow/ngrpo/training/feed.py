@@ -30,7 +30,8 @@ class Problems(Dataset):
         self.model, self.tokenizer, self.width = spec.model.model, tokenizer, config.max_prompt_length
         self.rows = read_problems(path)
         if validation:
-            self.rows = [r for r in self.rows if len(self._prompt(r)) <= self.width]
+            asked = self.rows[: self.dataset.dataset.limit]
+            self.rows = [r for r in asked if len(self._prompt(r)) <= self.width]
         if not self.rows:
             raise UserError(f"no problem has a prompt of at most {self.width} tokens", where=path)
 
