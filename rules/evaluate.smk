@@ -13,6 +13,7 @@ rule sample:
     params:
         version=VERSIONS["sample"],
         neighbours=neighbour_option,
+    threads: STUDY.size.threads
     shell:
         "train_env ngrpo sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
         " {params.neighbours} --out {output.samples:q} 2>&1 | tee {log:q}"

@@ -13,6 +13,7 @@ rule train:
         version=VERSIONS["train"],
         neighbours=neighbour_option,
         checkpoint_every=STUDY.size.checkpoint_every,
+    threads: STUDY.size.threads
     shell:
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"

@@ -26,9 +26,16 @@ def last_boxed(text: str) -> str | None:
     Escaped braces (`\\{`) don't count; an unbalanced \\boxed{ is passed over; the box that opens last counts, so of
     nested ones the inner.
     """
+    from_last = _last_box(text, max(0, text.rfind(r"\boxed")))  # nearly always balanced, and all that is needed
+    start, stop = from_last if from_last[0] >= 0 else _last_box(text, 0)
+    return (text[start:stop].strip() or None) if start >= 0 else None
+
+
+def _last_box(text: str, begin: int) -> tuple[int, int]:
+    """Where the content of the last-opening balanced box after begin starts and stops; (-1, -1) without one."""
     opened: list[int] = []  # where a box's content starts, -1 for a plain brace
     start, stop = -1, -1
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, begin):
         if match.lastgroup == "box":
             opened.append(match.end())
         elif match.lastgroup == "open":
@@ -37,7 +44,7 @@ def last_boxed(text: str) -> str | None:
             begun = opened.pop()
             if begun > start:
                 start, stop = begun, match.start()
-    return (text[start:stop].strip() or None) if start >= 0 else None
+    return start, stop
 
 
 def strict_choice(text: str) -> str | None:

@@ -11,7 +11,8 @@ Where this departs from calling Math-Verify directly:
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 # At most 9 digits, so that a Float of the same text is exact and rounding at six decimals changes nothing.
 _INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,8})(?:\.0{1,4})?", re.ASCII)
@@ -25,12 +26,19 @@ def integer_verdict(gold: str, answer: str) -> bool | None:
     return int(left.group(1)) == int(right.group(1))
 
 
+@cache
+def _parser() -> Callable[..., list]:
+    """Math-Verify's parse, whose own cache of LaTeX trees, keyed by the normalised text, is widened from 20 entries."""
+    from math_verify import parse, parser
+
+    parser.parse_latex_cached = lru_cache(maxsize=4096)(parser.parse_latex_cached.__wrapped__)
+    return parse
+
+
 @lru_cache(maxsize=4096)
 def _parse(answer: str) -> list:
     """Math-Verify's candidates for an answer; kept, because one reference meets many answers and itself."""
-    from math_verify import parse
-
-    return parse(rf"\boxed{{{answer}}}", parsing_timeout=None, raise_on_error=True)
+    return _parser()(rf"\boxed{{{answer}}}", parsing_timeout=None, raise_on_error=True)
 
 
 def math_verify_verdict(gold: str, answer: str) -> tuple[bool, str | None]:

@@ -105,6 +105,8 @@ class ScaleFile(Config):
         default_factory=dict
     )
     """Values that the released code's scripts set for one model, used by methods of `fidelity: release`."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of a training or sampling job; with as many cores as one job takes, jobs follow one another."""
     checkpoint_every: int = Field(10, ge=1)
     """Steps between checkpoints; changes no result."""
 

@@ -138,7 +138,7 @@ def _run(config, run_dir: Path, ranks: int) -> None:
 
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no message"
+    return lines[-1].strip()[:300] if lines else "no message"
 
 
 def _keep_log(folder: Path, run_dir: Path, error: str = "") -> None:

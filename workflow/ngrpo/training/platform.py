@@ -75,10 +75,20 @@ def ray_resources(ranks: int) -> dict[str, Any]:
     return {"num_cpus": 4 + ranks, "num_gpus": ranks, "resources": {"cpu": ranks}}
 
 
-def settings(sequences: int, mini_batch: int) -> dict[str, Any]:
+LOGITS = 1 << 26  # of one micro-batch on a CPU: 256 MB in float32, of which a backward pass holds a few copies
+
+
+def micro_batch(sequences: int, logits: int) -> int:
+    """The largest part of so many sequences, all parts equal, that fits a CPU's memory; logits: of one sequence."""
+    most = max(1, LOGITS // logits)
+    return next(n for n in range(min(sequences, most), 0, -1) if sequences % n == 0)
+
+
+def settings(sequences: int, mini_batch: int, logits: int) -> dict[str, Any]:
     """verl's settings that follow from the machine, as dotted keys.
 
-    sequences: responses of a rollout batch on one rank; mini_batch: responses of an update on one rank.
+    sequences: responses of a rollout batch on one rank; mini_batch: responses of an update on one rank; logits: of one
+    longest sequence (tokens × vocabulary).
     """
     if not on_cpu():
         return {
@@ -101,13 +111,13 @@ def settings(sequences: int, mini_batch: int) -> dict[str, Any]:
         "actor_rollout_ref.model.override_config": {"attn_implementation": "eager", "_attn_implementation": "eager"},
         "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU
         "actor_rollout_ref.actor.use_torch_compile": False,
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": mini_batch,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": micro_batch(mini_batch, logits),
         "actor_rollout_ref.actor.fsdp_config.mixed_precision": full,
         "actor_rollout_ref.ref.strategy": "fsdp2",
         "actor_rollout_ref.ref.fsdp_config.mixed_precision": full,
         "actor_rollout_ref.ref.fsdp_config.model_dtype": "fp32",
-        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": sequences,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": sequences,
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
         "actor_rollout_ref.rollout.dtype": "float32",
         "actor_rollout_ref.rollout.free_cache_engine": False,
         "critic.strategy": "fsdp2",

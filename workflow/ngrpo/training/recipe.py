@@ -136,7 +136,7 @@ def compose(
     parts = (
         science(spec, steps),
         plumbing(model, data, validation, run_dir / "checkpoints", devices, save_every),
-        platform.settings(sequences, t.mini_batch_prompts * t.group // devices),
+        platform.settings(sequences, t.mini_batch_prompts * t.group // devices, longest * len(vocabulary)),
         own,
     )
     for part in parts:
