@@ -2,12 +2,14 @@
 
 32 responses to each of 400 problems. A problem's samples are drawn, with replacement and seeded, from its correct
 answer in up to five spellings and from nine wrong ones, as 32 samples of a language model repeat themselves; each is
-put at the end of a worked solution. The chances to be right average 0.75, what the paper reports for MATH500. Real problems come from the folder that NGRPO_REAL_DATA names
-(math500_first400.jsonl: problem, solution, answer), else from LaTeX answers made here.
+put at the end of a worked solution. The chances to be right average 0.75, what the paper reports for MATH500. Real
+problems come from the folder that NGRPO_REAL_DATA names (math500_first400.jsonl: problem, solution, answer), else from
+LaTeX answers made here.
 
-The peer is what a user writes first: parse the reference, parse the response's last box, verify, one at a time, in one
-process. It is timed on a random share of the responses (stated in the row's name), and its verdict on each of those
-must be ours. Our time is for all responses, worker start included.
+The peer is what a user writes first, verify(parse(reference), parse(response)), one at a time, in one process. It is
+timed on a random share of the responses (stated in the row's name), and its verdict on each of those must be ours. Our
+time is for all responses, worker start included. A solution's own box is opened, so that each response has one box:
+Math-Verify joins neighbouring boxes into one answer, where we take the last, as the paper does.
 """
 
 import json
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.grading import Grade, Grader, Item, Limits
-from ngrpo.grading.extract import clean_gold, last_boxed
+from ngrpo.grading.extract import clean_gold
 
 ENV = "workflow"
 GOAL = 10.0
@@ -106,7 +108,7 @@ def _peer(items: list[Item]) -> tuple[list[bool], float]:
     verdicts = []
     for item in items:
         gold = parse(rf"\boxed{{{clean_gold(item.answer)}}}")
-        verdicts.append(verify(gold, parse(rf"\boxed{{{last_boxed(item.response)}}}")))
+        verdicts.append(verify(gold, parse(item.response)))
     return verdicts, time.perf_counter() - start
 
 
@@ -142,6 +144,7 @@ def _made_answers(rng: random.Random) -> list[str]:
 def _items(problems: list[tuple[str, str]], rng: random.Random) -> list[Item]:
     items = []
     for number, (solution, answer) in enumerate(problems):
+        opened = solution.replace(r"\boxed", "")
         right = [
             answer,
             rf" {answer} ",
@@ -165,5 +168,5 @@ def _items(problems: list[tuple[str, str]], rng: random.Random) -> list[Item]:
             # answers repeat: the first few of each list are drawn far more often than the last
             pool = right if rng.random() < chance else wrong
             drawn = pool[min(int(rng.expovariate(0.7)), len(pool) - 1)]
-            items.append(Item(f"{number}-{sample}", rf"{solution} So \boxed{{{drawn}}}.", answer))
+            items.append(Item(f"{number}-{sample}", rf"{opened} So \boxed{{{drawn}}}.", answer))
     return items

@@ -1,14 +1,16 @@
 """`make bench`: run the benchmarks, print a table, keep results/bench.json.
 
-A benchmark is a module beside this one with three names at its top level: ENV, the environment it needs ("workflow" or
-"train"); NAMES, the tuple of its rows' names; rows(names), which yields those rows (benchmarks/rows.py). ENV and NAMES
-are read from the source, so that a module is only imported in its own environment, in a process of its own.
+A benchmark is a module beside this one. At its top level it has ENV, the environment it needs ("workflow" or "train"),
+and rows(), which yields its rows (benchmarks/rows.py). Where its rows can be run singly it also has NAMES, the tuple of
+their names, and rows(names). ENV and NAMES are read from the source, so that a module is only imported in its own
+environment, in a process of its own. A run of all replaces the file; a run of some replaces only their rows.
 """
 
 import argparse
 import ast
 import difflib
 import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -23,14 +25,14 @@ _ROW = "bench-row "
 
 
 def declared(path: Path) -> dict[str, Any]:
-    """ENV and NAMES of a module, without importing it; empty for a module that is no benchmark."""
+    """ENV and NAMES of a module, without importing it; empty for a module without ENV, which is no benchmark."""
     found = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             if name in ("ENV", "NAMES"):
                 found[name] = ast.literal_eval(node.value)
-    return found if "NAMES" in found else {}
+    return {"NAMES": (), **found} if "ENV" in found else {}
 
 
 def benchmarks() -> dict[str, dict[str, Any]]:
@@ -40,7 +42,7 @@ def benchmarks() -> dict[str, dict[str, Any]]:
 
 
 def chosen(modules: dict[str, dict[str, Any]], only: str) -> dict[str, list[str]]:
-    """Module → names to run. `only`: a row's name, a module's name, or empty for all."""
+    """Module → names to run (none: all it has). `only`: a row's name, a module's name, or empty for all."""
     if not only:
         return {module: list(facts["NAMES"]) for module, facts in modules.items()}
     if only in modules:
@@ -74,8 +76,10 @@ def run_module(module: str, env: str, names: list[str]) -> tuple[list[dict[str, 
 
 def run_inside(module: str, names: list[str]) -> None:
     """Print a module's rows as JSON lines, as they come."""
-    for row in importlib.import_module(f"benchmarks.{module}").rows(tuple(names)):
-        print(_ROW + json.dumps(row), flush=True)
+    produce = importlib.import_module(f"benchmarks.{module}").rows
+    for row in produce(tuple(names)) if inspect.signature(produce).parameters else produce():
+        if not names or row["name"] in names:
+            print(_ROW + json.dumps(row), flush=True)
 
 
 def as_line(row: dict[str, Any]) -> str:
@@ -90,14 +94,13 @@ def as_line(row: dict[str, Any]) -> str:
     )
 
 
-def save(rows: list[dict[str, Any]], known: list[str]) -> None:
-    """Merge rows into results/bench.json by name, in the benchmarks' order; rows of removed benchmarks leave."""
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else []
-    by_name = {row["name"]: row for row in [*before, *rows]}
+def save(rows: list[dict[str, Any]], *, among_others: bool) -> None:
+    """Write results/bench.json, whole or not at all; among_others: replace rows of the same name, keep the rest."""
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if among_others and RESULT.exists() else []
+    merged = {row["name"]: row for row in [*before, *rows]}
     RESULT.parent.mkdir(exist_ok=True)
     part = RESULT.with_name(f".bench.{os.getpid()}")
-    kept = [by_name[name] for name in known if name in by_name]
-    part.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(list(merged.values()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, RESULT)
 
 
@@ -111,13 +114,13 @@ def main() -> int:
         run_inside(arguments.inside[0], arguments.inside[1:])
         return 0
     modules = benchmarks()
-    known = [name for facts in modules.values() for name in facts["NAMES"]]
     print(f"{'met':4}{'benchmark':34}{'ours':>10}{'peer':>10} {'unit':10}{'ratio':>8}  {'goal':8} how")
-    failed = []
+    done, failed = [], []
     for module, names in chosen(modules, arguments.only).items():
         rows, ended_well = run_module(module, modules[module]["ENV"], names)
-        save(rows, known)
-        if not ended_well or {row["name"] for row in rows} != set(names):
+        done += rows
+        save(done, among_others=bool(arguments.only))
+        if not ended_well or not {row["name"] for row in rows} >= set(names):
             failed.append(module)
     print(f"saved {RESULT.relative_to(ROOT)}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0

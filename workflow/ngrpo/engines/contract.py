@@ -71,15 +71,18 @@ class Engine(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def open_engine(name: str, model: Path, neighbours: Path | None = None, **machine: object) -> Engine:
+def open_engine(
+    name: str, model: Path, neighbours: Path | None = None, mixers: Sequence[Mixer] = (), **machine: object
+) -> Engine:
     """Start the engine `name` (sglang | transformers) on a Hugging Face folder, with a neighbour table's file.
 
-    machine: settings of the engine that change speed and memory, never samples (e.g. max_running_requests).
+    mixers: those that requests will ask for. machine: settings of the engine that change speed and memory, never
+    samples (e.g. max_running_requests).
     """
     if name == "sglang":
-        from ngrpo.engines.sglang import SGLangEngine
+        from ngrpo.engines.sglang import SGLangEngine, room
 
-        return SGLangEngine(model, neighbours, **machine)
+        return SGLangEngine(model, neighbours, **room(mixers), **machine)
     if name == "transformers":
         from ngrpo.engines.transformers import TransformersEngine
 

@@ -18,7 +18,7 @@ from ngrpo.data.prompts import prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
 from ngrpo.errors import UserError
 from ngrpo.files import whole_file, write_json
-from ngrpo.method.mixers import mixer_from
+from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
 from ngrpo.study.mixers import settings
@@ -75,9 +75,10 @@ def sample(
     if len(todo) < len(parts):
         print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
     if todo:
-        with open_engine(spec.engine, model, neighbours, **machine) as engine:
+        mixer = mixer_from(settings(spec.decoding.mixer, tokenizer.get_vocab()))
+        with open_engine(spec.engine, model, neighbours, [mixer], **machine) as engine:
             for path, part in steps(todo, label, "shards"):
-                drawn = _draw(spec, engine, tokenizer, {i: prompts[i] for i in part})
+                drawn = _draw(spec, engine, mixer, tokenizer, {i: prompts[i] for i in part})
                 with whole_file(path) as temporary:
                     pq.write_table(pa.Table.from_pylist(list(drawn), SCHEMA), temporary)
     table = pa.concat_tables([pq.read_table(path) for path, _ in parts])
@@ -98,10 +99,9 @@ def sample(
     shutil.rmtree(shards)
 
 
-def _draw(spec: EvaluationSpec, engine, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:
+def _draw(spec: EvaluationSpec, engine, mixer: Mixer, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:
     """One shard's rows."""
     decoding = spec.decoding
-    mixer = mixer_from(settings(decoding.mixer, tokenizer.get_vocab()))
     keys = [(i, n) for i in prompts for n in range(spec.samples)]
     seeds = [derive_seed(spec.seed, "evaluation", spec.benchmark.id, i, n) for i, n in keys]
     requests = [Request(tuple(prompts[i]), seed, mixer) for (i, _), seed in zip(keys, seeds, strict=True)]

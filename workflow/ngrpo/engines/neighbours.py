@@ -13,8 +13,6 @@ from ngrpo.files import read_json
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbours import Table
 
-FED = ("none", "neighbours", "gumbel")  # kinds whose every step is a token, or ids and weights
-
 
 def model_config(model: Path) -> dict:
     """A Hugging Face folder's config.json. Raises UserError where there is none."""
@@ -38,14 +36,13 @@ def needs_table(mixer: Mixer) -> bool:
     return hasattr(mixer, "metric")
 
 
+def is_dense(mixer: Mixer) -> bool:
+    """Whether a mixer feeds weights over the whole vocabulary, which nothing records."""
+    return mixer.kind == "soft-thinking" and mixer.keep is None
+
+
 def check_mixer(mixer: Mixer, *, metric: str | None, k: int | None) -> None:
-    """Raise UserError unless the engines can feed the mixer, given a table of this metric and k (None: no table)."""
-    if mixer.kind not in FED or getattr(mixer, "stop_after", None) is not None:
-        raise UserError(
-            "the engines don't feed noise or dense vectors, nor stop mixing after a token",
-            where=f"mixer {mixer.kind}",
-            do=f"choose one of: {', '.join(FED)}, without stop_after",
-        )
+    """Raise UserError unless a table of this metric and k (None: no table) serves the mixer."""
     if not needs_table(mixer):
         return
     where = f"mixer {mixer.kind}"

@@ -9,6 +9,7 @@ Departures: none beyond those of `ngrpo.method`.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ngrpo.engines.neighbours import check_mixer, columns, end_tokens, model_con
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import blend
-from ngrpo.method.records import Record
+from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 
@@ -34,6 +35,7 @@ class TransformersEngine:
             model, torch_dtype=torch.float32, attn_implementation="eager"
         ).eval()
         self.ends = set(end_tokens(model))
+        self._measure()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
         """The samples, in the order of the requests."""
@@ -111,11 +113,22 @@ class TransformersEngine:
         for mixer, members in groups.items():
             rows = torch.tensor(members)
             table = columns(mixer, None if self.table is None else self.table.ids)
-            step = mixer.step(z[rows], drawn[rows], seed[rows], position[rows], table)
+            state = torch.tensor([written[row].state for row in members], dtype=torch.int32)
+            step = mixer.step(z[rows], drawn[rows], seed[rows], position[rows], table, rms=self.rms, state=state)
             token[rows] = step.token
+            for i, row in enumerate(members):
+                written[row].state = 0 if step.state is None else int(step.state[i])
             for i in step.on.nonzero()[:, 0].tolist():
-                written[members[i]].mix(step.ids[i], step.units[i])
-                mixed.append((members[i], blend(E(step.ids[i])[None], step.units[i][None])[0]))
+                row = members[i]
+                if step.dense is not None:
+                    mixed.append((row, step.dense[i] @ E.weight))
+                elif step.sigma is not None:
+                    written[row].noise(step.sigma[i])
+                    noise = rng.normal(seed[row : row + 1], position[row : row + 1], E.weight.shape[1])[0]
+                    mixed.append((row, E(token[row]) + step.sigma[i] * noise))
+                else:
+                    written[row].mix(step.ids[i], step.units[i])
+                    mixed.append((row, blend(E(step.ids[i])[None], step.units[i][None])[0]))
         fed = E(token)
         for row, vector in mixed:
             fed[row] = vector
@@ -125,6 +138,12 @@ class TransformersEngine:
         """Take the weights of another folder of the same architecture; the neighbour table stays."""
         other = type(self.model).from_pretrained(model, torch_dtype=torch.float32)
         self.model.load_state_dict(other.state_dict())
+        self._measure()
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        """The root mean square of each row of E, for mixers that add noise."""
+        self.rms = self.model.get_input_embeddings().weight.square().mean(-1).sqrt()
 
     def close(self) -> None:
         """Nothing is held outside this process."""
@@ -146,6 +165,13 @@ class _Written:
         self.index: list[int] = []
         self.ids: list[list[int]] = []
         self.units: list[list[int]] = []
+        self.sigmas: list[float] = []
+        self.state = 0  # what the mixer wants back at the next step
+
+    def noise(self, sigma: Tensor) -> None:
+        """The token that is about to be written feeds noise of this size."""
+        if self.reason is None:
+            self.sigmas.append(float(sigma))
 
     def mix(self, ids: Tensor, units: Tensor) -> None:
         """The token that is about to be written feeds this mixture."""
@@ -163,5 +189,10 @@ class _Written:
 
     def finish(self, request: Request) -> Sample:
         """The sample."""
-        record = Record.of(self.tokens, self.index, self.ids, self.units, k=request.mixer.width)
+        noise = None
+        if self.sigmas and request.mixer.replay:
+            sigma = np.array(self.sigmas[: max(1, len(self.tokens) - 1)], dtype=np.float32)
+            noise = Noise(request.seed, len(request.prompt), sigma[:1] if (sigma == sigma[0]).all() else sigma)
+        k = request.mixer.width if self.ids else 1
+        record = Record.of(self.tokens, self.index, self.ids, self.units, k=k, noise=noise)
         return Sample(self.tokens, self.log_probs, self.reason or "length", record)

@@ -64,11 +64,11 @@ class MixingRollout(SGLangRollout):
         self.run = config.ngrpo
         neighbours = Path(self.run.neighbours) if self.run.neighbours else None
         refresh = "update" if self.run.get("refresh") else "never"
-        plugin.install(neighbours, model=Path(actor_module), refresh=refresh)
+        self.exploration: Mixer = mixer_from(dict(self.run.exploration))
+        plugin.install(neighbours, model=Path(actor_module), refresh=refresh, **plugin.room([self.exploration]))
         stock.AsyncEngine = MixingEngine
         MixingEngine.limits = dict(self.run.engine_limits)
         super().__init__(actor_module, config, *args, **kwargs)
-        self.exploration: Mixer = mixer_from(dict(self.run.exploration))
         self.calls = itertools.count()
 
     def _init_distributed_env(self, *args, **kwargs) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.engines.contract import Request, Sample, Sampling
-from ngrpo.engines.neighbours import end_tokens, model_config, open_table
+from ngrpo.engines.neighbours import end_tokens, is_dense, model_config, open_table
 from ngrpo.engines.sglang import cpu
 from ngrpo.engines.sglang.hooks import (
     KEY,
@@ -52,6 +52,8 @@ def install(
     refresh: str = "never",
     batch_timeout: float = 300.0,
     width: int = 1,
+    noise: bool = False,
+    dense: bool = False,
 ) -> None:
     """Make every sglang Engine that this process builds from now on a mixing one; may be called again.
 
@@ -59,6 +61,7 @@ def install(
     given, the table is checked against its vocabulary. refresh: "never" (the precomputed table stays, as the paper's)
     or "update" (rebuilt from the engine's embedding after weight updates). batch_timeout: seconds that requests of a
     batch wait for each other. width: candidates of the widest mixer that needs no table (a table's k counts anyway).
+    noise, dense: whether some mixers add Gaussian noise, or mix the whole vocabulary (see `room`).
     Raises UserError for another sglang, a table that doesn't fit, an unknown refresh.
     """
     global _settings
@@ -85,6 +88,8 @@ def install(
         refresh,
         batch_timeout,
         max(width, table.k if table else 1),
+        noise,
+        dense,
     )
     entry.run_scheduler_process = functools.partial(run_scheduler, _settings)
     entry.run_detokenizer_process = run_detokenizer
@@ -100,6 +105,15 @@ def install(
 
     checked_launch.stock = launch
     entry._launch_subprocesses = checked_launch
+
+
+def room(mixers: Sequence[Mixer]) -> dict[str, Any]:
+    """What `install` must be told to serve these mixers: width, noise, dense."""
+    return {
+        "width": max((m.width for m in mixers), default=1),
+        "noise": any(m.kind == "gaussian" for m in mixers),
+        "dense": any(is_dense(m) for m in mixers),
+    }
 
 
 def request_params(mixer: Mixer, seed: int, batch: tuple[str, int] | None = None) -> dict[str, Any]:
@@ -147,11 +161,21 @@ class SGLangEngine:
         refresh: str = "never",
         batch_timeout: float = 300.0,
         width: int = 1,
+        noise: bool = False,
+        dense: bool = False,
         **machine: Any,
     ):
         began = time.monotonic()
         model_config(model)
-        install(neighbours, model=model, refresh=refresh, batch_timeout=batch_timeout, width=width)
+        install(
+            neighbours,
+            model=model,
+            refresh=refresh,
+            batch_timeout=batch_timeout,
+            width=width,
+            noise=noise,
+            dense=dense,
+        )
         import psutil
         import sglang.srt.entrypoints.engine as entry
         from sglang.srt.server_args import ServerArgs

@@ -26,12 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngrpo.engines.neighbours import check_mixer
+from ngrpo.engines.neighbours import check_mixer, is_dense
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.neighbours import Table
-from ngrpo.method.records import Record
 
 VERSION = "0.4.6.post5"
 KEY = "ngrpo"  # of our part in custom_params, finish reasons and the scheduler's report
@@ -62,10 +61,19 @@ class Settings:
     refresh: str = "never"
     batch_timeout: float = 300.0  # seconds that requests of one batch wait for each other
     width: int = 1  # the most candidates of a step
+    noise: bool = False  # room for Gaussian noise
+    dense: bool = False  # room for mixtures of the whole vocabulary
 
     def check(self, mixer: Mixer) -> None:
         """Raise UserError unless these settings serve the mixer."""
         check_mixer(mixer, metric=self.metric, k=self.k)
+        for name, needed in (("noise", mixer.kind == "gaussian"), ("dense", is_dense(mixer))):
+            if needed and not getattr(self, name):
+                raise UserError(
+                    f"the engine has no room for {mixer.kind}",
+                    where=f"mixer {mixer.kind}",
+                    do=f"start it with {name}=True",
+                )
         if mixer.width > self.width:
             raise UserError(
                 f"the mixer has {mixer.width} candidates, the engine has room for {self.width}",
@@ -225,7 +233,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
     def init_memory_pool(stock, runner, *args, **kwargs):
         stock(runner, *args, **kwargs)
         table = Table.load(settings.neighbours) if settings.neighbours else None
-        runner.ngrpo = MixState(runner, table, settings.refresh, settings.width)
+        runner.ngrpo = MixState(runner, table, settings.refresh, settings.width, settings.noise, settings.dense)
         runners.append(runner)
 
     def sample(stock, runner, out, batch):
@@ -239,6 +247,11 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
     def get_model_worker_batch(stock, batch):
         worker_batch = stock(batch)
         batch.ngrpo = worker_batch.ngrpo = Plan(batch, settings.width)
+        if batch.ngrpo.lost:
+            for req in batch.reqs:
+                ticket = getattr(req, KEY, None)
+                if ticket is not None and ticket.dense and ticket.index:
+                    fail(req, "memory ran out, and a soft-thinking response can't be resumed: raise max_total_tokens")
         return worker_batch
 
     def init_new(stock, cls, batch, runner):
@@ -270,7 +283,10 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
 
     def get_next_batch(stock, scheduler):
         scheduler.ngrpo.release()
-        return stock(scheduler)
+        scheduler.tree_cache.between_chunks = True  # what is cached while scheduling is a prompt cut in chunks
+        batch = stock(scheduler)
+        scheduler.tree_cache.between_chunks = False
+        return batch
 
     def abort_request(stock, scheduler, abort):
         for req in scheduler.ngrpo.drop(abort.rid):
@@ -290,10 +306,12 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
             plan.absorb(before)
 
     def stream_output(stock, scheduler, reqs, *args):
+        # retracted before its first token was seen, a request has nothing to tell, and stock would choke on that
+        reqs = [req for req in reqs if req.output_ids or req.finished()]
         for req in reqs:
             ticket = getattr(req, KEY, None)
             if ticket is not None and req.finished() and not req.finished_output:
-                record = Record.of(req.output_ids, ticket.index, ticket.ids, ticket.units, k=ticket.mixer.width)
+                record = ticket.record(req.output_ids, len(req.origin_input_ids))
                 told = {**req.finished_reason.to_json(), KEY: record.pack()}
                 req.finished_reason.to_json = lambda told=told: told
         return stock(scheduler, reqs, *args)
@@ -325,7 +343,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
             stock(cache, req)
         finally:
             req.fill_ids = fill
-        if req.is_chunked > 0:  # the next chunk continues after everything computed so far, shared or not
+        if cache.between_chunks:  # the next chunk continues after everything computed so far, shared or not
             own = cache.req_to_token_pool.req_to_token[req.req_pool_idx, shared : len(fill)]
             req.prefix_indices = torch.cat([req.prefix_indices, own.to(req.prefix_indices.dtype)])
 

@@ -2,8 +2,8 @@
 
 A running request owns a slot (`req_pool_idx`). Sampling step t writes the slot's next input, the embedding lookup of
 step t+1 reads it: on the same stream, at fixed addresses, so that the overlap schedule and a captured CUDA graph need
-nothing more. A slot's state is "token, or ids and units", padded to the widest mixer; whatever else a mixer feeds
-(noise of a key, a dense vector) is one more table here and one more term in `_fed`.
+nothing more. A slot's state is "token, or ids and units", padded to the widest mixer; engines that are started for
+noise or for whole-vocabulary mixtures have one more table each (σ; the fed vector) and one more term in `_fed`.
 
 Departures, and why:
 1. Tokens of our requests are drawn by `ngrpo.method.sampling` from their own seeds instead of the stock sampler's
@@ -16,15 +16,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ngrpo.engines.neighbours import columns
+from ngrpo.engines.neighbours import columns, is_dense
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import Mixer, NoMixer, Step, blend
+from ngrpo.method.mixers import GaussianMixer, Mixer, NoMixer, Step, blend
 from ngrpo.method.neighbours import Table, nearest
+from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,23 @@ class Ticket:
     index: list[int] = field(default_factory=list)  # in the response, ascending
     ids: list[list[int]] = field(default_factory=list)
     units: list[list[int]] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)  # where noise is fed: one a step, from the first on
+    state: int = 0  # what the mixer wants back at the next step
+
+    @property
+    def dense(self) -> bool:
+        """Whether the fed vectors are of the whole vocabulary: nothing records them."""
+        return is_dense(self.mixer)
+
+    def record(self, tokens: list[int], start: int) -> Record:
+        """The response's record; start: position of its first token."""
+        if self.dense:
+            return Record.of(tokens, [], [], [], k=1)
+        if not self.sigmas:
+            return Record.of(tokens, self.index, self.ids, self.units, k=self.mixer.width)
+        sigma = np.array(self.sigmas[: max(1, len(tokens) - 1)], dtype=np.float32)
+        noise = Noise(self.seed, start, sigma[:1] if (sigma == sigma[0]).all() else sigma)
+        return Record.of(tokens, [], [], [], k=1, noise=noise if self.mixer.replay else None)
 
 
 class Plan:
@@ -59,44 +78,74 @@ class Plan:
         limits = [self.reqs[row].sampling_params for row in ours]
         self.restricts = any(p.top_p < 1 or p.top_k < 1 << 30 for p in limits)
         self.extends: bool = batch.forward_mode.is_extend()
-        self.seeds = torch.tensor([t.seed if t else 0 for t in self.tickets]) if self.extends and self.any else None
-        self.replay = self._replay(batch, width) if self.extends and self.any else None
-        self.steps: Tensor | None = None  # (B, 1 + 2·width) int32 on the CPU: on | ids | units, set by sampling
+        self.lost = False  # a prefill would need dense mixtures again, which nothing kept
+        self.noisy = any(isinstance(mixer, GaussianMixer) for mixer in groups)
+        self.seeds = self.states = self.replay = self.noise = None
+        if self.extends and self.any:
+            self.seeds = torch.tensor([t.seed if t else 0 for t in self.tickets])
+            self.states = torch.tensor([t.state if t else 0 for t in self.tickets], dtype=torch.int32)
+            self.replay, self.noise = self._replay(batch, width)
+        self.steps: Tensor | None = None  # (B, 3 + 2·width) int32 on the CPU, set by sampling: see `_pack`
 
-    def _replay(self, batch: Any, width: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Mixed steps that this prefill must feed again: positions (M,) in its input, ids and units (M, width)."""
-        at, ids, units, offset = [], [], [], 0
+    def _replay(self, batch: Any, width: int) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """What this prefill must feed again (after a retraction, or for a later chunk of a response).
+
+        Mixtures: places (M,) in its input, ids and units (M, width). Noise: places (N,), seeds, positions and sigmas.
+        """
+        mixed, noisy, offset = [], [], 0
         for req, ticket, prefix, extend in zip(
             self.reqs, self.tickets, batch.prefix_lens, batch.extend_lens, strict=True
         ):
+            first = len(req.origin_input_ids)
             for i, index in enumerate(ticket.index if ticket else ()):
-                position = len(req.origin_input_ids) + index - prefix
-                if 0 <= position < extend:
-                    at.append(offset + position)
-                    ids.append(ticket.ids[i] + [0] * (width - len(ticket.ids[i])))
-                    units.append(ticket.units[i] + [0] * (width - len(ticket.units[i])))
+                place = first + index - prefix
+                if not 0 <= place < extend:
+                    continue
+                if ticket.dense:
+                    self.lost = True
+                elif ticket.sigmas:
+                    noisy.append((offset + place, ticket.seed, first + index, ticket.sigmas[i]))
+                else:
+                    missing = [0] * (width - len(ticket.ids[i]))
+                    mixed.append((offset + place, ticket.ids[i] + missing, ticket.units[i] + missing))
             offset += extend
-        if not at:
-            return None
-        return torch.tensor(at), torch.tensor(ids), torch.tensor(units, dtype=torch.int32)
+        replay = noise = None
+        if mixed:
+            at, ids, units = zip(*mixed, strict=True)
+            replay = torch.tensor(at), torch.tensor(ids), torch.tensor(units, dtype=torch.int32)
+        if noisy:
+            at, seed, position, sigma = zip(*noisy, strict=True)
+            noise = torch.tensor(at), torch.tensor(seed), torch.tensor(position), torch.tensor(sigma)
+        return replay, noise
 
     def absorb(self, before: Sequence[int]) -> None:
         """Keep this batch's mixed steps; before: each response's length before this batch's results came in."""
         if self.steps is None:
             return
         steps = self.steps.tolist()
-        for req, ticket, length, (on, *rest) in zip(self.reqs, self.tickets, before, steps, strict=True):
-            if on and len(req.output_ids) == length + 1:
+        sigmas = self.steps[:, 2].contiguous().view(torch.float32).tolist()
+        for req, ticket, length, sigma, (on, state, _, *rest) in zip(
+            self.reqs, self.tickets, before, sigmas, steps, strict=True
+        ):
+            if ticket is None or len(req.output_ids) != length + 1:
+                continue
+            ticket.state = state
+            if on:
                 k, width = ticket.mixer.width, len(rest) // 2
                 ticket.index.append(length)
-                ticket.ids.append(rest[:k])
-                ticket.units.append(rest[width : width + k])
+                if sigma > 0:
+                    ticket.sigmas.append(sigma)
+                else:
+                    ticket.ids.append(rest[:k])
+                    ticket.units.append(rest[width : width + k])
 
 
 class MixState:
     """The tables of one model runner, and the two places where they are used: sampling and the embedding lookup."""
 
-    def __init__(self, runner: Any, table: Table | None, refresh: str, width: int):
+    def __init__(
+        self, runner: Any, table: Table | None, refresh: str, width: int, noise: bool = False, dense: bool = False
+    ):
         self.runner, self.refresh, self.source = runner, refresh, table
         self.embedding = _embedding_of(runner.model)
         device, slots = runner.device, runner.req_to_token_pool.size + 8
@@ -110,6 +159,12 @@ class MixState:
         self.on = torch.zeros(slots, dtype=torch.bool, device=device)
         self.ids = torch.zeros(slots, self.width, dtype=torch.int64, device=device)
         self.units = torch.zeros(slots, self.width, dtype=torch.int32, device=device)
+        self.state = torch.zeros(slots, dtype=torch.int32, device=device)
+        self.sigma = torch.zeros(slots, device=device) if noise else None
+        d, dtype = self.embedding.weight.shape[1], self.embedding.weight.dtype
+        self.dense = torch.zeros(slots, d, dtype=dtype, device=device) if dense else None
+        self.is_dense = torch.zeros(slots, dtype=torch.bool, device=device) if dense else None
+        self.rms: Tensor | None = None  # (V,), of the rows of E; computed when noise first needs it
         self.batch: Any = None  # of the forward pass that is running
         self._lookup, self._forward = self.embedding.forward, runner.model.forward
         self.embedding.forward, runner.model.forward = self._embed, self._run
@@ -136,22 +191,34 @@ class MixState:
         if batch.forward_mode.is_decode():
             if plan is not None and not plan.mixes:
                 return self._lookup(input_ids)
-            return self._fed(input_ids, batch.req_pool_indices.long())
-        if plan is None or plan.replay is None:
+            return self._fed(input_ids, batch.req_pool_indices.long(), batch.positions)
+        if plan is None or (plan.replay is None and plan.noise is None):
             return self._lookup(input_ids)
-        at, ids, units = (t.to(input_ids.device, non_blocking=True) for t in plan.replay)
-        rows = self._lookup(torch.cat([input_ids, ids.flatten()]))
-        fed, candidates = rows[: len(input_ids)], rows[len(input_ids) :]
-        return fed.index_copy(0, at, blend(candidates.view(*ids.shape, -1), units))
+        fed = self._lookup(input_ids)
+        if plan.replay is not None:
+            at, ids, units = (t.to(input_ids.device, non_blocking=True) for t in plan.replay)
+            rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
+            fed = fed.index_copy(0, at, blend(rows, units))
+        if plan.noise is not None:
+            at, seed, position, sigma = (t.to(input_ids.device, non_blocking=True) for t in plan.noise)
+            fed = fed.index_copy(0, at, _with_noise(fed[at], sigma, seed, position))
+        return fed
 
-    def _fed(self, token: Tensor, slot: Tensor) -> Tensor:
+    def _fed(self, token: Tensor, slot: Tensor, position: Tensor) -> Tensor:
         """A decoding step's inputs (B, d): ẽ where the slot mixes, elsewhere exactly E[token]."""
         on = self.on[slot]
         if token.device.type == "cpu" and not on.any():
             return self._lookup(token)
         ids = torch.where(on[:, None], self.ids[slot], pad(token.long()[:, None], (0, self.width - 1)))
         rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
-        return torch.where(on[:, None], blend(rows, self.units[slot]), rows[:, 0])
+        fed = torch.where(on[:, None], blend(rows, self.units[slot]), rows[:, 0])
+        if self.sigma is not None:
+            sigma = self.sigma[slot]
+            noisy = _with_noise(fed, sigma, self.seed[slot], position.long())
+            fed = torch.where((on & (sigma > 0))[:, None], noisy, fed)
+        if self.dense is not None:
+            fed = torch.where((on & self.is_dense[slot])[:, None], self.dense[slot], fed)
+        return fed
 
     def sample(self, stock: Callable[[Any, Any], Tensor], out: Any, batch: Any) -> Tensor:
         """Next tokens (B,) of a batch; sets its log-probs, its slots' next inputs and its plan's steps."""
@@ -161,6 +228,7 @@ class MixState:
             self.on[slot] = False
             if plan.seeds is not None:
                 self.seed[slot] = plan.seeds.to(slot.device, non_blocking=True)
+                self.state[slot] = plan.states.to(slot.device, non_blocking=True)
         if not plan.any:
             return stock(out, batch)
         if self.stale and plan.mixes:
@@ -199,16 +267,14 @@ class MixState:
         if plan.restricts:
             p = restrict(p, info.top_ps, torch.where(info.top_ks >= z.shape[-1], -1, info.top_ks))
         drawn = draw(p, rng.uniform(seed, position, rng.TOKEN))
+        rms = self._row_rms() if plan.noisy else None
         steps = []
         for mixer, rows in plan.groups:
-            table = columns(mixer, self.neighbours)
-            if rows is None:
-                steps.append((rows, _widen(mixer.step(z, drawn, seed, position, table), self.width)))
-            else:
-                rows = rows.to(z.device, non_blocking=True)
-                step = mixer.step(z[rows], drawn[rows], seed[rows], position[rows], table)
-                steps.append((rows, _widen(step, self.width)))
-        if len(steps) == 1 and steps[0][0] is None:
+            own = slice(None) if rows is None else rows.to(z.device, non_blocking=True)
+            table, state = columns(mixer, self.neighbours), self.state[slot[own]]
+            step = mixer.step(z[own], drawn[own], seed[own], position[own], table, rms=rms, state=state)
+            steps.append((own, _widen(step, self.width)))
+        if len(steps) == 1 and plan.all:
             whole = steps[0][1]
         else:
             whole = Step(
@@ -217,14 +283,50 @@ class MixState:
                 drawn[:, None].repeat(1, self.width),
                 torch.zeros(len(drawn), self.width, dtype=torch.int32, device=drawn.device),
             )
-            for rows, step in steps:
+            for own, step in steps:
                 for target, part in zip(whole[:4], step[:4], strict=True):
-                    target[rows] = part
+                    target[own] = part
         if plan.mixes:
             self.on[slot], self.ids[slot], self.units[slot] = whole.on, whole.ids, whole.units
-            packed = torch.cat([whole.on[:, None].int(), whole.ids.int(), whole.units], 1)
-            plan.steps = packed.to("cpu", non_blocking=True)  # on the stream whose end the scheduler waits for
+            for own, step in steps:
+                self._write_more(slot[own], step)
+            plan.steps = self._pack(whole, slot).to("cpu", non_blocking=True)  # the scheduler waits for this stream
         return whole.token
+
+    def _write_more(self, slot: Tensor, step: Step) -> None:
+        """A step's state, noise and dense mixture into its slots."""
+        if step.state is not None:
+            self.state[slot] = step.state
+        if self.sigma is not None:
+            self.sigma[slot] = 0.0 if step.sigma is None else step.sigma
+        if self.dense is not None:
+            self.is_dense[slot] = step.dense is not None
+            if step.dense is not None:
+                self.dense[slot] = self._mixture(step.dense)
+
+    def _pack(self, step: Step, slot: Tensor) -> Tensor:
+        """What the scheduler keeps of a step, (B, 3 + 2·width) int32: on | state | bits of sigma | ids | units."""
+        sigma = torch.zeros_like(step.on, dtype=torch.float32) if self.sigma is None else self.sigma[slot]
+        head = torch.stack([step.on.int(), self.state[slot], sigma.view(torch.int32)], 1)
+        return torch.cat([head, step.ids.int(), step.units], 1)
+
+    def _mixture(self, weights: Tensor) -> Tensor:
+        """Σ p(v) E[v] over the whole vocabulary: (B, V) → (B, d); each rank sums its part of E."""
+        E, layer = self.embedding.weight.data, self.embedding
+        first = layer.shard_indices.org_vocab_start_index
+        part = weights[:, first : first + E.shape[0]]
+        fed = part.to(torch.float32) @ E[: part.shape[1]].float()
+        if layer.tp_size > 1:
+            from sglang.srt.distributed import tensor_model_parallel_all_reduce
+
+            fed = tensor_model_parallel_all_reduce(fed)
+        return fed.to(E.dtype)
+
+    def _row_rms(self) -> Tensor:
+        """The root mean square of each row of E (V,), of the weights in force."""
+        if self.rms is None:
+            self.rms = self._whole_embedding().float().square().mean(-1).sqrt()
+        return self.rms
 
     def _log_probs(self, plan: Plan, out: Any, z: Tensor, token: Tensor, batch: Any) -> None:
         """Log-probs of the written tokens, in `out` as the stock sampler leaves them."""
@@ -246,19 +348,30 @@ class MixState:
     def weights_changed(self) -> None:
         """New weights are in: the table is rebuilt before the next mixed step, if it is to follow them."""
         self.stale = self.refresh == "update" and self.source is not None
+        self.rms = None
 
     @torch.no_grad()
     def _rebuild(self) -> None:
         """The neighbour table of the current embedding, written in place; every rank computes the same one."""
+        E = self._whole_embedding()
+        ids = nearest(E, self.source.k, self.source.metric, exclude=self.source.excluded.to(E.device))
+        self.neighbours.copy_(ids)
+        self.stale = False
+
+    def _whole_embedding(self) -> Tensor:
+        """E (V, d), gathered from all ranks, without padding rows."""
         E = self.embedding.weight.data
         if self.embedding.tp_size > 1:
             from sglang.srt.distributed import tensor_model_parallel_all_gather
 
             E = tensor_model_parallel_all_gather(E.contiguous(), dim=0)
-        E = E[: self.neighbours.shape[0]]
-        ids = nearest(E, self.source.k, self.source.metric, exclude=self.source.excluded.to(E.device))
-        self.neighbours.copy_(ids)
-        self.stale = False
+        return E[: self.runner.model_config.vocab_size]
+
+
+def _with_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Tensor:
+    """Rows (B, d) plus σ·N(0, I) of each (seed, position), summed in float32."""
+    noise = sigma[:, None] * rng.normal(seed, position, rows.shape[1])
+    return (rows.float() + noise).to(rows.dtype)
 
 
 def _embedding_of(model: Any) -> Any:
