@@ -23,6 +23,7 @@ from ngrpo.method.neighbours import Table  # noqa: E402
 TEMPERATURE = 0.9
 SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
 MOST, MEAN = 1e-4, 5e-6  # replay parity in float32: largest and mean difference of log-probs
+SAME = 1e-3  # log-probs of the same sample from differently shaped products, after tens of steps of it
 OFF = 0.1  # what dropped records must exceed
 SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
 
@@ -129,7 +130,7 @@ def assert_same(ours, others) -> None:
     """Equal samples; log-probs and weights up to the rounding of differently shaped matrix products."""
     for a, b in zip(ours, others, strict=True):
         assert facts(a) == facts(b)
-        assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= MOST
+        assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= SAME
         assert (abs(a.record.units - b.record.units) <= 8).all()
 
 
@@ -271,7 +272,8 @@ def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, 
                 plugin.request_params(NeighbourMixer(0.0), i),
                 None,  # a stock request
             ):
-                sglang.server.flush_cache()  # a shorter prefill has another rounding
+                while not sglang.server.flush_cache().success:  # a shorter prefill has another rounding
+                    time.sleep(0.01)
                 params = {**greedy, "custom_params": custom}
                 ours = sglang.server.generate(input_ids=list(prompt), sampling_params=params, return_logprob=True)
                 assert ours["meta_info"]["output_token_logprobs"] == peer["meta_info"]["output_token_logprobs"]

@@ -50,7 +50,8 @@ class Toy:
         settings = {"config": self.config, "results": self.results, **settings}
         command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", "--nolock", *arguments]
         command += ["--config", *(f"{k}={v}" for k, v in settings.items())]
-        return subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(command, cwd=ROOT, check=False, **streams)
 
     def planned(self, *arguments: str) -> set[str]:
         """The rules that a dry run would run."""
@@ -130,8 +131,12 @@ def test_a_title_reruns_no_training(toy: Toy) -> None:
         ((), {"scal": "toy"}, ["unknown key 'scal'", "did you mean 'scale'"]),
         ((), {"scale": "papr"}, ["no scale 'papr'", "did you mean 'paper'"]),
         ((), {"scale": "toy", "data_folder": "nowhere"}, ["no such data folder", "nowhere"]),
-        ((), {"scale": "smoke", "config": ROOT / "config"}, ["none is named", "data_folder=PATH"]),
-        ((), {"scale": "smoke", "config": ROOT / "config", "data_folder": ROOT / "docs"}, ["isn't in your data folder"]),
+        ((), {"scale": "smoke", "config": "config"}, ["none is named", "data_folder=PATH"]),
+        (
+            (),
+            {"scale": "smoke", "config": "config", "data_folder": "docs"},
+            ["isn't in your data folder"],
+        ),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_1(toy: Toy, arguments, settings, words) -> None:

@@ -36,12 +36,15 @@ def train(
     out: Path,
     checkpoint_every: int = 10,
     devices: int | None = None,
+    plugin: str = "ngrpo.training.plugin.install",
 ) -> None:
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
 
     model, data, validation, neighbours: what the spec names, as files. run_dir: holds spec.json, metrics and
-    checkpoints. devices: ranks on this node. Raises UserError where another trainer holds the folder, where rollout and
-    trainer disagree, and where the run ends before its last step.
+    checkpoints. devices: ranks on this node. plugin: what every Ray worker calls first.
+
+    Raises UserError where another trainer holds the folder, where rollout and trainer disagree, and where the run ends
+    before its last step.
     """
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
@@ -69,7 +72,7 @@ def train(
                 vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
             )
             with _progress(run_dir, label, start, steps):
-                _run(config, run_dir, devices or platform.devices())
+                _run(config, run_dir, devices or platform.devices(), plugin)
         _finish(checkpoints, steps, out)
     best = checkpoints.best()
     print(
@@ -98,7 +101,7 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> None:
         )
 
 
-def _run(config, run_dir: Path, ranks: int) -> None:
+def _run(config, run_dir: Path, ranks: int, plugin: str) -> None:
     """Start Ray, run verl, end Ray; workers' output ends up in train.log."""
     import ray
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
@@ -106,7 +109,7 @@ def _run(config, run_dir: Path, ranks: int) -> None:
 
     environment = get_ppo_ray_runtime_env()
     environment["env_vars"].update(platform.worker_environment())
-    environment["worker_process_setup_hook"] = "ngrpo.training.plugin.install"
+    environment["worker_process_setup_hook"] = plugin
     folder = Path(tempfile.mkdtemp(prefix="ngrpo-"))  # short: Ray puts sockets below it
     with _orderly_end():
         try:

@@ -1,0 +1,248 @@
+"""The replaying actor, without Ray: against plain autograd on inputs_embeds, and against stock verl bit for bit."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from ngrpo.errors import UserError
+from ngrpo.method import rng
+from ngrpo.method.mixers import UNIT, quantise
+from ngrpo.method.records import Noise, Record, gather
+from ngrpo.training import platform
+
+pytestmark = pytest.mark.train
+
+B, P, T, K, V, D = 8, 6, 10, 3, 200, 32
+TEMPERATURE = 0.7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _verl():
+    """A process group of one, and the platform's shims, which stock verl needs here too."""
+    platform.patch()
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{Path(folder) / 'group'}", rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+
+def _model(tied: bool = True) -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=V, hidden_size=D, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.3, attn_implementation="eager",
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
+def _config(**changes):
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer").actor_rollout_ref.actor
+    OmegaConf.set_struct(config, False)
+    config.update(
+        use_torch_compile=False, ppo_mini_batch_size=B, ppo_micro_batch_size_per_gpu=B // 2, use_kl_loss=False,
+        entropy_coeff=0.0, use_remove_padding=False, use_fused_kernels=False, loss_agg_mode="seq-mean-token-mean",
+    )  # fmt: skip
+    config.update(changes)
+    return config
+
+
+def _batch():
+    """Left- and right-padded sequences, with a mixture at about half of the response positions that feed anything."""
+    g = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, V, (B, P + T), generator=g)
+    mask = torch.ones(B, P + T, dtype=torch.long)
+    for row in range(B):
+        mask[row, : row % 4] = 0
+        mask[row, P + T - row % 5 :] = 0 if row % 5 else 1
+    ids[mask == 0] = 0
+    lengths = mask[:, P:].sum(-1).tolist()
+    records = []
+    for row, length in enumerate(lengths):
+        index = (torch.rand(length, generator=g) < 0.5).nonzero()[:, 0]
+        candidates = torch.randint(3, V, (len(index), K), generator=g)
+        units = quantise(torch.softmax(torch.randn(len(index), K, generator=g), -1))
+        response = ids[row, P : P + length].tolist()
+        records.append(Record.of(response, index.tolist(), candidates.tolist(), units.tolist(), k=K))
+    tensors = {
+        "input_ids": ids,
+        "responses": ids[:, P:],
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        "response_mask": mask[:, P:],
+    }
+    return tensors, records
+
+
+TENSORS, RECORDS = _batch()
+MASK = TENSORS["response_mask"].bool()
+
+
+def _data(records=RECORDS, **tensors):
+    from verl import DataProto
+
+    from ngrpo.training.actor import KEY
+
+    extra = {} if records is None else {KEY: np.array([r.pack() for r in records], dtype=object)}
+    meta = {"micro_batch_size": B // 2, "temperature": TEMPERATURE, "use_dynamic_bsz": False, "max_token_len": 40}
+    return DataProto.from_dict({**TENSORS, **tensors}, non_tensors=extra, meta_info=meta)
+
+
+def _actor(kind=None, model=None, **config):
+    from ngrpo.training.actor import ReplayActor
+
+    model = model or _model()
+    return (kind or ReplayActor)(_config(**config), model, torch.optim.AdamW(model.parameters(), lr=1e-2))
+
+
+def _oracle(model, records) -> torch.Tensor:
+    """Log-probs (B, T) by plain transformers on inputs_embeds."""
+    E = model.get_input_embeddings()
+    fed = E(TENSORS["input_ids"]).clone()
+    for row, record in enumerate(records):
+        for at, ids, units in zip(record.index, record.ids, record.units, strict=True):
+            fed[row, P + at] = (torch.tensor(units / UNIT, dtype=torch.float32)[:, None] * E(torch.tensor(ids))).sum(0)
+        if record.noise is not None:
+            for at in range(record.length - 1):
+                key = torch.tensor([record.noise.seed]), torch.tensor([record.noise.start + at])
+                fed[row, P + at] = fed[row, P + at] + float(record.noise.sigma[0]) * rng.normal(*key, D)[0]
+    logits = model(
+        inputs_embeds=fed, attention_mask=TENSORS["attention_mask"], position_ids=TENSORS["position_ids"]
+    ).logits
+    lp = torch.log_softmax(logits[:, P - 1 : -1] / TEMPERATURE, -1)
+    return lp.gather(-1, TENSORS["responses"][..., None])[..., 0]
+
+
+def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() -> None:
+    found, _ = _actor().compute_log_prob(_data(), calculate_entropy=True)
+    with torch.no_grad():
+        expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
+    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (naive - expected)[MASK].abs().max() > 0.1
+
+
+def test_noise_is_replayed_from_its_key() -> None:
+    noisy = [
+        Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, np.float32([0.2])))
+        for row, n in enumerate(MASK.sum(-1).tolist())
+    ]
+    found, _ = _actor().compute_log_prob(_data(noisy))
+    with torch.no_grad():
+        expected, naive = _oracle(_model(), noisy), _oracle(_model(), [])
+    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (naive - expected)[MASK].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("records", [None, "empty", "anchor"])
+def test_without_mixing_it_is_stock_bit_for_bit(records) -> None:
+    """No records, records without steps, and records whose mixtures are exactly the token (k = 1)."""
+    from verl.workers.actor.dp_actor import DataParallelPPOActor
+
+    lengths = MASK.sum(-1).tolist()
+    if records == "empty":
+        records = [Record.of(TENSORS["responses"][r, :n].tolist(), [], [], [], k=K) for r, n in enumerate(lengths)]
+    elif records == "anchor":
+        rows = [TENSORS["responses"][r, :n].tolist() for r, n in enumerate(lengths)]
+        records = [Record.of(r, list(range(len(r))), [[t] for t in r], [[UNIT]] * len(r), k=1) for r in rows]
+    ours, stock = _actor(), _actor(DataParallelPPOActor)
+    for a, b in zip(
+        ours.compute_log_prob(_data(records), calculate_entropy=True),
+        stock.compute_log_prob(_data(None), calculate_entropy=True),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    advantages = torch.randn(B, 1, generator=torch.Generator().manual_seed(2)).expand(B, T).contiguous()
+    old = _oracle(_model(), []).detach()
+    for actor, kept in ((ours, records), (stock, None)):
+        actor.update_policy(_data(kept, old_log_probs=old, advantages=advantages))
+    pairs = zip(ours.actor_module.parameters(), stock.actor_module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_gradients_reach_candidate_rows_as_in_plain_autograd() -> None:
+    """An untied model, so that the output layer doesn't fill the table's gradient."""
+    model, plain = _model(tied=False), _model(tied=False)
+    actor = _actor(model=model)
+    from ngrpo.training.actor import KEY
+
+    packed = np.array([r.pack() for r in RECORDS], dtype=object)
+    _, found = actor._forward_micro_batch({**TENSORS, KEY: packed}, TEMPERATURE)
+    (found * MASK).sum().backward()
+    (_oracle(plain, RECORDS) * MASK).sum().backward()
+    ours, theirs = (m.get_input_embeddings().weight.grad for m in (model, plain))
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    _, ids, _ = gather(RECORDS, T)
+    only_candidates = set(ids.flatten().tolist()) - set(TENSORS["input_ids"].flatten().tolist())
+    assert only_candidates
+    assert (ours[sorted(only_candidates)].norm(dim=-1) > 0).any()
+
+
+def test_records_of_another_response_are_refused() -> None:
+    with pytest.raises(UserError, match="another response"):
+        _actor().compute_log_prob(_data([*RECORDS[1:], RECORDS[0]]))
+
+
+def test_records_follow_their_responses_through_reordering_and_dynamic_micro_batches() -> None:
+    expected, _ = _actor().compute_log_prob(_data())
+    order = torch.randperm(B, generator=torch.Generator().manual_seed(3))
+    data = _data()
+    data.reorder(order)
+    data.meta_info["use_dynamic_bsz"] = True
+    found, _ = _actor().compute_log_prob(data)
+    assert (found - expected[order])[MASK[order]].abs().max() < 1e-5
+
+
+def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch) -> None:
+    from verl.utils import ulysses
+
+    from ngrpo.training.actor import KEY, remove_padding, scatter
+
+    tensors = {k: v for k, v in TENSORS.items() if k != KEY}
+    inputs = scatter(tensors, np.array([r.pack() for r in RECORDS], dtype=object))
+    keep = TENSORS["attention_mask"].bool()
+    inputs.ids[:, 0] = TENSORS["input_ids"][inputs.mask]  # so that a candidate names its token
+    for parts in (1, 2, 3):
+        seen = 0
+        for part in range(parts):
+            monkeypatch.setattr(ulysses, "get_ulysses_sequence_parallel_world_size", lambda group=None, n=parts: n)
+            monkeypatch.setattr(dist, "get_world_size", lambda group=None, n=parts: n)
+            monkeypatch.setattr(ulysses, "get_ulysses_sequence_parallel_rank", lambda group=None, r=part: r)
+            packed, _, _ = ulysses.ulysses_pad_and_slice_inputs(TENSORS["input_ids"][keep][None], None, parts)
+            cut = remove_padding(inputs, keep, parts, part)
+            assert cut.mask.shape == packed.shape
+            assert torch.equal(cut.ids[:, 0], packed[cut.mask])
+            seen += len(cut.ids)
+        assert seen == len(inputs.ids)
+
+
+def test_statistics_are_those_of_the_mixtures() -> None:
+    actor = _actor()
+    actor.compute_log_prob(_data())
+    E = actor.actor_module.get_input_embeddings().weight.detach()
+    _, ids, units = gather(RECORDS, T)
+    mixed = ((units / UNIT)[..., None] * E[ids]).sum(1)
+    cosine = torch.cosine_similarity(mixed, E[ids[:, 0]], dim=-1)
+    seen = actor.mixer.cosines
+    assert seen.count == len(ids)
+    assert seen.total / seen.count == pytest.approx(float(cosine.mean()), abs=1e-6)
+    assert seen.least == pytest.approx(float(cosine.min()), abs=1e-6)
+    assert seen.below == float((cosine < 0.95).sum())
+
+
+def test_gspo_runs_through_verls_registry() -> None:
+    from ngrpo.training.losses import register
+
+    register()
+    actor = _actor(policy_loss={"loss_mode": "gspo"}, clip_ratio_low=3e-4, clip_ratio_high=4e-4)
+    old = _oracle(_model(), RECORDS).detach()
+    advantages = torch.ones(B, T)
+    metrics = actor.update_policy(_data(old_log_probs=old, advantages=advantages))
+    assert metrics["actor/pg_loss"][0] == pytest.approx(-1.0, abs=1e-3)  # the ratio is 1 before any update

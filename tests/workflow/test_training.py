@@ -1,0 +1,235 @@
+"""Training through real verl, Ray and sglang: parity and its controls, stock equality, kill and resume, every mixer.
+
+All runs are made once, two at a time; each test looks at some of them. Six steps of eight prompts × four responses on
+a tiny model with peaked outputs.
+"""
+
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import training_runs
+
+from ngrpo.data.datasets import make_dataset
+from ngrpo.files import write_json
+from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, NoMixer
+from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
+from ngrpo.study.specs import (
+    DatasetSpec,
+    Decoding,
+    ModelSpec,
+    NeighbourSpec,
+    Objective,
+    RunSpec,
+    Training,
+    TrainingDataSpec,
+)
+from ngrpo.training.base import make_model
+from ngrpo.training.monitor import read_metrics
+from ngrpo.training.tables import make_table
+
+pytestmark = [pytest.mark.train, pytest.mark.verl]
+
+STEPS, LIMIT = 6, 1e-3
+TOY = ToyModel(kind="toy", steps=120, hidden_size=32, intermediate_size=64)
+MODEL = ModelSpec(id="tiny", model=Model(source=TOY, dtype="float32"))
+MIXING = NeighbourMixer(kind="neighbours", rho=0.5)
+
+
+def _dataset(name: str, count: int, held_out: bool) -> DatasetSpec:
+    source = ToyProblems(kind="toy", count=count, held_out=held_out, validation=held_out, seed=3)
+    return DatasetSpec(id=name, dataset=Dataset(source=source, instruction=""))
+
+
+TRAIN, VALIDATION = _dataset("train", 32, False), _dataset("validation", 8, True)
+
+
+def _spec(exploration, steps: int = STEPS, **objective) -> RunSpec:
+    return RunSpec(
+        id="run",
+        scale="test",
+        model=MODEL,
+        data=TrainingDataSpec(dataset=TRAIN, model=MODEL, benchmarks=(VALIDATION,), max_prompt_tokens=16),
+        validation=VALIDATION,
+        validation_decoding=Decoding(temperature=1.0, top_p=1.0, max_new_tokens=20),
+        objective=Objective(**objective),
+        exploration=exploration,
+        training=Training(
+            steps=steps, batch_prompts=8, group=4, mini_batch_prompts=4, learning_rate=1e-3, temperature=1.0,
+            max_prompt_tokens=16, max_response_tokens=20, validate_every=2, validation_samples=2, parity_limit=LIMIT,
+        ),
+        seed=5,
+    )  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run's folder and what its process said."""
+
+    folder: Path
+    code: int
+
+    @property
+    def metrics(self) -> list[dict]:
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    @property
+    def weights(self) -> bytes:
+        return (self.folder / "model" / "model.safetensors").read_bytes()
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "out.txt").read_text()
+
+
+PLANS = {
+    "mixed": (_spec(MIXING), "whole"),
+    "killed": (_spec(MIXING), "whole"),
+    "forgetful": (_spec(MIXING, 2), "without_records"),
+    "unsynced": (_spec(MIXING, 3), "without_weight_sync"),
+    "rho-zero": (_spec(NeighbourMixer(kind="neighbours", rho=0.0), 4), "whole"),
+    "stock": (_spec(NoMixer(), 4), "stock_actor"),
+    "gaussian-gspo": (_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
+    "gumbel": (_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model, table and problems of all runs."""
+    files = tmp_path_factory.mktemp("files")
+    make_model(MODEL, files / "model")
+    table = NeighbourSpec(model=MODEL, metric="cosine", k=3)
+    make_table(table, model=files / "model", out=files / "neighbours.safetensors")
+    make_dataset(TRAIN, files / "train.parquet")
+    make_dataset(VALIDATION, files / "validation.parquet")
+    return files
+
+
+def _finish(process, folder: Path) -> Run:
+    return Run(folder, process.wait(timeout=400))
+
+
+def _kill_in_the_middle(spec: Path, files: Path) -> None:
+    """Start a run and kill -9 all of it once its first checkpoint is whole and before the last step."""
+    process = training_runs.start(spec, files, spec.parent / "model")
+    marker = spec.parent / "checkpoints" / "checkpoint.json"
+    deadline = time.monotonic() + 300
+    while not marker.exists():
+        assert process.poll() is None, (spec.parent / "out.txt").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    group = os.getpgid(process.pid)
+    os.killpg(group, signal.SIGKILL)
+    process.wait()
+    assert json.loads(marker.read_text())["step"] < STEPS
+    assert not (spec.parent / "model").exists()
+
+
+@pytest.fixture(scope="module")
+def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Every planned run, made two at a time."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def make(name: str) -> Run:
+        spec, plugin = PLANS[name]
+        path = root / name / "spec.json"
+        write_json(path, spec.json_value())
+        if name == "killed":
+            _kill_in_the_middle(path, files)
+        return _finish(training_runs.start(path, files, path.parent / "model", plugin), path.parent)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(PLANS, pool.map(make, PLANS), strict=True))
+
+
+@pytest.mark.parametrize("name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel"])
+def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str) -> None:
+    assert runs[name].code == 0, runs[name].said
+    metrics = runs[name].metrics
+    assert [row["step"] for row in metrics] == list(range(1, PLANS[name][0].training.steps + 1))
+    assert max(row["parity/max"] for row in metrics) <= 1e-4
+    assert max(row["parity/mean"] for row in metrics) <= 5e-6
+
+
+def test_as_many_steps_are_mixed_as_asked(runs: dict[str, Run]) -> None:
+    def share(name: str) -> float:
+        return sum(row["mixing/share"] for row in runs[name].metrics) / len(runs[name].metrics)
+
+    assert share("mixed") == pytest.approx(0.5, abs=0.04)
+    assert share("rho-zero") == share("stock") == 0
+    assert share("gaussian-gspo") == share("gumbel") == 1
+
+
+def test_mixing_cosines_are_logged(runs: dict[str, Run]) -> None:
+    for row in runs["mixed"].metrics:
+        assert 0 < row["mixing/cosine_min"] <= row["mixing/cosine_mean"] <= 1
+        assert 0 <= row["mixing/cosine_below_0.95"] <= 1
+
+
+def _difference(run: Run) -> float:
+    words = run.said.split("differ from the rollout's by up to ")[1]
+    return float(words.split()[0])
+
+
+def test_dropped_records_stop_the_run_at_its_first_step(runs: dict[str, Run]) -> None:
+    run = runs["forgetful"]
+    assert run.code == 1
+    assert "step 1" in run.said
+    assert "parity_limit" in run.said
+    assert "Traceback" not in run.said
+    assert _difference(run) > 0.1
+    assert run.metrics == []
+
+
+def test_a_dropped_weight_sync_stops_the_run_at_its_second_step(runs: dict[str, Run]) -> None:
+    run = runs["unsynced"]
+    assert run.code == 1
+    assert "step 2" in run.said
+    assert _difference(run) > 10 * LIMIT
+    assert [row["step"] for row in run.metrics] == [1]
+
+
+def test_rho_zero_is_stock_verl_bit_for_bit(runs: dict[str, Run]) -> None:
+    """Stock: verl's own actor, no mixer; both with the platform's shims and seeded draws."""
+    assert runs["rho-zero"].weights == runs["stock"].weights
+    assert runs["mixed"].weights != runs["stock"].weights
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(runs: dict[str, Run]) -> None:
+    undisturbed, killed = runs["mixed"], runs["killed"]
+    assert "resuming after step" in killed.said
+    assert killed.weights == undisturbed.weights
+
+    def science(run: Run) -> list[dict]:
+        return [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in run.metrics]
+
+    assert science(killed) == science(undisturbed)
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(runs: dict[str, Run]) -> None:
+    run = runs["mixed"]
+    scores = {row["step"]: row["validation/score"] for row in run.metrics if "validation/score" in row}
+    assert set(scores) == {2, 4, 6}
+    card = json.loads((run.folder / "model" / "ngrpo.json").read_text())
+    assert card["score"] == max(scores.values())
+    assert card["step"] == min(step for step, score in scores.items() if score == card["score"])
+
+
+def test_gspo_clips_with_its_own_narrow_range(runs: dict[str, Run]) -> None:
+    assert max(row["policy/clipped"] for row in runs["gaussian-gspo"].metrics) > 0
+
+
+def test_a_finished_run_is_not_trained_again(runs: dict[str, Run], files: Path) -> None:
+    folder = runs["mixed"].folder
+    before = (folder / "metrics.jsonl").read_bytes()
+    began = time.monotonic()
+    again = _finish(training_runs.start(folder / "spec.json", files, folder / "model"), folder)
+    assert again.code == 0
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert time.monotonic() - began < 60

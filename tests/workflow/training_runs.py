@@ -1,0 +1,97 @@
+"""Training runs of the tests: a tiny study's files, the launcher, and plugins that leave one thing out.
+
+As a program: `training_runs.py SPEC FILES OUT PLUGIN` trains one run; PLUGIN is the name of a function below.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ngrpo.study.specs import RunSpec, read_spec
+
+HERE = Path(__file__).resolve().parent
+
+
+def whole() -> None:
+    """The plugin as it is."""
+    from ngrpo.training.plugin import install
+
+    install()
+
+
+def without_records() -> None:
+    """The actor forgets what was fed: it replays token ids."""
+    whole()
+    from ngrpo.training.actor import KEY, ReplayActor
+
+    def forget(self, micro_batch):
+        micro_batch.pop(KEY, None)
+
+    ReplayActor._inputs = forget
+
+
+def without_weight_sync() -> None:
+    """The engine keeps its first weights."""
+    whole()
+    from ngrpo.engines.sglang import cpu
+
+    cpu.prepare()
+    from ngrpo.training.rollout import MixingEngine
+
+    update, calls = MixingEngine.update_weights_from_tensor, []
+
+    async def first_only(self, *args, **kwargs):
+        calls.append(1)
+        return await update(self, *args, **kwargs) if len(calls) == 1 else None
+
+    MixingEngine.update_weights_from_tensor = first_only
+
+
+def stock_actor() -> None:
+    """verl's own actor, which knows nothing of records or mixing."""
+    import verl.workers.actor
+    from verl.workers.actor.dp_actor import DataParallelPPOActor
+
+    whole()
+    from ngrpo.training.actor import EmbeddingMixer
+
+    class Stock(DataParallelPPOActor):
+        mixer = EmbeddingMixer()  # never attached; the worker reads its (empty) statistics
+
+    verl.workers.actor.DataParallelPPOActor = Stock
+
+
+def start(spec: Path, files: Path, out: Path, plugin: str = "whole") -> subprocess.Popen:
+    """Start a run as a process group of its own; its output goes to a file beside the run."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "TQDM_DISABLE": "1"}
+    command = [sys.executable, "-W", "ignore", __file__, str(spec), str(files), str(out), plugin]
+    with open(spec.parent / "out.txt", "ab") as output:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+
+
+def main(spec: Path, files: Path, out: Path, plugin: str) -> None:
+    """Train one run; a user's mistake ends with its message and exit code 1."""
+    from ngrpo.errors import UserError
+    from ngrpo.training.launch import train
+
+    run = read_spec(spec, RunSpec)
+    table = files / "neighbours.safetensors" if run.exploration.kind == "neighbours" else None
+    try:
+        train(
+            run,
+            model=files / "model",
+            data=files / "train.parquet",
+            validation=files / "validation.parquet",
+            neighbours=table,
+            run_dir=spec.parent,
+            out=out,
+            checkpoint_every=2,
+            plugin=f"training_runs.{plugin}",
+        )
+    except UserError as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
