@@ -35,39 +35,34 @@ def transformers(models):
         yield engine
 
 
-@pytest.fixture(scope="module")
-def sglang(models):
-    """sglang as it is by default: overlap schedule, prefix cache; retracting at each step of more than ten requests."""
+def started(models, tied: bool, scheduler=plugin.run_scheduler, **machine):
+    """sglang, told to retract requests at each step of more than ten, and with this scheduler process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGLANG_TEST_RETRACT", "true")
-        with open_engine("sglang", *models(), batch_timeout=3.0) as engine:
-            yield engine
+        patch.setattr(plugin, "run_scheduler", scheduler)
+        return open_engine("sglang", *models(tied=tied), log_level="critical", **machine)
+
+
+@pytest.fixture(scope="module")
+def sglang(models):
+    """sglang as it is by default: overlap schedule, prefix cache."""
+    with started(models, tied=False, batch_timeout=3.0) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
 def strained(models):
-    """sglang, tied, without overlap, prefill in small chunks, and retracting at each step of more than ten requests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SGLANG_TEST_RETRACT", "true")
-        with open_engine(
-            "sglang",
-            *models(tied=True),
-            refresh="update",
-            disable_overlap_schedule=True,
-            chunked_prefill_size=24,
-            log_level="critical",
-        ) as engine:
-            yield engine
+    """sglang, tied, without overlap, with prefill in small chunks and a table that follows the weights."""
+    machine = {"disable_overlap_schedule": True, "chunked_prefill_size": 24}
+    with started(models, tied=True, refresh="update", **machine) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
 def forgetting(models):
-    """The negative control: as `strained`, but it forgets what it mixed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SGLANG_TEST_RETRACT", "true")
-        patch.setattr(plugin, "run_scheduler", forgetful.run_scheduler)
-        with open_engine("sglang", *models(tied=True), disable_overlap_schedule=True, log_level="critical") as engine:
-            yield engine
+    """The negative control: it forgets what it mixed."""
+    with started(models, True, forgetful.run_scheduler, disable_overlap_schedule=True) as engine:
+        yield engine
 
 
 @pytest.fixture(params=["transformers", SGLANG])

@@ -1,0 +1,138 @@
+"""Data sets from a user's folder: every shape that is read, every mistake that is named."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ngrpo.data.datasets import answer_text, card_path, make_dataset, read_problems, read_rows
+from ngrpo.errors import UserError
+from ngrpo.study.sources import Dataset, Fields, FolderDataset
+from ngrpo.study.specs import DatasetSpec
+
+ROWS = [{"id": i, "question": f"What is {i} + {i}?", "answer": float(2 * i), "solution": f"It is \\boxed{{{2 * i}}}."}
+        for i in range(4)]  # fmt: skip
+
+
+def _spec(file: str = "set.jsonl", **changes) -> DatasetSpec:
+    fields = changes.pop("fields", Fields(problem="question", id="id"))
+    return DatasetSpec(
+        id="set",
+        dataset=Dataset(source=FolderDataset(kind="folder", file=file), fields=fields, instruction="", **changes),
+    )
+
+
+def _write(folder: Path, rows=ROWS, name: str = "set.jsonl") -> Path:
+    path = folder / name
+    if name.endswith(".parquet"):
+        pd.DataFrame(rows).to_parquet(path)
+    elif name.endswith(".json"):
+        path.write_text(json.dumps({"data": rows}))
+    else:
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.parquet"])
+def test_every_format_gives_the_same_problems(tmp_path: Path, name: str) -> None:
+    _write(tmp_path, name=name)
+    out = tmp_path / "out.parquet"
+    make_dataset(_spec(name), out, data_folder=tmp_path)
+    rows = read_problems(out)
+    assert [r["answer"] for r in rows] == ["0", "2", "4", "6"]
+    assert [r["id"] for r in rows] == ["0", "1", "2", "3"]
+    assert rows[1]["problem"] == "What is 1 + 1?"
+    card = json.loads(card_path(out).read_text())
+    assert (card["rows_in"], card["rows_out"]) == (4, 4)
+    first = out.read_bytes()
+    make_dataset(_spec(name), out, data_folder=tmp_path)
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("27.0", "27"), (27.0, "27"), (27, "27"), ("-3.0", "-3"), ("2.50", "2.50"), ("", None), (None, None),
+                        (float("nan"), None), (" \\frac{1}{2} ", "\\frac{1}{2}")],
+)  # fmt: skip
+def test_answers_become_text(value, text) -> None:
+    assert answer_text(value) == text
+
+
+def test_without_an_answer_field_the_last_box_of_the_solution_counts(tmp_path: Path) -> None:
+    _write(tmp_path)
+    out = tmp_path / "out.parquet"
+    make_dataset(_spec(fields=Fields(problem="question", answer=None, solution="solution")), out, data_folder=tmp_path)
+    assert [r["answer"] for r in read_problems(out)] == ["0", "2", "4", "6"]
+
+
+def test_options_are_shuffled_by_a_recorded_permutation_and_the_right_letter_follows(tmp_path: Path) -> None:
+    options = ["right", "wrong 1", "wrong 2", "wrong 3"]
+    _write(tmp_path, [{"question": f"Which, {i}?", "options": options} for i in range(40)])
+    spec = _spec(kind="choice", fields=Fields(problem="question", choices="options"))
+    make_dataset(spec, tmp_path / "a.parquet", data_folder=tmp_path)
+    make_dataset(spec, tmp_path / "b.parquet", data_folder=tmp_path)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    rows = read_problems(tmp_path / "a.parquet")
+    assert {r["answer"] for r in rows} == set("ABCD")
+    for row in rows:
+        assert f"{row['answer']}) right" in row["problem"]
+        shown = [line[3:] for line in row["problem"].splitlines()[-4:]]
+        assert shown == [options[int(i)] for i in row["order"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "words"),
+    [
+        (ROWS, {"rows": 5}, ["4 rows instead of 5", "set.jsonl"]),
+        ([*ROWS, ROWS[0]], {}, ["id '0' is given to 2 rows"]),
+        ([{"id": 0, "questions": "?", "answer": 1}], {}, ["'question' is missing", "row 1", "questions"]),
+        ([{"id": 0, "question": " ", "answer": 1}], {}, ["empty problem", "row 1"]),
+        ([], {}, ["no rows"]),
+        ([{"question": "?", "options": ["a", "b"]}],
+         {"kind": "choice", "fields": Fields(problem="question", choices="options")}, ["2 options instead of 4"]),
+    ],
+)  # fmt: skip
+def test_wrong_rows_are_named_and_nothing_is_written(tmp_path: Path, rows, changes, words) -> None:
+    _write(tmp_path, rows)
+    out = tmp_path / "out.parquet"
+    with pytest.raises(UserError) as error:
+        make_dataset(_spec(**changes), out, data_folder=tmp_path)
+    for word in words:
+        assert word in str(error.value)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    path.write_text(path.read_text() + '{"id": 9, "question"')
+    with pytest.raises(UserError, match=r"(?s)not readable as JSON.*set\.jsonl, line 5"):
+        read_rows(path)
+    parquet = _write(tmp_path, name="set.parquet")
+    parquet.write_bytes(parquet.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not readable"):
+        read_rows(parquet)
+    with pytest.raises(UserError, match="no such file"):
+        read_rows(tmp_path / "absent.jsonl")
+    (tmp_path / "set.csv").write_text("a,b")
+    with pytest.raises(UserError, match=r"use \.jsonl"):
+        read_rows(tmp_path / "set.csv")
+
+
+def test_problem_files_are_checked_when_they_are_read(tmp_path: Path) -> None:
+    _write(tmp_path)
+    out = tmp_path / "out.parquet"
+    make_dataset(_spec(), out, data_folder=tmp_path)
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not a whole parquet file"):
+        read_problems(out)
+    pd.DataFrame({"id": ["1"]}).to_parquet(out)
+    with pytest.raises(UserError, match="column 'problem' is missing"):
+        read_problems(out)
+    with pytest.raises(UserError, match="no such problem file"):
+        read_problems(tmp_path / "absent.parquet")
+
+
+def test_a_folder_data_set_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data-folder"):
+        make_dataset(_spec(), tmp_path / "out.parquet")

@@ -1,0 +1,80 @@
+"""Each switch between paper and release changes what it should and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from ngrpo.study.config import Method
+from ngrpo.study.expand import load_study
+from ngrpo.study.fidelity import SWITCHES, release, switch_rows
+from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, NoMixer
+from ngrpo.study.specs import Objective, Training
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+KINDS = {
+    "neighbours": {"exploration": NeighbourMixer(kind="neighbours"), "objective": Objective()},
+    "gaussian": {"exploration": GaussianMixer(kind="gaussian"), "objective": Objective()},
+    "gumbel": {"exploration": GumbelMixer(kind="gumbel"), "objective": Objective()},
+    "none": {"exploration": NoMixer(), "objective": Objective()},
+    "gspo": {"exploration": NoMixer(), "objective": Objective(kind="gspo")},
+}
+
+
+def _release(kind: str, given: dict | None = None, scripts: dict | None = None):
+    parts = {**KINDS[kind], "training": Training()}
+    return parts, release(
+        parts, {"exploration": {}, "objective": {}, "training": {}, **(given or {})}, scripts or {}, "x"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_release_changes_exactly_its_switches(kind: str) -> None:
+    before, after = _release(kind)
+    changed = {
+        (part, field)
+        for part in before
+        for field, value in before[part].model_dump().items()
+        if getattr(after[part], field) != value
+    }
+    expected = {
+        (s.part, s.field) for s in SWITCHES if s.kinds is None or {kind, before["objective"].kind} & set(s.kinds)
+    }
+    assert changed == expected
+    for switch in SWITCHES:
+        if (switch.part, switch.field) in changed and (switch.kinds is None or kind in switch.kinds):
+            assert getattr(after[switch.part], switch.field) == switch.release
+
+
+def test_what_a_method_sets_itself_stays() -> None:
+    given = {"exploration": {"weights": "logits"}, "training": {"temperature": 0.9}}
+    _, after = _release("neighbours", given)
+    assert after["exploration"].weights is None
+    assert after["training"].temperature == 0.7
+    assert after["exploration"].text == "sampled"
+
+
+def test_the_scripts_values_of_a_model_are_used() -> None:
+    scripts = {"exploration": {"k": 2}, "training": {"learning_rate": 5e-7}, "objective": {"kl_coefficient": 0.01}}
+    _, after = _release("neighbours", scripts=scripts)
+    assert (after["exploration"].k, after["training"].learning_rate, after["objective"].kl_coefficient) == (
+        2,
+        5e-7,
+        0.01,
+    )
+    _, other = _release("gumbel", scripts=scripts)
+    assert other["exploration"].k == 5
+
+
+def test_the_report_can_say_what_a_run_follows() -> None:
+    run = load_study(CONFIG, "toy").runs["ngrpo-toy"]
+    rows = {row["switch"]: row["run"] for row in switch_rows(run)}
+    assert rows["mixing weights"] == "paper"
+    assert rows["rollout temperature"] == "release"  # the toy samples at 1.0
+    assert "Gumbel weights" not in rows
+
+
+def test_a_methods_own_fields_are_those_it_names() -> None:
+    method = Method.model_validate(
+        {"title": "x", "exploration": {"kind": "neighbours", "rho": 0.3}, "fidelity": "release"}
+    )
+    assert method.exploration.model_fields_set == {"kind", "rho"}
