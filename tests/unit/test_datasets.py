@@ -50,10 +50,13 @@ def test_every_format_gives_the_same_problems(tmp_path: Path, name: str) -> None
     assert out.read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [("27.0", "27"), (27.0, "27"), (27, "27"), ("-3.0", "-3"), ("2.50", "2.50"), ("", None), (None, None),
-                        (float("nan"), None), (" \\frac{1}{2} ", "\\frac{1}{2}")],
-)  # fmt: skip
+ANSWERS = [
+    ("27.0", "27"), (27.0, "27"), (27, "27"), ("-3.0", "-3"), ("2.50", "2.50"), ("", None), (None, None),
+    (float("nan"), None), (" \\frac{1}{2} ", "\\frac{1}{2}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "text"), ANSWERS)
 def test_answers_become_text(value, text) -> None:
     assert answer_text(value) == text
 

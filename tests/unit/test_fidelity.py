@@ -56,11 +56,9 @@ def test_what_a_method_sets_itself_stays() -> None:
 def test_the_scripts_values_of_a_model_are_used() -> None:
     scripts = {"exploration": {"k": 2}, "training": {"learning_rate": 5e-7}, "objective": {"kl_coefficient": 0.01}}
     _, after = _release("neighbours", scripts=scripts)
-    assert (after["exploration"].k, after["training"].learning_rate, after["objective"].kl_coefficient) == (
-        2,
-        5e-7,
-        0.01,
-    )
+    assert after["exploration"].k == 2
+    assert after["training"].learning_rate == 5e-7
+    assert after["objective"].kl_coefficient == 0.01
     _, other = _release("gumbel", scripts=scripts)
     assert other["exploration"].k == 5
 
