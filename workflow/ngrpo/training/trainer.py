@@ -29,6 +29,8 @@ class Trainer(RayPPOTrainer):
 
     def _save_checkpoint(self):
         super()._save_checkpoint()
+        # the data order follows from the step: a loader state on top of it would skip the done steps twice
+        (self.kept.folder / f"global_step_{self.global_steps}" / "data.pt").unlink()
         self.kept.saved(self.global_steps)
 
     def _validate(self):
