@@ -123,7 +123,12 @@ def grades_of(wildcards):
 
 def cells_of(wildcards):
     """A digest of a table's cells: another label or order makes the table anew."""
-    return digest([[c.label, c.model, c.benchmark, c.evaluation] for c in STUDY.cells[wildcards.table]])
+    return digest(
+        [
+            [c.label, c.model, c.benchmark, c.evaluation]
+            for c in STUDY.cells[wildcards.table]
+        ]
+    )
 
 
 def benchmark_options(wildcards):

@@ -10,10 +10,10 @@ rule sample:
         f"{R}/logs/sample/{{evaluation}}.log",
     conda:
         "../envs/train.yaml"
+    threads: STUDY.size.threads
     params:
         version=VERSIONS["sample"],
         neighbours=neighbour_option,
-    threads: STUDY.size.threads
     shell:
         "train_env ngrpo sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
         " {params.neighbours} --out {output.samples:q} 2>&1 | tee {log:q}"

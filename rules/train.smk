@@ -9,11 +9,11 @@ rule train:
         f"{R}/logs/train/{{run}}.log",
     conda:
         "../envs/train.yaml"
+    threads: STUDY.size.threads
     params:
         version=VERSIONS["train"],
         neighbours=neighbour_option,
         checkpoint_every=STUDY.size.checkpoint_every,
-    threads: STUDY.size.threads
     shell:
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
