@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, load
+from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
 from ngrpo.study.fidelity import release
 from ngrpo.study.mixers import NeighbourMixer, NoMixer
 from ngrpo.study.reading import parse
@@ -83,6 +83,12 @@ class Study:
         spec = NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
         self.neighbours.setdefault(name, spec)
         return name
+
+    def table(self, name: str) -> Table:
+        """A table by its id. Raises UserError, with the nearest one, where there is none."""
+        if name not in self.study.tables:
+            raise unknown_name("table", name, self.study.tables, where="target")
+        return self.study.tables[name]
 
     def wanted(self, tables: str) -> tuple[str, ...]:
         """The tables that `all`, `demo` or a table's own name stands for. Raises UserError for another word."""
