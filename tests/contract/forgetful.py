@@ -8,5 +8,5 @@ from ngrpo.engines.sglang import hooks, state
 def run_scheduler(*args: Any) -> None:
     """As the plugin's, but prefixes are shared past the first mixed position, and nothing is replayed."""
     hooks.first_mixed = lambda req: None
-    state.Plan._replay = lambda *args: None
+    state.Plan._replay = lambda *args: (None, None)
     hooks.run_scheduler(*args)

@@ -40,7 +40,7 @@ def started(models, tied: bool, scheduler=plugin.run_scheduler, **machine):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGLANG_TEST_RETRACT", "true")
         patch.setattr(plugin, "run_scheduler", scheduler)
-        return open_engine("sglang", *models(tied=tied), log_level="critical", **machine)
+        return open_engine("sglang", *models(tied=tied), log_level="error", **machine)
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +129,16 @@ def assert_same(ours, others) -> None:
         assert (abs(a.record.units - b.record.units) <= 8).all()
 
 
+def through_sglang(engine, input_ids, params):
+    """Outputs of sglang itself; an error if it dies."""
+    answer = engine.server.async_generate(input_ids=input_ids, sampling_params=params, return_logprob=True)
+    return asyncio.get_event_loop().run_until_complete(engine._watched(answer))
+
+
 def ask(engine, prompt, custom, *, tokens=48):
     """One request through sglang itself, without a batch to wait for."""
     params = {"temperature": TEMPERATURE, "max_new_tokens": tokens, "ignore_eos": True, "custom_params": custom}
-    return engine.server.generate(input_ids=list(prompt), sampling_params=params, return_logprob=True)
+    return through_sglang(engine, list(prompt), params)
 
 
 def written(output) -> tuple[list[int], torch.Tensor]:
@@ -293,7 +299,7 @@ def test_stock_requests_in_the_same_batch_are_left_alone(sglang, models):
     mixed = [greedy, params[0], greedy, params[1], params[2], params[3]]
     text = [list(p) for p in (prompts(6)[4], *[r.prompt for r in asked[:1]], prompts(6)[5])]
     text += [list(r.prompt) for r in asked[1:]]
-    outputs = sglang.server.generate(input_ids=text, sampling_params=mixed, return_logprob=True)
+    outputs = through_sglang(sglang, text, mixed)
     alone = sglang.generate(asked, SAMPLING)
     assert [written(outputs[i])[0] for i in (1, 3, 4, 5)] == [s.tokens for s in alone]
     for i in (0, 2):
@@ -350,9 +356,7 @@ def crowd(engine) -> tuple[list[Request], list, int]:
         | {"custom_params": plugin.request_params(r.mixer, r.seed, ("crowd", len(asked)))}
         for r in asked
     ]
-    outputs = engine.server.generate(
-        input_ids=[list(r.prompt) for r in asked], sampling_params=params, return_logprob=True
-    )
+    outputs = through_sglang(engine, [list(r.prompt) for r in asked], params)
     # a retracted request finds its own prompt in the cache, but for the last token, each time that it comes back
     again = sum(o["meta_info"]["cached_tokens"] // (len(r.prompt) - 1) for r, o in zip(asked, outputs, strict=True))
     return asked, [plugin._sample(o) for o in outputs], again
