@@ -22,6 +22,7 @@ def make_study(results: Path, scale: str = "toy", problems: int = 24, seed: int 
     (config / "study.yaml").write_bytes((ROOT / "config" / "study.yaml").read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
+    size.update(tables=["main"], demo=None)
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     study.write_specs(root)
