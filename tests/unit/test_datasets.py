@@ -1,5 +1,6 @@
 """Data sets from a user's folder: every shape that is read, every mistake that is named."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -83,19 +84,95 @@ def test_options_are_shuffled_by_a_recorded_permutation_and_the_right_letter_fol
         assert shown == [options[int(i)] for i in row["order"]]
 
 
-@pytest.mark.parametrize(
-    ("rows", "changes", "words"),
-    [
-        (ROWS, {"rows": 5}, ["4 rows instead of 5", "set.jsonl"]),
-        ([*ROWS, ROWS[0]], {}, ["id '0' is given to 2 rows"]),
-        ([{"id": 0, "questions": "?", "answer": 1}], {}, ["'question' is missing", "row 1", "questions"]),
-        ([{"id": 0, "question": " ", "answer": 1}], {}, ["empty problem", "row 1"]),
-        ([], {}, ["no rows"]),
-        ([{"question": "?", "options": ["a", "b"]}],
-         {"kind": "choice", "fields": Fields(problem="question", choices="options")}, ["2 options instead of 4"]),
-    ],
-)  # fmt: skip
-def test_wrong_rows_are_named_and_nothing_is_written(tmp_path: Path, rows, changes, words) -> None:
+def test_options_in_a_column_each_are_the_same_question(tmp_path: Path) -> None:
+    columns = ("Correct", "Wrong 1", "Wrong 2", "Wrong 3")
+    _write(tmp_path, [{"q": "Which?", "o": ["a", "b", "c", "d"]}], "list.jsonl")
+    _write(tmp_path, [{"q": "Which?", **dict(zip(columns, "abcd", strict=True))}], "columns.jsonl")
+    for name, choices in (("list", "o"), ("columns", columns)):
+        spec = _spec(f"{name}.jsonl", kind="choice", fields=Fields(problem="q", choices=choices))
+        make_dataset(spec, tmp_path / f"{name}.parquet", data_folder=tmp_path)
+    assert read_problems(tmp_path / "list.parquet") == read_problems(tmp_path / "columns.parquet")
+
+
+def test_the_order_of_options_depends_on_set_and_question_alone(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "question": "Which?", "options": ["a", "b", "c", "d"]} for i in range(20)]
+    spec = _spec(kind="choice", fields=Fields(problem="question", choices="options", id="id"))
+    orders = []
+    for some in (rows, rows[::-1], rows[5:]):
+        _write(tmp_path, some)
+        make_dataset(spec, tmp_path / "out.parquet", data_folder=tmp_path)
+        orders.append({r["id"]: r["order"] for r in read_problems(tmp_path / "out.parquet")})
+    assert orders[0] == orders[1]
+    assert orders[2].items() <= orders[0].items()
+    assert len(set(orders[0].values())) > 5  # the control: it isn't one order for all
+
+
+def test_a_question_with_its_letter_is_taken_as_it_is(tmp_path: Path) -> None:
+    _write(tmp_path, [{"question": "Which? A) 1 B) 2", "answer": "B"}])
+    make_dataset(
+        _spec(kind="choice", fields=Fields(problem="question")), tmp_path / "out.parquet", data_folder=tmp_path
+    )
+    (row,) = read_problems(tmp_path / "out.parquet")
+    assert (row["problem"], row["answer"], row["order"]) == ("Which? A) 1 B) 2", "B", None)
+
+
+def test_a_limit_asks_fewer_but_keeps_every_row(tmp_path: Path) -> None:
+    _write(tmp_path)
+    make_dataset(_spec(limit=2), tmp_path / "out.parquet", data_folder=tmp_path)
+    assert len(read_problems(tmp_path / "out.parquet")) == 4  # all are kept out of training
+
+
+def test_the_card_says_what_came_from_where(tmp_path: Path) -> None:
+    path = _write(tmp_path, [*ROWS, {"id": 9, "question": "Prove it.", "answer": None}])
+    out, spec = tmp_path / "out.parquet", _spec()
+    make_dataset(spec, out, data_folder=tmp_path)
+    assert json.loads(card_path(out).read_text()) == {
+        "dataset": "set",
+        "spec": spec.digest,
+        "origin": f"set.jsonl, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}",
+        "rows_in": 5,
+        "rows_out": 5,
+        "left": {},
+        "without_answer": 1,
+        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+    }
+
+
+def test_separators_inside_a_text_dont_end_its_line(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text('{"a": "x\u2028y\x85z"}\r\n\r\n{"a": "b"}\r\n', encoding="utf-8")
+    assert read_rows(tmp_path / "set.jsonl") == [{"a": "x\u2028y\x85z"}, {"a": "b"}]
+
+
+def test_awkward_text_survives(tmp_path: Path) -> None:
+    texts = ["a\x00b", "\u05e9\u05dc\u05d5\u05dd 1 \u202e2", "x" * 1_000_000]
+    _write(tmp_path, [{"question": t, "answer": t} for t in texts])
+    make_dataset(_spec(fields=Fields(problem="question")), tmp_path / "out.parquet", data_folder=tmp_path)
+    assert [r["problem"] for r in read_problems(tmp_path / "out.parquet")] == texts
+
+
+CHOICE = {"kind": "choice", "fields": Fields(problem="question", choices="options")}
+WRONG = {
+    "rows": (ROWS, {"rows": 5}, ["4 rows instead of 5", "set.jsonl"]),
+    "duplicate id": ([*ROWS, ROWS[0]], {}, ["id '0' is given to 2 rows", "set.jsonl"]),
+    "missing field": ([ROWS[0], {"id": 0, "questions": "?", "answer": 1}], {},
+                      ["'question' is missing", "row 2", "e.g. questions"]),
+    "missing answer": ([{"id": 0, "question": "?"}], {}, ["'answer' is missing", "row 1"]),
+    "blank problem": ([{"id": 0, "question": " ", "answer": 1}], {}, ["empty problem", "row 1", "'question'"]),
+    "null problem": ([{"id": 0, "question": None, "answer": 1}], {}, ["empty problem", "row 1"]),
+    "null id": ([ROWS[0], {"id": None, "question": "?", "answer": 1}], {}, ["empty id", "row 2"]),
+    "nothing": ([], {}, ["no rows", "set.jsonl"]),
+    "a lone surrogate": ([{"id": 0, "question": "?", "answer": "\ud800"}], {}, ["answer isn't Unicode", "row 1"]),
+    "two options": ([{"question": "?", "options": ["a", "b"]}], CHOICE, ["2 options instead of 4", "row 1"]),
+    "options as text": ([{"question": "?", "options": "abcd"}], CHOICE, ["aren't a list", "row 1"]),
+    "a null option": ([{"question": "?", "options": ["a", None, "b", "c"]}], CHOICE, ["aren't a list", "row 1"]),
+    "no such letter": ([{"question": "?", "answer": "E"}], {"kind": "choice", "fields": Fields(problem="question")},
+                       ["'E' is none of A, B, C, D", "row 1"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_wrong_rows_are_named_and_nothing_is_written(tmp_path: Path, mistake: str) -> None:
+    rows, changes, words = WRONG[mistake]
     _write(tmp_path, rows)
     out = tmp_path / "out.parquet"
     with pytest.raises(UserError) as error:
@@ -112,13 +189,23 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         read_rows(path)
     parquet = _write(tmp_path, name="set.parquet")
     parquet.write_bytes(parquet.read_bytes()[:-100])
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match=r"(?s)not readable.*set\.parquet"):
         read_rows(parquet)
     with pytest.raises(UserError, match="no such file"):
         read_rows(tmp_path / "absent.jsonl")
     (tmp_path / "set.csv").write_text("a,b")
     with pytest.raises(UserError, match=r"use \.jsonl"):
         read_rows(tmp_path / "set.csv")
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(UserError, match="a folder, not a file"):
+        read_rows(tmp_path / "folder.parquet")
+    for name, text in (("a.json", '{"data": 1}'), ("b.json", "[1, 2]"), ("c.jsonl", "3\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match="not a list of rows"):
+            read_rows(tmp_path / name)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(UserError, match="not readable"):
+        read_rows(tmp_path / "latin.jsonl")
 
 
 def test_problem_files_are_checked_when_they_are_read(tmp_path: Path) -> None:
@@ -139,3 +226,9 @@ def test_problem_files_are_checked_when_they_are_read(tmp_path: Path) -> None:
 def test_a_folder_data_set_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data-folder"):
         make_dataset(_spec(), tmp_path / "out.parquet")
+
+
+def test_a_folder_that_isnt_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)no such file.*nowhere/set\.jsonl"):
+        make_dataset(_spec(), tmp_path / "out.parquet", data_folder=tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())

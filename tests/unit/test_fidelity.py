@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ngrpo.errors import UserError
 from ngrpo.study.config import Method
 from ngrpo.study.expand import load_study
 from ngrpo.study.fidelity import SWITCHES, release, switch_rows
@@ -53,6 +54,25 @@ def test_what_a_method_sets_itself_stays() -> None:
     assert after["exploration"].text == "sampled"
 
 
+@pytest.mark.parametrize(
+    "switch", [s for s in SWITCHES if s.part == "exploration" and s.field != "stop_after"], ids=lambda s: s.name
+)
+def test_the_papers_value_said_aloud_is_the_same_spec_as_silence(switch) -> None:
+    """So a method can hold one switch at the paper's value under `fidelity: release`, and equal runs stay one job."""
+    (kind,) = switch.kinds
+    spoken = {
+        "weights": "noisy" if kind == "gumbel" else "logits", "text": "anchor", "space": "embedding", "refresh": None,
+        "replay": True, "scope": "matrix",
+    }  # fmt: skip
+    silent = KINDS[kind]["exploration"]
+    aloud = type(silent).model_validate({"kind": kind, switch.field: spoken[switch.field]})
+    assert aloud.model_dump(mode="json") == silent.model_dump(mode="json")
+    _, after = _release(kind, {"exploration": aloud})
+    assert getattr(after["exploration"], switch.field) is None
+    _, control = _release(kind, {"exploration": silent})
+    assert getattr(control["exploration"], switch.field) == switch.release
+
+
 def test_the_scripts_values_of_a_model_are_used() -> None:
     scripts = {"exploration": {"k": 2}, "training": {"learning_rate": 5e-7}, "objective": {"kl_coefficient": 0.01}}
     _, after = _release("neighbours", scripts=scripts)
@@ -69,6 +89,25 @@ def test_the_report_can_say_what_a_run_follows() -> None:
     assert rows["mixing weights"] == "paper"
     assert rows["rollout temperature"] == "release"  # the toy samples at 1.0
     assert "Gumbel weights" not in rows
+
+
+def test_rows_say_paper_release_or_what_else() -> None:
+    run = load_study(CONFIG, "toy").runs["ngrpo-toy"]
+
+    def held(switch: str, **changes) -> str:
+        changed = run.model_copy(update={p: getattr(run, p).model_copy(update=v) for p, v in changes.items()})
+        return {row["switch"]: row["run"] for row in switch_rows(changed)}[switch]
+
+    assert held("rollout temperature", training={"temperature": 0.7}) == "paper"
+    assert held("rollout temperature", training={"temperature": 0.9}) == "other: 0.9"
+    assert held("neighbours found", exploration={"refresh": 1}) == "release"
+    assert held("neighbours found", exploration={"refresh": 50}) == "other: 50"
+    assert held("where mixing stops", exploration={"stop_after": "</think>"}) == "release"
+
+
+def test_a_script_that_names_no_field_is_refused() -> None:
+    with pytest.raises(UserError, match="learning_rat"):
+        _release("none", scripts={"training": {"learning_rat": 1}})
 
 
 def test_a_methods_own_fields_are_those_it_names() -> None:

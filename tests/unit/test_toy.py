@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -20,16 +21,45 @@ def _boxed(text: str) -> int:
 def test_worked_solutions_end_in_the_result(seed: int) -> None:
     problem = draw(random.Random(seed), (2, 3))
     assert _boxed(trace(problem)) == solve(problem)
-    assert 0 <= solve(problem) <= 99
 
 
 @given(st.integers(0, 10_000))
-def test_a_sloppy_trace_only_forgets_carries_that_are_needed(seed: int) -> None:
+def test_every_partial_result_has_at_most_two_digits(seed: int) -> None:
+    terms = re.findall(r"[+-]?\d\d", draw(random.Random(seed), (2, 4)))
+    assert 2 <= len(terms) <= 4
+    assert all(0 <= sum(map(int, terms[:n])) <= 99 for n in range(1, len(terms) + 1))
+
+
+def _by_hand(problem: str, flags: list[int]) -> str:
+    """The trace that these carry flags lead to."""
+    first, *rest = re.findall(r"[+-]?\d\d", problem)
+    tens, units, text = int(first[0]), int(first[1]), ""
+    for term, flag in zip(rest, flags, strict=True):
+        sign = -1 if term[0] == "-" else 1
+        units, tens = (units + sign * int(term[2])) % 10, (tens + sign * (int(term[1]) + flag)) % 10
+        text += f"c{flag}{units}{tens}"
+    return f"<think>{text}</think>\\boxed{{{tens}{units}}}"
+
+
+def _flags(text: str) -> list[int]:
+    return [int(flag) for flag in re.findall(r"c([01])", text)]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_sloppy_trace_only_forgets_carries_that_are_needed_and_follows_them(seed: int, forget: float) -> None:
     problem = draw(random.Random(seed), (2, 3))
-    right, sloppy = trace(problem), trace(problem, random.Random(seed), forget=1.0)
-    assert "c1" not in sloppy
-    assert ("c1" in right) or sloppy == right
-    assert (_boxed(sloppy) - solve(problem)) % 10 == 0  # the units digit never suffers
+    right, sloppy = trace(problem), trace(problem, random.Random(seed), forget)
+    assert all(theirs <= needed for theirs, needed in zip(_flags(sloppy), _flags(right), strict=True))
+    assert sloppy == _by_hand(problem, _flags(sloppy))
+    assert (forget < 1) or not any(_flags(sloppy))
+    assert (forget > 0) or sloppy == right
+    if len(_flags(right)) == 1:  # of two, a forgotten carry and a forgotten borrow can make up for each other
+        assert (_boxed(sloppy) == solve(problem)) == (sloppy == right)
+
+
+def test_a_trace_by_hand() -> None:
+    assert trace("47+38-16") == "<think>c158c196</think>\\boxed{69}"
+    assert trace("47+38-16", random.Random(0), forget=1.0) == "<think>c057c096</think>\\boxed{69}"
 
 
 def _source(**changes) -> ToyProblems:
@@ -39,13 +69,18 @@ def _source(**changes) -> ToyProblems:
 def test_splits_are_disjoint_and_seeds_fix_them() -> None:
     splits = [_source(held_out=False), _source(validation=True), _source()]
     texts = [{r["problem"] for r in make_problems(s)} for s in splits]
-    assert not texts[0] & texts[1] | texts[0] & texts[2] | texts[1] & texts[2]
+    assert [len(t) for t in texts] == [60, 60, 60]  # distinct
+    assert not texts[0] & texts[1]
+    assert not texts[0] & texts[2]
+    assert not texts[1] & texts[2]
     assert not any(is_held_out(p) for p in texts[0])
     assert all(is_held_out(p) and is_validation(p) for p in texts[1])
     assert make_problems(splits[0]) == make_problems(splits[0])
     assert make_problems(_source(seed=2)) != make_problems(_source())
 
 
-def test_more_problems_than_there_are_is_a_clear_error() -> None:
+def test_more_problems_than_there_are_is_a_clear_error_and_soon() -> None:
+    start = time.process_time()
     with pytest.raises(UserError, match="hasn't 100000"):
         make_problems(_source(count=100_000, terms=(2, 2)))
+    assert time.process_time() - start < 30

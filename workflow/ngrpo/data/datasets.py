@@ -94,12 +94,15 @@ def read_problems(path: Path) -> list[dict[str, Any]]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl, .json (a list, or one under "data") or .parquet file, as they are."""
+    if path.is_dir():
+        raise UserError("this is a folder, not a file of rows", where=path, do="name a file in it")
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+            # not splitlines(): JSON strings may hold U+2028 and other separators as they are
+            lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
             rows: Any = []
             for number, line in lines:
                 try:
@@ -160,6 +163,15 @@ def _field(row: dict, name: str, number: int, where: object) -> Any:
     return row[name]
 
 
+def _needed(raw: dict, name: str, what: str, number: int, where: object) -> str:
+    """A field's text, which mustn't be blank."""
+    value = _field(raw, name, number, where)
+    text = "" if value is None else str(value).strip()
+    if not text:
+        raise UserError(f"an empty {what}", where=f"{where}, row {number + 1}, field '{name}'")
+    return text
+
+
 def answer_text(value: Any) -> str | None:
     """An answer as text: 27.0 and "27.0" become "27"; blank and null become None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -174,10 +186,8 @@ def answer_text(value: Any) -> str | None:
 def _row(spec: DatasetSpec, raw: dict, number: int, where: object) -> dict[str, Any]:
     """One row in our schema."""
     names, kind = spec.dataset.fields, spec.dataset.kind
-    problem = str(_field(raw, names.problem, number, where)).strip()
-    if not problem:
-        raise UserError("an empty problem", where=f"{where}, row {number + 1}")
-    row_id = str(_field(raw, names.id, number, where)) if names.id else f"{number:05d}"
+    problem = _needed(raw, names.problem, "problem", number, where)
+    row_id = _needed(raw, names.id, "id", number, where) if names.id else f"{number:05d}"
     solution_field = names.solution or ("solution" if "solution" in raw else None)
     solution = _field(raw, solution_field, number, where) if solution_field else None
     order = None
@@ -187,21 +197,35 @@ def _row(spec: DatasetSpec, raw: dict, number: int, where: object) -> dict[str, 
         answer = last_boxed(str(solution or ""))
     else:
         answer = answer_text(_field(raw, names.answer, number, where))
-    return {
+    row = {
         "id": row_id, "problem": problem, "answer": answer, "solution": solution and str(solution), "kind": kind,
         "order": order,
     }  # fmt: skip
+    for name, text in row.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as e:
+            raise UserError(f"the {name} isn't Unicode text: {e}", where=f"{where}, row {number + 1}") from None
+    return row
 
 
 def _choices(spec: DatasetSpec, raw: dict, problem: str, row_id: str, number: int, where: object):
     """A question with its options in a fixed random order: text, right letter, order."""
-    names = spec.dataset.fields
+    names, here = spec.dataset.fields, f"{where}, row {number + 1}"
     if names.choices is None:
         answer = answer_text(_field(raw, names.answer or "answer", number, where))
+        if answer not in (None, *CHOICES):
+            raise UserError(f"the answer '{answer}' is none of {', '.join(CHOICES)}", where=here)
         return problem, answer, None
-    options = [str(o).strip() for o in _field(raw, names.choices, number, where)]
+    if isinstance(names.choices, tuple):
+        given = [_field(raw, name, number, where) for name in names.choices]
+    else:
+        given = _field(raw, names.choices, number, where)
+    if not isinstance(given, list) or any(o is None for o in given):
+        raise UserError(f"the options aren't a list of texts: {given!r}", where=here)
+    options = [str(o).strip() for o in given]
     if len(options) != len(CHOICES):
-        raise UserError(f"{len(options)} options instead of {len(CHOICES)}", where=f"{where}, row {number + 1}")
+        raise UserError(f"{len(options)} options instead of {len(CHOICES)}", where=here)
     order = list(range(len(options)))
     random.Random(f"{spec.id}/{row_id}").shuffle(order)
     lines = [f"{letter}) {options[i]}" for letter, i in zip(CHOICES, order, strict=True)]

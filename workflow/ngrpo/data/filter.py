@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from ngrpo.data.datasets import card_path, read_problems, write_problems
-from ngrpo.data.prompts import prompt_ids
+from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, write_json
 from ngrpo.grading import Grader, Item
@@ -38,11 +38,9 @@ def make_training_data(
     benchmarks: problem files that training must not see. model: the folder whose tokenizer and template count tokens.
     Raises UserError where nothing is left.
     """
-    from transformers import AutoTokenizer
-
     rows = read_problems(problems)
     held_out = {fingerprint(r["problem"]): path.stem for path in benchmarks for r in read_problems(path)}
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = open_tokenizer(model)
     bad = unparsable([r for r in rows if r["answer"]], workers)
     left: dict[str, list[str]] = {reason: [] for reason in REASONS}
     kept, seen = [], set()

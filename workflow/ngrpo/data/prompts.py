@@ -4,9 +4,20 @@ Mathematics: the problem, a space, the instruction. Multiple choice: the questio
 instruction. Training, filtering and sampling render through this module alone.
 """
 
+from pathlib import Path
 from typing import Any
 
+from ngrpo.errors import UserError
 from ngrpo.study.sources import Dataset, Model
+
+
+def open_tokenizer(model: Path) -> Any:
+    """The tokenizer of a Hugging Face folder. Raises UserError where there is none."""
+    from transformers import AutoTokenizer
+
+    if not (model / "tokenizer_config.json").exists():
+        raise UserError("there is no tokenizer here", where=model, do="name a model folder that `ngrpo model` made")
+    return AutoTokenizer.from_pretrained(model)
 
 
 def messages(dataset: Dataset, problem: str) -> list[dict[str, str]]:

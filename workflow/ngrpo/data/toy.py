@@ -15,6 +15,8 @@ import zlib
 from ngrpo.errors import UserError
 from ngrpo.study.sources import ToyProblems
 
+PATIENCE = 100_000  # draws in a row without a new problem, after which there are no more
+
 _TERM = re.compile(r"[+-]?\d\d")
 
 
@@ -70,14 +72,16 @@ def make_problems(source: ToyProblems) -> list[dict[str, str]]:
     """
     rng = random.Random(source.seed)
     found: dict[str, None] = {}
-    for _ in range(400 * source.count):
-        problem = draw(rng, source.terms)
+    unlucky = 0
+    while unlucky < PATIENCE:
+        problem, before = draw(rng, source.terms), len(found)
         if is_held_out(problem) == source.held_out and (
             not source.held_out or is_validation(problem) == source.validation
         ):
             found.setdefault(problem)
         if len(found) == source.count:
             return [{"problem": p, "answer": str(solve(p)), "solution": trace(p)} for p in found]
+        unlucky = unlucky + 1 if len(found) == before else 0
     raise UserError(
         f"the toy task hasn't {source.count} such problems (found {len(found)})",
         where="dataset source: count",

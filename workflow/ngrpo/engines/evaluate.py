@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ngrpo.data.datasets import read_problems
-from ngrpo.data.prompts import prompt_ids
+from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
 from ngrpo.errors import UserError
 from ngrpo.files import whole_file, write_json
@@ -54,9 +54,7 @@ def sample(
     shard_samples: about how many samples a shard holds (changes what a kill loses, never a sample). Prompts above the
     token limit are not sampled; the card names them. Raises UserError where no problem is left.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = open_tokenizer(model)
     source = spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
     rows = read_problems(problems)[: spec.benchmark.dataset.limit]
     prompts = {r["id"]: prompt_ids(tokenizer, source, spec.benchmark.dataset, r["problem"]) for r in rows}
@@ -69,7 +67,11 @@ def sample(
     shards = out.with_name(f".{out.name}.shards-{spec.digest}")
     shards.mkdir(parents=True, exist_ok=True)
     per_shard = max(1, shard_samples // spec.samples)
-    parts = [(shards / f"{i:06d}.parquet", ids[i : i + per_shard]) for i in range(0, len(ids), per_shard)]
+    # a shard's name says which problems it holds: shards of another size aren't taken for these
+    parts = [
+        (shards / f"{start:06d}-{per_shard}.parquet", ids[start : start + per_shard])
+        for start in range(0, len(ids), per_shard)
+    ]
     todo = [(path, part) for path, part in parts if not path.exists()]
     label = f"[sample {spec.policy.id}/{spec.decoding_id}/{spec.benchmark.id}]"
     if len(todo) < len(parts):

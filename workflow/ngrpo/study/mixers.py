@@ -5,9 +5,15 @@ Each field that the paper and its released code treat differently names both (se
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ngrpo.study.base import Config
+
+
+def _unset(paper: object) -> BeforeValidator:
+    """The paper's own value, said aloud, is the same spec as silence."""
+    return BeforeValidator(lambda value: None if value == paper else value)
+
 
 Metric = Literal["cosine", "l2", "l1"]
 
@@ -28,14 +34,14 @@ class NeighbourMixer(Config):
     """Candidates of a mixture, the anchor included (Eq. 8; Table 6: 3)."""
     metric: Metric = "cosine"
     """Distance of the neighbour table (Eq. 7; Table 4 compares the three)."""
-    weights: Literal["logits", "probabilities"] | None = None
+    weights: Annotated[Literal["logits", "probabilities"] | None, _unset("logits")] = None
     """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the
     probabilities ("probabilities": the release)."""
-    text: Literal["anchor", "sampled"] | None = None
+    text: Annotated[Literal["anchor", "sampled"] | None, _unset("anchor")] = None
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
     stop_after: str | None = None
     """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
-    space: Literal["embedding", "lm_head"] | None = None
+    space: Annotated[Literal["embedding", "lm_head"] | None, _unset("embedding")] = None
     """Where neighbours are looked for: rows of E (None: the paper) or of the output layer ("lm_head": the release)."""
     refresh: int | None = Field(None, ge=1)
     """Training steps between rebuilds of the table from the policy's own weights; None: never (the paper); the release
@@ -48,9 +54,9 @@ class GaussianMixer(Config):
     kind: Literal["gaussian"]
     factor: float = Field(0.33, ge=0)
     """σ in units of the root mean square of the embedding's entries."""
-    scope: Literal["matrix", "row"] | None = None
+    scope: Annotated[Literal["matrix", "row"] | None, _unset("matrix")] = None
     """Root mean square of the whole matrix (None: the paper) or of the one row ("row": the release)."""
-    replay: bool | None = None
+    replay: Annotated[bool | None, _unset(True)] = None
     """Whether training sees the rollout's noise again (None: yes, the paper); False draws none (the release)."""
 
 
@@ -66,7 +72,7 @@ class GumbelMixer(Config):
     """Lower clamp of the noise."""
     high: float = 3.0
     """Upper clamp of the noise."""
-    weights: Literal["noisy", "clean"] | None = None
+    weights: Annotated[Literal["noisy", "clean"] | None, _unset("noisy")] = None
     """Weights from the noisy scores (None: the paper) or from the clean logits ("clean": the release)."""
 
 

@@ -105,8 +105,9 @@ class Fields(Config):
     answer: str | None = "answer"
     """None: the answer is the last \\boxed{} of the solution."""
     solution: str | None = None
-    choices: str | None = None
-    """Options of a multiple-choice question, the right one first; they are shuffled by a recorded permutation."""
+    choices: str | tuple[str, ...] | None = None
+    """Options of a multiple-choice question, the right one first: a column of lists, or one column an option (GPQA).
+    They are shuffled by a recorded permutation."""
     id: str | None = None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ngrpo.data.prompts import open_tokenizer
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.method.neighbours import build
@@ -37,9 +38,7 @@ def embedding(model: Path, space: str = "embedding") -> Tensor:
 
 def make_table(spec: NeighbourSpec, *, model: Path, out: Path) -> None:
     """Build the table that `spec` describes and write it, whole or not at all."""
-    from transformers import AutoTokenizer
-
-    E, tokenizer = embedding(model, spec.space or "embedding"), AutoTokenizer.from_pretrained(model)
+    E, tokenizer = embedding(model, spec.space or "embedding"), open_tokenizer(model)
     label = f"[neighbours {spec.model.id}]"
     print(f"{label} {spec.metric}, k={spec.k}, over {E.shape[0]} × {E.shape[1]}")
     start = time.monotonic()

