@@ -144,7 +144,7 @@ def test_release_weights_are_the_softmax_of_probabilities_and_bound_the_anchor()
     step = NeighbourMixer(1.0, weights="probabilities").step(z, token, seed, position, _table(3))
     p = torch.softmax(z, -1).gather(-1, step.ids)
     assert (step.units / UNIT - torch.softmax(p, -1)).abs().max() < 1e-4
-    assert (step.units[:, 0] / UNIT).max() <= 0.577  # METHOD: at k=3 it can't exceed 0.576
+    assert (step.units[:, 0] / UNIT).max() <= 0.577  # at k=3 it can't exceed 0.576
     paper = NeighbourMixer(1.0).step(z, token, seed, position, _table(3))
     assert (paper.units[:, 0] / UNIT).max() > 0.9
     assert torch.equal(paper.ids, step.ids)

@@ -1,4 +1,4 @@
-"""The oracle: a small, readable sampling loop over transformers, in float32 on CPU (METHOD: one algebra).
+"""The oracle: a small, readable sampling loop over transformers, in float32 on CPU.
 
 One left-padded batch after another, a key-value cache, and at each step: scale, draw, mix, feed. It is the engine that
 the tests hold the other one to, and `engine: transformers` where sglang can't run.

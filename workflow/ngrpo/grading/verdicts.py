@@ -4,7 +4,7 @@
 `integer_verdict` and `string_verdict` run in the caller's process.
 
 Where this departs from calling Math-Verify directly:
-1. Its own time limits are off: they rest on SIGALRM, which a long integer power ignores (METHOD.md §6). Ours kill.
+1. Its own time limits are off: they rest on SIGALRM, which a long integer power ignores (docs/method.md §6). Ours kill.
 2. An exception during the comparison is a grader error with its reason; Math-Verify says "wrong" for it.
 3. Two plain integers are compared as integers. Math-Verify gives the same verdict (tested): both sides parse to sympy
    Integers or Floats, which it compares by value at six decimals.

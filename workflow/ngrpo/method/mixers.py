@@ -1,4 +1,4 @@
-"""Input mixers: which token is written down, and which vector is fed to the next step (METHOD: one algebra).
+"""Input mixers: which token is written down, and which vector is fed to the next step.
 
 | letter | meaning | shape |
 |---|---|---|

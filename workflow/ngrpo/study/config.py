@@ -17,7 +17,7 @@ from ngrpo.study.specs import Objective, Training
 
 
 class Method(Config):
-    """One training system: objective × exploration (METHOD §2)."""
+    """One training system: objective × exploration."""
 
     title: str
     """How tables name it."""
