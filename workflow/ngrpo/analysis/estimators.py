@@ -7,7 +7,7 @@
 | p | a problem's true chance that one sample is correct |
 
 An estimator is the vector g of its values at c = 0 … n; a benchmark's value is the mean of g[c] over its problems.
-Mean@n is the unbiased Pass@1. Two estimators of Pass@k (docs/method.md §3):
+Mean@n is the unbiased Pass@1. Two estimators of Pass@k (docs/method.md):
 unbiased: g = 1 − C(n−c, k)/C(n, k) (paper Eq. 15). bootstrap: k of the n with replacement, 1000 times (the release);
 its expectation is 1 − (1 − c/n)^k, below the unbiased one: at n = k = 32 a problem with one right counts 0.638, not 1.
 """

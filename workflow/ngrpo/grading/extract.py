@@ -1,6 +1,6 @@
 """What a response answers: the last \\boxed{} for mathematics, the line `Answer: X` for multiple choice.
 
-Paper §4.1 (docs/method.md §3 and §4). Every function is linear in the response's length and runs in the caller's process:
+Paper §4.1; docs/method.md. Every function is linear in the response's length and runs in the caller's process:
 a hostile response can't slow it down, and nothing of a response is ever evaluated here.
 Two ways to read a choice: `strict` (the paper: the line `Answer: X`, else nothing) and `lenient` (the release: a box,
 then "answer:", then a letter alone on a line, then any letter among the last 500 characters).

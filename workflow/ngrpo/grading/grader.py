@@ -1,4 +1,4 @@
-"""Grades of responses: extract, compare, and say which of five things happened (paper §4.1; docs/method.md §3, §4).
+"""Grades of responses: extract, compare, and say which of five things happened (paper §4.1; docs/method.md).
 
 | grade | means |
 |---|---|
