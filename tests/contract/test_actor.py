@@ -200,6 +200,36 @@ def test_records_follow_their_responses_through_reordering_and_dynamic_micro_bat
     assert (found - expected[order])[MASK[order]].abs().max() < 1e-5
 
 
+def _unpad_input(hidden: torch.Tensor, mask: torch.Tensor):
+    """flash_attn's function of this name, in plain torch: the kept rows, their places, and what verl ignores."""
+    indices = mask.flatten().nonzero()[:, 0]
+    lengths = mask.sum(-1, dtype=torch.int32)
+    return hidden.flatten(0, 1)[indices], indices, lengths.cumsum(0), int(lengths.max())
+
+
+def _pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, seqlen: int) -> torch.Tensor:
+    """flash_attn's function of this name, in plain torch."""
+    out = hidden_states.new_zeros(batch * seqlen, *hidden_states.shape[1:])
+    return out.index_put((indices,), hidden_states).unflatten(0, (batch, seqlen))
+
+
+def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
+    """One sequence a micro-batch: without flash attention, packed sequences would see each other."""
+    from einops import rearrange
+    from verl.workers.actor import dp_actor
+
+    kernels = {"unpad_input": _unpad_input, "pad_input": _pad_input, "rearrange": rearrange}
+    for name, function in {**kernels, "index_first_axis": lambda rows, indices: rows[indices]}.items():
+        monkeypatch.setattr(dp_actor, name, function, raising=False)
+    data = _data()
+    data.meta_info["micro_batch_size"] = 1
+    found, _ = _actor(use_remove_padding=True).compute_log_prob(data)
+    with torch.no_grad():
+        expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
+    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (naive - expected)[MASK].abs().max() > 0.1
+
+
 def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch) -> None:
     from verl.utils import ulysses
 

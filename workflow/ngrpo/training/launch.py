@@ -1,10 +1,12 @@
 """The training stage: verl on Ray, started, watched and ended; the best checkpoint exported last.
 
 Ray is this run's own: its folder, its ports, its workers; two runs on one machine don't meet. Workers' output goes to
-train.log in the run folder, progress to stdout.
+train.log in the run folder, progress to stdout. SIGTERM lets the step end, saves it and leaves; a second one leaves at
+once.
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -15,14 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ngrpo.errors import UserError
-from ngrpo.files import whole_folder, write_json
+from ngrpo.files import digest, whole_folder, write_json
 from ngrpo.study.specs import RunSpec
 from ngrpo.training import platform
-from ngrpo.training.checkpoints import Checkpoints, Lease
-from ngrpo.training.monitor import read_metrics
+from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
+from ngrpo.training.monitor import METRICS, read_metrics
 from ngrpo.training.recipe import compose, total_steps
 
 CARD = "ngrpo.json"
+MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
 
 
 def train(
@@ -51,8 +54,10 @@ def train(
 
     run_dir, model, data, validation = (p.resolve() for p in (run_dir, model, data, validation))
     label, began = f"[train {spec.id}]", time.monotonic()
-    write_json(run_dir / "spec.json", spec.json_value())
-    with Lease(run_dir):
+    with Lease(run_dir) as lease, _orderly_end(run_dir / STOP, lease, label):
+        spec_file = run_dir / "spec.json"
+        if not spec_file.exists() or spec_file.read_text(encoding="utf-8") != spec.text():
+            write_json(spec_file, spec.json_value())
         checkpoints = Checkpoints(run_dir, spec.digest)
         start = checkpoints.prepare()
         steps = total_steps(spec, pq.read_metadata(data).num_rows)
@@ -60,7 +65,7 @@ def train(
             print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
             config = compose(
                 spec,
-                spec_file=run_dir / "spec.json",
+                spec_file=spec_file,
                 model=model,
                 data=data,
                 validation=validation,
@@ -73,32 +78,26 @@ def train(
             )
             with _progress(run_dir, label, start, steps):
                 _run(config, run_dir, devices or platform.devices(), plugin)
-        _finish(checkpoints, steps, out)
-    best = checkpoints.best()
-    print(
-        f"{label} {steps} steps done in {time.monotonic() - began:.0f} s; best at step {best['step']} "
-        f"(validation {best['score']:.3f})",
-        flush=True,
-    )
+        best = _finish(Checkpoints(run_dir, spec.digest), steps, out)
+    took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
+    print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)
 
 
-def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> None:
-    """Export the best policy, once every step is done and logged."""
-    done = checkpoints.last_step()
-    logged = [row["step"] for row in read_metrics(checkpoints.run_dir / "metrics.jsonl")]
-    if done != steps or logged != list(range(1, steps + 1)):
+def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
+    """Export the best policy, once every step is done and logged; returns its step and score."""
+    logged = [row["step"] for row in read_metrics(checkpoints.run_dir / METRICS)]
+    if checkpoints.step != steps or logged != list(range(1, steps + 1)):
         raise UserError(
-            f"the run ended at step {done} of {steps}, with {len(logged)} steps logged",
+            f"the run ended at step {checkpoints.step} of {steps}, with {len(logged)} steps logged",
             where=checkpoints.run_dir,
             do="see train.log there; running the same command again resumes",
         )
-    best = checkpoints.best()
+    best = checkpoints.best
     with whole_folder(out) as part:
-        for file in checkpoints.best_model.iterdir():
+        for file in checkpoints.best_model(best["step"]).iterdir():
             shutil.copy2(file, part / file.name)
-        write_json(
-            part / CARD, {"spec": checkpoints.spec, "step": best["step"], "score": best["score"], "steps": steps}
-        )
+        write_json(part / CARD, {"spec": checkpoints.spec, **best, "steps": steps})
+    return best
 
 
 def _run(config, run_dir: Path, ranks: int, plugin: str) -> None:
@@ -107,36 +106,51 @@ def _run(config, run_dir: Path, ranks: int, plugin: str) -> None:
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
     from verl.trainer.main_ppo import run_ppo
 
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that ray.init starts
+    folder = _scratch(run_dir)
     environment = get_ppo_ray_runtime_env()
-    environment["env_vars"].update(platform.worker_environment())
+    environment["env_vars"].update(platform.worker_environment(), TMPDIR=str(folder))
     environment["worker_process_setup_hook"] = plugin
-    folder = Path(tempfile.mkdtemp(prefix="ngrpo-"))  # short: Ray puts sockets below it
-    with _orderly_end():
-        try:
-            ray.init(
-                runtime_env=environment,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                object_store_memory=512 << 20 if platform.on_cpu() else None,
-                _temp_dir=str(folder),
-                **platform.ray_resources(ranks),
-            )
-            run_ppo(config)
-        except ray.exceptions.RayError as error:
-            _keep_log(folder, run_dir, str(error))
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, UserError):
-                raise UserError(str(cause)) from None
-            raise UserError(
-                f"training failed: {type(cause or error).__name__}: {_last_line(error)}",
-                where=run_dir / "train.log",
-                do="running the same command again resumes after the last checkpoint",
-            ) from error
-        finally:
-            ray.shutdown()
-            _keep_log(folder, run_dir)
-            shutil.rmtree(folder, ignore_errors=True)
+    orderly = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            "local",  # never a cluster that happens to run here
+            runtime_env=environment,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=512 << 20 if platform.on_cpu() else None,
+            _temp_dir=str(folder),
+            **platform.ray_resources(ranks),
+        )
+        signal.signal(signal.SIGTERM, orderly)  # ray.init puts a handler of its own in place, which aborts
+        run_ppo(config)
+    except ray.exceptions.RayError as error:
+        _keep_log(folder, run_dir, str(error))
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            raise UserError(str(cause)) from None
+        raise UserError(
+            f"training failed: {type(cause or error).__name__}: {_last_line(error)}",
+            where=run_dir / "train.log",
+            do="running the same command again resumes after the last checkpoint",
+        ) from error
+    finally:
+        ray.shutdown()
+        _keep_log(folder, run_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch(run_dir: Path) -> Path:
+    """A new temporary folder for Ray, sockets and locks; those that killed trainers of this run left are removed."""
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > MOST_BASE:
+        base = Path("/tmp")
+    prefix = f"ngrpo-{digest(str(run_dir))[:6]}-"
+    for old in base.glob(f"{prefix}*"):
+        _keep_log(old, run_dir)
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
 
 
 def _last_line(error: Exception) -> str:
@@ -155,17 +169,22 @@ def _keep_log(folder: Path, run_dir: Path, error: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _orderly_end() -> Iterator[None]:
-    """SIGTERM (a cluster's farewell) ends the block like an error, so that nothing is left running."""
+def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
+    """SIGTERM (a cluster's farewell) asks the trainer to save and end; again, or without a lease, it ends at once."""
 
     def leave(number: int, frame: object) -> None:
-        sys.exit(128 + number)
+        if lease.lost or stop.exists():
+            sys.exit(128 + number)
+        stop.touch()
+        os.write(1, f"{label} told to end: finishing the step, then saving it\n".encode())
 
+    stop.unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        stop.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -176,7 +195,7 @@ def _progress(run_dir: Path, label: str, start: int, steps: int) -> Iterator[Non
     def follow() -> None:
         shown = start
         while not stop.wait(1.0):
-            for row in read_metrics(run_dir / "metrics.jsonl"):
+            for row in read_metrics(run_dir / METRICS):
                 if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
                     shown = row["step"]
                     print(_line(label, row, steps), flush=True)

@@ -14,13 +14,14 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from ngrpo.errors import UserError
-from ngrpo.method.records import Record
-from ngrpo.training.actor import KEY, STATISTICS
+from ngrpo.files import whole_file
 
+METRICS = "metrics.jsonl"  # in the run folder
 _NAMES = {
     "critic/score/mean": "reward/mean",
     "response_length/mean": "response/length",
@@ -64,6 +65,9 @@ def check_parity(batch: Any, limit: float, step: int) -> None:
 
 def batch_metrics(batch: Any) -> dict[str, float]:
     """What verl doesn't measure: parity, mixing, grades."""
+    from ngrpo.method.records import Record
+    from ngrpo.training.actor import KEY, STATISTICS  # verl, which reading a finished run's metrics doesn't need
+
     most, mean = parity(batch)
     found = {"parity/max": most, "parity/mean": mean}
     for name in ("no_answer", "grader_error"):
@@ -86,7 +90,7 @@ class MetricsFile:
     """Takes the place of verl's Tracking: metrics.jsonl in the run folder."""
 
     def __init__(self, project_name, experiment_name, default_backend=None, config=None):
-        self.path = Path(config["trainer"]["ngrpo"]["run_dir"]) / "metrics.jsonl"
+        self.path = Path(config["trainer"]["ngrpo"]["run_dir"]) / METRICS
 
     def log(self, data: dict[str, Any], step: int) -> None:
         """Append one step's line."""
@@ -95,6 +99,8 @@ class MetricsFile:
         plain = {name: float(value) for name, value in line.items() if math.isfinite(float(value))}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **plain}, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that is committed next counts on this line
 
 
 def cut_metrics(path: Path, step: int) -> None:
@@ -110,7 +116,8 @@ def cut_metrics(path: Path, step: int) -> None:
         if row["step"] > step:
             break
         kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text("".join(kept), encoding="utf-8")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -9,7 +9,9 @@ one that doesn't take is an error, not a silent stock run.
 | workers.rollout.sglang_rollout.SGLangRollout | MixingRollout: seeds, mixers, records (set where it is built) |
 | workers.fsdp_workers.ActorRolloutRefWorker | ReplayWorker: the above two, mixing statistics, export |
 | trainer.ppo.ray_trainer.RayPPOTrainer | Trainer: best checkpoint, whole checkpoints, stateless data order |
-| utils.tracking.Tracking | MetricsFile |
+| trainer.ppo.ray_trainer.{compute_advantage, compute_data_metrics, process_validation_metrics} | parity, our metrics |
+| trainer.ppo.ray_trainer.should_save_ckpt_esi | also saves when the run was asked to end |
+| utils.tracking.Tracking | CommittingMetrics: metrics.jsonl |
 | policy-loss registry | gspo |
 """
 
@@ -39,18 +41,19 @@ def install() -> None:
 
     from ngrpo.training.actor import ReplayActor
     from ngrpo.training.losses import register
-    from ngrpo.training.monitor import MetricsFile, validation_metrics
-    from ngrpo.training.trainer import Trainer, checked_advantage, with_batch_metrics
+    from ngrpo.training.monitor import validation_metrics
+    from ngrpo.training.trainer import CommittingMetrics, Trainer, checked_advantage, save_now, with_batch_metrics
     from ngrpo.training.worker import ReplayWorker
 
     verl.workers.actor.DataParallelPPOActor = ReplayActor
     fsdp_workers.ActorRolloutRefWorker = ReplayWorker
-    verl.utils.tracking.Tracking = MetricsFile
+    verl.utils.tracking.Tracking = CommittingMetrics
     if not issubclass(ray_trainer.RayPPOTrainer, Trainer):
         ray_trainer.RayPPOTrainer = Trainer
         ray_trainer.compute_advantage = checked_advantage(ray_trainer.compute_advantage)
         ray_trainer.compute_data_metrics = with_batch_metrics(ray_trainer.compute_data_metrics)
         ray_trainer.process_validation_metrics = validation_metrics
+        ray_trainer.should_save_ckpt_esi = save_now(ray_trainer.should_save_ckpt_esi)
     register()
 
 

@@ -71,6 +71,9 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, devic
         "data.sampler.class_path": here("feed"),
         "data.sampler.class_name": "Order",
         "actor_rollout_ref.model.path": str(model),
+        "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU; one strategy everywhere, tested everywhere
+        "actor_rollout_ref.ref.strategy": "fsdp2",
+        "critic.strategy": "fsdp2",
         "actor_rollout_ref.rollout.name": "sglang",
         "actor_rollout_ref.rollout.mode": "sync",
         "actor_rollout_ref.rollout.calculate_log_probs": True,

@@ -1,4 +1,8 @@
-"""verl's trainer with whole checkpoints, the best one by validation, a stateless data order, and our metrics."""
+"""verl's trainer with whole checkpoints, the best one by validation, a stateless data order, and our metrics.
+
+A step is done when its line is in metrics.jsonl; a checkpoint counts from then on. So a run killed between the two
+resumes from the checkpoint before, and no step is ever logged twice or not at all.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,10 +11,11 @@ from typing import Any
 
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
-from ngrpo.training.checkpoints import Checkpoints
-from ngrpo.training.monitor import batch_metrics, check_parity, cut_metrics, score_of
+from ngrpo.errors import UserError
+from ngrpo.training.checkpoints import STOP, Checkpoints
+from ngrpo.training.monitor import METRICS, MetricsFile, batch_metrics, check_parity, cut_metrics, score_of
 
-_now: dict[str, Any] = {}  # the running trainer and its limit, for the functions that verl calls without them
+_now: dict[str, Any] = {}  # the running trainer, for the functions that verl calls without it
 
 
 class Trainer(RayPPOTrainer):
@@ -19,26 +24,63 @@ class Trainer(RayPPOTrainer):
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
         self.run = config.trainer.ngrpo
-        self.kept = Checkpoints(Path(self.run.run_dir), self.run.spec_digest)
-        _now.update(trainer=self, limit=self.run.parity_limit)
+        self.run_dir = Path(self.run.run_dir)
+        self.kept = Checkpoints(self.run_dir, self.run.spec_digest)
+        self.written = 0  # the step whose checkpoint is written and not yet committed
+        _now["trainer"] = self
 
     def _load_checkpoint(self):
         super()._load_checkpoint()
-        cut_metrics(Path(self.run.run_dir) / "metrics.jsonl", self.global_steps)
+        cut_metrics(self.run_dir / METRICS, self.global_steps)
+        self.train_dataloader.next_iter_state = None  # verl's would skip the done steps a second time
         self.train_dataloader.sampler.start = self.global_steps
 
     def _save_checkpoint(self):
         super()._save_checkpoint()
-        # the data order follows from the step: a loader state on top of it would skip the done steps twice
-        (self.kept.folder / f"global_step_{self.global_steps}" / "data.pt").unlink()
-        self.kept.saved(self.global_steps)
+        self.written = self.global_steps
 
     def _validate(self):
         score = score_of(super()._validate())
-        if self.kept.is_better(score, self.global_steps):
-            self.actor_rollout_wg.export(str(self.kept.best_model), self.config.actor_rollout_ref.model.path)
+        if self.kept.is_better(score):
+            folder = self.kept.best_model(self.global_steps)
+            self.actor_rollout_wg.export(str(folder), self.config.actor_rollout_ref.model.path)
             self.kept.declare_best(score, self.global_steps)
         return {"validation/score": score}
+
+    def stopping(self) -> bool:
+        """Whether the run was asked to end."""
+        return (self.run_dir / STOP).exists()
+
+    def logged(self, step: int) -> None:
+        """A step's line is written: commit its checkpoint. Raises UserError where the run was asked to end."""
+        if self.written != step:
+            return
+        self.kept.commit(step)
+        if self.stopping() and step < self.total_training_steps:
+            raise UserError(
+                f"the run was told to end; step {step} of {self.total_training_steps} is saved",
+                where=self.run_dir,
+                do="running the same command again resumes there",
+            )
+
+
+class CommittingMetrics(MetricsFile):
+    """Metrics whose lines make checkpoints count."""
+
+    def log(self, data: dict[str, Any], step: int) -> None:
+        """Write one step's line, then commit what was saved at that step."""
+        super().log(data, step)
+        _now["trainer"].logged(step)
+
+
+def save_now(stock: Callable) -> Callable:
+    """verl's question whether its machine is about to be taken away: also yes when the run was asked to end."""
+
+    @functools.wraps(stock)
+    def should_save(*args, **kwargs):
+        return _now["trainer"].stopping() or stock(*args, **kwargs)
+
+    return should_save
 
 
 def checked_advantage(stock: Callable) -> Callable:
@@ -46,7 +88,8 @@ def checked_advantage(stock: Callable) -> Callable:
 
     @functools.wraps(stock)
     def compute_advantage(data, *args, **kwargs):
-        check_parity(data, _now["limit"], _now["trainer"].global_steps)
+        trainer = _now["trainer"]
+        check_parity(data, trainer.run.parity_limit, trainer.global_steps)
         return stock(data, *args, **kwargs)
 
     return compute_advantage
