@@ -1,6 +1,9 @@
 """What every engine promises (`ngrpo.engines.contract`), and what the sglang plugin promises beside it."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -259,7 +262,7 @@ def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, 
     import sglang.srt.entrypoints.engine as entry
 
     arguments = {"model_path": str(models()[0]), "dtype": "float32", "random_seed": 0, "log_level": "error"}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, plugin.keeping_signals():
         patch.setattr(entry, "run_scheduler_process", run_stock_scheduler)
         patch.setattr(entry, "_launch_subprocesses", entry._launch_subprocesses.stock)
         stock = entry.Engine(**cpu.server_arguments({**arguments, "skip_tokenizer_init": True}))
@@ -285,6 +288,13 @@ def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, 
         for child in psutil.Process().children():
             if child.pid not in sglang_processes and child.name().startswith("sglang"):
                 child.kill()
+
+
+@pytest.mark.engine
+def test_a_failed_subprocess_beside_an_engine_is_seen_as_failed(sglang):
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # sglang's own handler would reap it first
+    program = "import time; time.sleep(0.05); raise SystemExit(3)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 3
 
 
 @pytest.mark.engine

@@ -97,6 +97,10 @@ def _edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 BROKEN = {
     "folder": (shutil.rmtree, "no such model folder"),
     "config": (lambda folder: (folder / "config.json").unlink(), "no configuration"),
@@ -105,6 +109,9 @@ BROKEN = {
     "weights": (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights"),
     "template": (lambda folder: _edit(folder / "tokenizer_config.json", chat_template=None), "no chat template"),
     "architecture": (lambda folder: _edit(folder / "config.json", architectures=["BertModel"]), "not a causal"),
+    "unknown model type": (lambda folder: _edit(folder / "config.json", model_type="qwen99"), "is unknown here"),
+    "cut weights": (lambda folder: _cut(folder / "model.safetensors"), "weights aren't whole"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "not readable as JSON"),
     "no architecture": (lambda folder: _edit(folder / "config.json", architectures=None), "not a causal"),
 }
 

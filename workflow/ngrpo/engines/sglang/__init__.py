@@ -19,7 +19,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -196,24 +197,22 @@ class SGLangEngine:
         self._dead = False
         own = psutil.Process()
         others = set(own.children())
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGCHLD, signal.SIGQUIT, signal.SIGTERM)}
         configure = entry._set_envs_and_config
-        # sglang answers a child's error by killing the whole process tree, and reaps other people's children
+        # sglang answers a child's error by killing the whole process tree
         entry._set_envs_and_config = lambda server: (configure(server), signal.signal(signal.SIGQUIT, self._died))
         logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
         try:
-            self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
-            self._processes = _servers(own, others)
-            loop = asyncio.get_event_loop()
-            loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
+            with keeping_signals():
+                self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
+                self._processes = _servers(own, others)
+                loop = asyncio.get_event_loop()
+                loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
         except BaseException:
             self._processes = _servers(own, others)
             self.close()
             raise
         finally:
             entry._set_envs_and_config = configure
-            for s, handler in handlers.items():
-                signal.signal(s, handler)
         signal.signal(signal.SIGQUIT, self._died)
         atexit.unregister(self.server.shutdown)
         atexit.register(self.close)
@@ -319,6 +318,20 @@ class SGLangEngine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+@contextmanager
+def keeping_signals() -> Iterator[None]:
+    """Take back the signals that an engine takes as it starts.
+
+    Its SIGCHLD handler reaps other people's children: a failed subprocess then looks as if it had ended well.
+    """
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGCHLD, signal.SIGQUIT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in handlers.items():
+            signal.signal(s, handler)
 
 
 async def _start_loop(manager: Any) -> None:
