@@ -13,7 +13,19 @@ pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch", reason="the training environment has torch")
 
 import forgetful  # noqa: E402
-from conftest import VOCABULARY, tiny_table  # noqa: E402
+from conftest import tiny_table  # noqa: E402
+from replaying import (  # noqa: E402
+    MOST,
+    OFF,
+    SAMPLING,
+    TEMPERATURE,
+    assert_parity,
+    assert_same,
+    differences,
+    prompts,
+    replayed,
+    requests,
+)
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
@@ -23,11 +35,6 @@ from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
 from ngrpo.method.neighbours import Table  # noqa: E402
 
-TEMPERATURE = 0.9
-SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
-MOST, MEAN = 1e-4, 5e-6  # replay parity in float32: largest and mean difference of log-probs
-SAME = 1e-3  # log-probs of the same sample from differently shaped products, after tens of steps of it
-OFF = 0.1  # what dropped records must exceed
 SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
 
 
@@ -72,64 +79,6 @@ def forgetting(models):
 def engine(request):
     """Each engine in turn."""
     return request.getfixturevalue(request.param)
-
-
-def prompts(n: int, length: int = 12) -> list[tuple[int, ...]]:
-    """Prompts of different lengths."""
-    generator = torch.Generator().manual_seed(7)
-    return [tuple(torch.randint(3, VOCABULARY, (length + i % 5,), generator=generator).tolist()) for i in range(n)]
-
-
-def requests(n: int, mixer=NeighbourMixer(rho=0.3)) -> list[Request]:  # noqa: B008
-    """n requests with a seed each."""
-    return [Request(p, 1000 + i, mixer) for i, p in enumerate(prompts(n))]
-
-
-def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
-    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
-    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
-    E = hf.get_input_embeddings().weight.detach()
-    text = torch.tensor([*prompt, *tokens])
-    fed = E[text].clone()
-    if record is not None:
-        for index, ids, units in zip(record.index, record.ids, record.units, strict=True):
-            weights = torch.tensor(units, dtype=torch.float32) / UNIT
-            fed[len(prompt) + index] = (E[torch.tensor(ids)] * weights[:, None]).sum(0)
-    with torch.no_grad():
-        logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
-    return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
-
-
-def differences(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
-    """|engine's log-prob − replayed log-prob| of all tokens; drop: forget the records."""
-    return torch.cat(
-        [
-            (replayed(model, r.prompt, s.tokens, None if drop else s.record) - torch.tensor(s.log_probs)).abs()
-            for r, s in zip(asked, samples, strict=True)
-        ]
-    )
-
-
-def assert_parity(model, asked, samples) -> None:
-    """Replay parity, and that records matter."""
-    off = differences(model, asked, samples)
-    assert off.max() <= MOST
-    assert off.mean() <= MEAN
-    assert differences(model, asked, samples, drop=True).max() >= OFF
-
-
-def facts(sample) -> tuple:
-    """Everything of a sample but its log-probs."""
-    r = sample.record
-    return sample.tokens, sample.finish_reason, r.index.tolist(), r.ids.tolist()
-
-
-def assert_same(ours, others) -> None:
-    """Equal samples; log-probs and weights up to the rounding of differently shaped matrix products."""
-    for a, b in zip(ours, others, strict=True):
-        assert facts(a) == facts(b)
-        assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= SAME
-        assert (abs(a.record.units - b.record.units) <= 8).all()
 
 
 def through_sglang(engine, input_ids, params):

@@ -1,0 +1,92 @@
+"""What the contract's tests share: requests, an independent replay of what was fed, and comparisons of samples."""
+
+import torch
+from conftest import VOCABULARY
+from transformers import AutoModelForCausalLM
+
+from ngrpo.engines.contract import Request, Sampling
+from ngrpo.method import rng
+from ngrpo.method.mixers import UNIT, NeighbourMixer
+
+TEMPERATURE = 0.9
+SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
+MOST, MEAN = 1e-4, 5e-6  # replay parity in float32: largest and mean difference of log-probs
+SAME = 1e-3  # log-probs of the same sample from differently shaped products, after tens of steps of it
+OFF = 0.1  # what dropped records must exceed
+
+
+def prompts(n: int, length: int = 12) -> list[tuple[int, ...]]:
+    """Prompts of different lengths."""
+    generator = torch.Generator().manual_seed(7)
+    return [tuple(torch.randint(3, VOCABULARY, (length + i % 5,), generator=generator).tolist()) for i in range(n)]
+
+
+def requests(n: int, mixer=NeighbourMixer(rho=0.3)) -> list[Request]:  # noqa: B008
+    """n requests with a seed each."""
+    return [Request(p, 1000 + i, mixer) for i, p in enumerate(prompts(n))]
+
+
+def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
+    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
+    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
+    E = hf.get_input_embeddings().weight.detach()
+    text = torch.tensor([*prompt, *tokens])
+    fed = E[text].clone()
+    if record is not None:
+        for index, ids, units in zip(record.index, record.ids, record.units, strict=True):
+            weights = torch.tensor(units, dtype=torch.float32) / UNIT
+            fed[len(prompt) + index] = (E[torch.tensor(ids)] * weights[:, None]).sum(0)
+        if record.noise is not None:
+            position = torch.arange(len(prompt), len(prompt) + len(tokens) - 1)
+            noise = rng.normal(torch.full_like(position, record.noise.seed), position, E.shape[1])
+            fed[len(prompt) : -1] += torch.from_numpy(record.noise.sigma)[:, None] * noise
+    with torch.no_grad():
+        logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def differences(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
+    """|engine's log-prob − replayed log-prob| of all tokens; drop: forget the records."""
+    return torch.cat(
+        [
+            (replayed(model, r.prompt, s.tokens, None if drop else s.record) - torch.tensor(s.log_probs)).abs()
+            for r, s in zip(asked, samples, strict=True)
+        ]
+    )
+
+
+def assert_parity(model, asked, samples) -> None:
+    """Replay parity, and that records matter."""
+    off = differences(model, asked, samples)
+    assert off.max() <= MOST
+    assert off.mean() <= MEAN
+    assert differences(model, asked, samples, drop=True).max() >= OFF
+
+
+def facts(sample) -> tuple:
+    """Everything of a sample but its log-probs."""
+    r = sample.record
+    return sample.tokens, sample.finish_reason, r.index.tolist(), r.ids.tolist()
+
+
+def assert_same(ours, others) -> None:
+    """Equal samples; log-probs and weights up to the rounding of differently shaped matrix products."""
+    for a, b in zip(ours, others, strict=True):
+        assert facts(a) == facts(b)
+        assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= SAME
+        assert (abs(a.record.units - b.record.units) <= 8).all()
+
+
+def candidates(record) -> dict[int, set[int]]:
+    """At each mixed step, the candidates that weigh anything."""
+    steps = zip(record.index.tolist(), record.ids, record.units, strict=True)
+    return {index: set(ids[units > 0].tolist()) for index, ids, units in steps}
+
+
+def shared_steps(a, b) -> int:
+    """Steps before two samples' tokens, candidates or log-probs (by more than 10 SAME) part."""
+    steps = zip(a.tokens, b.tokens, a.log_probs, b.log_probs, strict=False)
+    parts = [t for t, (x, y, p, q) in enumerate(steps) if x != y or abs(p - q) > 10 * SAME]
+    fed, others = candidates(a.record), candidates(b.record)
+    parts += [t for t in range(min(len(a.tokens), len(b.tokens))) if fed.get(t) != others.get(t)]
+    return min(parts, default=min(len(a.tokens), len(b.tokens)))

@@ -1,0 +1,128 @@
+"""Each input mixer in each engine: replay parity with its negative control, and the same samples in both engines."""
+
+import pytest
+
+pytestmark = pytest.mark.train
+
+pytest.importorskip("torch", reason="the training environment has torch")
+
+from replaying import (  # noqa: E402
+    MEAN,
+    MOST,
+    OFF,
+    SAMPLING,
+    assert_parity,
+    assert_same,
+    differences,
+    requests,
+    shared_steps,
+)
+
+from ngrpo.engines.contract import open_engine  # noqa: E402
+from ngrpo.method.mixers import (  # noqa: E402
+    GaussianMixer,
+    GumbelMixer,
+    NeighbourMixer,
+    NoMixer,
+    SoftThinkingMixer,
+)
+
+SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
+STOP = 7  # stands for the token that ends thinking
+REPLAYED = {
+    "neighbours": NeighbourMixer(0.3),
+    "neighbours, w/o rate": NeighbourMixer(1.0),
+    "neighbours, k=2": NeighbourMixer(0.5, k=2),
+    "neighbours, released": NeighbourMixer(0.5, weights="probabilities", text="sampled", stop_after=STOP),
+    "gaussian": GaussianMixer(),
+    "gaussian, row by row": GaussianMixer(scope="row"),
+    "gumbel": GumbelMixer(),
+    "gumbel, clean weights": GumbelMixer(temperature=1.0, weights="clean"),
+}
+SAMPLED_ONLY = {
+    "gaussian, not replayed": GaussianMixer(replay=False),
+    "soft thinking": SoftThinkingMixer(),
+    "soft thinking, until its end": SoftThinkingMixer(stop_after=STOP),
+    "soft thinking, the authors'": SoftThinkingMixer(keep=10, stop_after=STOP, cold_entropy=0.5, cold_steps=3),
+}
+ALL = {**REPLAYED, **SAMPLED_ONLY}
+
+
+@pytest.fixture(scope="module")
+def transformers(models):
+    """The oracle."""
+    with open_engine("transformers", *models(), mixers=[*ALL.values()]) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def sglang(models):
+    """sglang with room for every mixer at once."""
+    with open_engine("sglang", *models(), mixers=[*ALL.values()], log_level="error") as engine:
+        yield engine
+
+
+@pytest.fixture(params=["transformers", SGLANG])
+def engine(request):
+    """Each engine in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_what_each_mixer_records_gives_the_log_probs_again(engine, models, name):
+    asked = requests(6, REPLAYED[name])
+    assert_parity(models()[0], asked, engine.generate(asked, SAMPLING))  # and not without the records
+
+
+@pytest.mark.parametrize("name", SAMPLED_ONLY)
+def test_what_is_not_recorded_is_not_replayed(engine, models, name):
+    """The negative control of a mixer that leaves nothing to replay; its samples carry empty records."""
+    asked = requests(6, SAMPLED_ONLY[name])
+    samples = engine.generate(asked, SAMPLING)
+    if SAMPLED_ONLY[name].kind == "gaussian":
+        assert all(s.record.noise is None and len(s.record.index) == 0 for s in samples)
+        assert differences(models()[0], asked, samples).max() >= OFF
+    else:
+        assert differences(models()[0], asked, samples, drop=True).max() >= OFF
+
+
+@pytest.mark.parametrize("mixer", [NeighbourMixer(0.0), GaussianMixer(factor=0.0)], ids=["rho=0", "sigma=0"])
+def test_a_mixer_that_never_mixes_is_stock_decoding_bit_for_bit(engine, models, mixer):
+    asked = requests(5, NoMixer())
+    stock = engine.generate(asked, SAMPLING)
+    still = engine.generate(requests(5, mixer), SAMPLING)
+    assert [(s.tokens, s.log_probs) for s in still] == [(s.tokens, s.log_probs) for s in stock]
+    off = differences(models()[0], asked, stock)
+    assert off.max() <= MOST
+    assert off.mean() <= MEAN
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("neighbours", "gaussian")])
+def test_both_engines_give_the_same_samples(sglang, transformers, name):
+    asked = requests(6, ALL[name])
+    assert_same(sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("gumbel", "soft-thinking")])
+def test_both_engines_agree_until_rounding_has_grown(sglang, transformers, name):
+    """Weights that follow the logits at every step make a random model chaotic: rounding grows threefold a step."""
+    asked = requests(12, ALL[name])
+    ours, others = sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING)
+    shared = [shared_steps(a, b) for a, b in zip(ours, others, strict=True)]
+    assert min(shared) >= 3
+    assert sorted(shared)[6] >= 5
+    sharper = {"gumbel": GumbelMixer(k=4), "soft-thinking": SoftThinkingMixer(keep=9)}[ALL[name].kind]
+    other = transformers.generate(requests(12, sharper), SAMPLING)
+    assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer is told apart at once
+
+
+@pytest.mark.engine
+def test_all_mixers_in_one_batch_leave_each_other_alone(sglang):
+    asked = [r for i, mixer in enumerate(ALL.values()) for r in requests(i + 1, mixer)[i:]]
+    together = sglang.generate(asked, SAMPLING)
+    for request, sample in zip(asked, together, strict=True):
+        assert shared_steps(sglang.generate([request], SAMPLING)[0], sample) >= 3
+        plain = sglang.generate([type(request)(request.prompt, request.seed)], SAMPLING)[0]
+        assert shared_steps(plain, sample) < len(sample.tokens)
