@@ -17,6 +17,7 @@ from ngrpo.data import toy
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import canonical_json, file_sha256, whole_file, write_json
 from ngrpo.grading.extract import CHOICES, last_boxed
+from ngrpo.hub import reaching_hub
 from ngrpo.study.sources import FolderDataset, HubDataset, ToyProblems
 from ngrpo.study.specs import DatasetSpec
 
@@ -129,23 +130,14 @@ def _from_hub(source: HubDataset) -> tuple[list[dict[str, Any]], str]:
 
     from datasets import load_dataset
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    try:
+    with reaching_hub("data set", source.repo, source.revision):
         commit = HfApi().dataset_info(source.repo, revision=source.revision).sha
-        rows = list(load_dataset(source.repo, source.subset, split=source.split, revision=commit))
-    except RepositoryNotFoundError:
-        raise UserError(
-            "the hub has no such data set, or it is gated and your token doesn't open it",
-            where=source.repo,
-            do="check the id; accept its terms and log in with `huggingface-cli login`",
-        ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as e:
-        raise UserError(
-            f"the hub can't be reached: {e}",
-            where=source.repo,
-            do="fetch data on a node with network first, or use a data set of kind `folder`",
-        ) from None
+        try:
+            rows = list(load_dataset(source.repo, source.subset, split=source.split, revision=commit))
+        except ValueError as e:  # an unknown split or subset
+            raise UserError(str(e), where=source.repo, do="correct the data set's `split` or `subset`") from None
+    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
     seen = hashlib.sha256(canonical_json(rows).encode()).hexdigest()
     if source.sha256 is not None and seen != source.sha256:
         raise UserError(f"the rows' sha256 is {seen}, not the recorded one", where=f"{source.repo} at {commit}")

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import read_json, whole_folder, write_json
+from ngrpo.hub import reaching_hub
 from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
 from ngrpo.study.specs import ModelSpec
 
@@ -124,42 +123,11 @@ def _check_weights(folder: Path, shown: object) -> None:
             ) from None
 
 
-@contextmanager
-def _hub(repo: str, revision: str) -> Iterator[None]:
-    """Say what went wrong at the hub as a user's mistake."""
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except RepositoryNotFoundError:
-        raise UserError(
-            "the hub has no such model, or it is gated and your token doesn't open it",
-            where=repo,
-            do="check the id; accept its terms and log in with `huggingface-cli login`",
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(f"the model has no revision '{revision}'", where=repo, do="name one of its commits") from None
-    except HFValidationError as e:
-        raise UserError(f"not a hub id: {e}", where=repo, do="write it as owner/name") from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as e:
-        raise UserError(
-            f"the hub can't be reached: {e}",
-            where=repo,
-            do="fetch models on a node with network first, or use a source of kind `folder`",
-        ) from None
-
-
 def _commit(source: HubModel) -> str:
     """The commit that a revision stands for."""
     from huggingface_hub import HfApi
 
-    with _hub(source.repo, source.revision):
+    with reaching_hub("model", source.repo, source.revision):
         return HfApi().model_info(source.repo, revision=source.revision).sha
 
 
@@ -168,7 +136,7 @@ def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
 
     print(f"{label} fetching {source.repo} at {commit}", flush=True)
     kept = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    with _hub(source.repo, source.revision):
+    with reaching_hub("model", source.repo, source.revision):
         snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=kept)
     shutil.rmtree(out / ".cache", ignore_errors=True)
 
