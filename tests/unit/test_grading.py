@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -471,19 +472,21 @@ def test_grading_killed_at_any_moment_ends_in_the_same_file(tmp_path):
         "import sys; from ngrpo.grading import grade_samples, Limits; grade_samples(*sys.argv[1:], limits=Limits(20))"
     )
     command = [sys.executable, "-c", program, *map(str, paths), str(tmp_path / "grades.parquet")]
-    killed = 0
-    for attempt in range(5):
+    grades, moments, killed = tmp_path / "grades.parquet", random.Random(1), 0
+    while killed < 20:
         process = subprocess.Popen(command)
         try:
-            process.wait(timeout=0.2 + 0.35 * attempt)
+            process.wait(timeout=moments.uniform(0.05, 1.2))
+            assert grades.read_bytes() == (tmp_path / "undisturbed.parquet").read_bytes()
+            grades.unlink()
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             killed += 1
-            assert not (tmp_path / "grades.parquet").exists()
-    assert killed
+            assert not grades.exists() or grades.read_bytes() == (tmp_path / "undisturbed.parquet").read_bytes()
+            grades.unlink(missing_ok=True)
     subprocess.run(command, check=True)
-    assert (tmp_path / "grades.parquet").read_bytes() == (tmp_path / "undisturbed.parquet").read_bytes()
+    assert grades.read_bytes() == (tmp_path / "undisturbed.parquet").read_bytes()
 
 
 def test_limits_and_settings_are_checked():
