@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.rows import row
 
 ENV = "train"
-NAMES = ("records", "training step with records")
+NAMES = ("records", "training-step")
 RHO, K = 0.1, 3
 SEQUENCES, PROMPT, RESPONSE = 32, 32, 224
 VOCABULARY, HIDDEN, LAYERS = 8192, 256, 4
@@ -26,7 +26,7 @@ def rows(names: tuple[str, ...] = NAMES) -> Iterator[dict[str, Any]]:
     """The rows of these names."""
     if "records" in names:
         yield _record_bytes()
-    if "training step with records" in names:
+    if "training-step" in names:
         yield _step()
 
 
@@ -83,7 +83,7 @@ def _step() -> dict[str, Any]:
     ratio = statistics.median(a / b for a, b in zip(times["ours"], times["peer"], strict=True))
     note = f"{SEQUENCES} sequences of {PROMPT}+{RESPONSE} tokens, d={HIDDEN}, V={VOCABULARY}; median of {ROUNDS} pairs"
     return row(
-        "training step with records", ours=statistics.median(times["ours"]), peer=statistics.median(times["peer"]),
+        "training-step", ours=statistics.median(times["ours"]), peer=statistics.median(times["peer"]),
         unit="s", ratio=ratio, at_most=1.05, note=note,
     )  # fmt: skip
 

@@ -102,6 +102,9 @@ def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_pa
     ("study", "toy", "words"),
     [
         ({}, {"training/learnin_rate": 1}, ["learnin_rate", "toy.yaml", "did you mean 'learning_rate'"]),
+        ({"methods/ngrpo": {"titel": "N-GRPO"}}, {}, ["'titel'", "methods.ngrpo", "did you mean 'title'"]),
+        ({"tables/main/rows": [{"lable": "x"}]}, {}, ["'lable'", "did you mean 'label'"]),
+        ({}, {"datasets/toy-train/feilds": {}}, ["'feilds'", "did you mean 'fields'"]),
         ({}, {"validation": "toy-validaton"}, ["toy-validaton", "did you mean 'toy-validation'"]),
         ({}, {"tables": ["mian"]}, ["no table 'mian'", "did you mean 'main'"]),
         ({"tables/main/rows": [{"label": "x", "method": "ngrop"}]}, {}, ["'ngrop'", "did you mean 'ngrpo'"]),

@@ -1,7 +1,7 @@
 """Plain data to configuration models: the first mistake becomes one UserError with file, key and the nearest name."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -30,6 +30,13 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 M = TypeVar("M", bound=BaseModel)
+_CONTAINERS = (dict, list, tuple)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The annotation's model among its alternatives (such as `X | None`); else the annotation itself."""
+    candidates = [annotation, *(get_args(annotation) if get_origin(annotation) not in _CONTAINERS else ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), annotation)
 
 
 def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
@@ -38,9 +45,11 @@ def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
     for part in location[:-1]:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
-        candidates = [current, *getattr(current, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
+            current = _model_in(field.annotation if field else None)
+        elif get_origin(current) is dict:  # the part is a key, or an index below
+            current = _model_in(get_args(current)[1])
+        elif get_origin(current) in _CONTAINERS:
+            current = _model_in(get_args(current)[0])
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 
@@ -49,7 +58,8 @@ def parse(model: type[M], value: Any, source: Path | str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as e:
-        first = e.errors()[0]
+        # a misspelt key is both unknown and missing: what the user wrote comes first
+        first = min(e.errors(), key=lambda error: error["type"] != "extra_forbidden")
         key = ".".join(str(p) for p in first["loc"])
         do = None
         if first["type"] == "extra_forbidden":
