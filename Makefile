@@ -30,7 +30,7 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
-demo: ## the toy study, from generated problems to its report (about 6 minutes after the environments)
+demo: ## the toy study, from generated problems to its report (about 5 minutes after the environments)
 	@$(MAKE) --no-print-directory -j2 env
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo
 	@$(WORKFLOW)/bin/ngrpo table main

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 VOCABULARY = 512
+SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
 
 
 def tiny_model(folder: Path, *, family: str = "qwen2", tied: bool = False, seed: int = 0) -> Path:
@@ -65,3 +66,9 @@ def models(tmp_path_factory: pytest.TempPathFactory):
         return made[key]
 
     return get
+
+
+@pytest.fixture(params=["transformers", SGLANG])
+def engine(request: pytest.FixtureRequest):
+    """Each engine in turn: the test module's own fixture of that name."""
+    return request.getfixturevalue(request.param)

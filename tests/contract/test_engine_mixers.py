@@ -6,6 +6,7 @@ pytestmark = pytest.mark.train
 
 pytest.importorskip("torch", reason="the training environment has torch")
 
+import torch  # noqa: E402
 from replaying import (  # noqa: E402
     MEAN,
     MOST,
@@ -17,8 +18,9 @@ from replaying import (  # noqa: E402
     requests,
     shared_steps,
 )
+from transformers import AutoModelForCausalLM  # noqa: E402
 
-from ngrpo.engines.contract import open_engine  # noqa: E402
+from ngrpo.engines.contract import Request, open_engine  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
     GaussianMixer,
     GumbelMixer,
@@ -26,8 +28,8 @@ from ngrpo.method.mixers import (  # noqa: E402
     NoMixer,
     SoftThinkingMixer,
 )
+from ngrpo.method.neighbours import nearest  # noqa: E402
 
-SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
 STOP = 7  # stands for the token that ends thinking
 REPLAYED = {
     "neighbours": NeighbourMixer(0.3),
@@ -60,12 +62,6 @@ def sglang(models):
     """sglang with room for every mixer at once."""
     with open_engine("sglang", *models(), mixers=[*ALL.values()], log_level="error") as engine:
         yield engine
-
-
-@pytest.fixture(params=["transformers", SGLANG])
-def engine(request):
-    """Each engine in turn."""
-    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("name", REPLAYED)
@@ -124,5 +120,17 @@ def test_all_mixers_in_one_batch_leave_each_other_alone(sglang):
     together = sglang.generate(asked, SAMPLING)
     for request, sample in zip(asked, together, strict=True):
         assert shared_steps(sglang.generate([request], SAMPLING)[0], sample) >= 3
-        plain = sglang.generate([type(request)(request.prompt, request.seed)], SAMPLING)[0]
+        plain = sglang.generate([Request(request.prompt, request.seed)], SAMPLING)[0]
         assert shared_steps(plain, sample) < len(sample.tokens)
+
+
+@pytest.mark.engine
+def test_a_following_table_can_be_of_the_output_layer_as_the_release_searches(models):
+    (old, table), new = models(), models(seed=1)[0]
+    with open_engine("sglang", old, table, refresh="update", space="lm_head", log_level="error") as engine:
+        engine.load_weights(new)
+        fed = torch.cat([torch.from_numpy(s.record.ids) for s in engine.generate(requests(6), SAMPLING)])
+    layers = AutoModelForCausalLM.from_pretrained(new)
+    head, E = (f().weight.detach() for f in (layers.get_output_embeddings, layers.get_input_embeddings))
+    assert fed.equal(nearest(head, 3, "cosine")[fed[:, 0]])
+    assert not fed.equal(nearest(E, 3, "cosine")[fed[:, 0]])

@@ -35,8 +35,6 @@ from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
 from ngrpo.method.neighbours import Table  # noqa: E402
 
-SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
-
 
 @pytest.fixture(scope="module")
 def transformers(models):
@@ -73,12 +71,6 @@ def forgetting(models):
     """The negative control: it forgets what it mixed."""
     with started(models, True, forgetful.run_scheduler, disable_overlap_schedule=True) as engine:
         yield engine
-
-
-@pytest.fixture(params=["transformers", SGLANG])
-def engine(request):
-    """Each engine in turn."""
-    return request.getfixturevalue(request.param)
 
 
 def through_sglang(engine, input_ids, params):
@@ -422,6 +414,8 @@ def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
             open_engine("sglang", model, table, **machine)
     with pytest.raises(UserError, match="refresh"):
         open_engine("sglang", model, table, refresh="sometimes")
+    with pytest.raises(UserError, match="did you mean 'lm_head'"):
+        open_engine("sglang", model, table, space="lm-head")
     monkeypatch.setattr(package, "__version__", "0.5.0")
     with pytest.raises(UserError, match=r"0\.4\.6\.post5"):
         open_engine("sglang", model, table)

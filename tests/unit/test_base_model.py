@@ -12,6 +12,7 @@ import pytest
 
 from ngrpo.data.toy import draw, trace
 from ngrpo.errors import UserError
+from ngrpo.hub import reaching_hub
 from ngrpo.method.neighbours import Table, nearest
 from ngrpo.study.sources import (
     Dataset,
@@ -164,6 +165,23 @@ def test_a_hub_that_cant_be_reached_is_named(tmp_path: Path) -> None:
     said = _offline(tmp_path, "dataset", DatasetSpec(id="set", dataset=Dataset(source=source, instruction="")))
     assert "the hub can't be reached" in said
     assert "nobody/problems" in said
+
+
+def test_what_the_hub_refuses_is_named() -> None:
+    """Its own exceptions, raised here; nobody asks the hub."""
+    from huggingface_hub import errors
+    from requests import Response
+
+    for error, words in (
+        (errors.RepositoryNotFoundError("gone", response=Response()), "no such model, or it is gated"),
+        (errors.RevisionNotFoundError("gone", response=Response()), "no revision 'v2'"),
+        (errors.HFValidationError("a//b"), "not a hub id"),
+        (ConnectionError("no route"), "can't be reached"),
+    ):
+        with pytest.raises(UserError, match=words), reaching_hub("model", "owner/name", "v2"):
+            raise error
+    with pytest.raises(ZeroDivisionError), reaching_hub("model", "owner/name", "v2"):
+        raise ZeroDivisionError  # another's mistake isn't the hub's
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])

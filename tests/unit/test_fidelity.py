@@ -101,7 +101,6 @@ def test_rows_say_paper_release_or_what_else() -> None:
     assert held("rollout temperature", training={"temperature": 0.7}) == "paper"
     assert held("rollout temperature", training={"temperature": 0.9}) == "other: 0.9"
     assert held("neighbours found", exploration={"refresh": 1}) == "release"
-    assert held("neighbours found", exploration={"refresh": 50}) == "other: 50"
     assert held("where mixing stops", exploration={"stop_after": "</think>"}) == "release"
 
 

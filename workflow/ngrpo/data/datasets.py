@@ -137,6 +137,7 @@ def _from_hub(source: HubDataset) -> tuple[list[dict[str, Any]], str]:
             rows = list(load_dataset(source.repo, source.subset, split=source.split, revision=commit))
         except ValueError as e:  # an unknown split or subset
             raise UserError(str(e), where=source.repo, do="correct the data set's `split` or `subset`") from None
+    # canonical JSON, which is hashed, has no NaN
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
     seen = hashlib.sha256(canonical_json(rows).encode()).hexdigest()
     if source.sha256 is not None and seen != source.sha256:

@@ -43,9 +43,9 @@ class NeighbourMixer(Config):
     """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
     space: Annotated[Literal["embedding", "lm_head"] | None, _unset("embedding")] = None
     """Where neighbours are looked for: rows of E (None: the paper) or of the output layer ("lm_head": the release)."""
-    refresh: int | None = Field(None, ge=1)
-    """Training steps between rebuilds of the table from the policy's own weights; None: never (the paper); the release
-    searches at every step, which is 1."""
+    refresh: Literal[1] | None = None
+    """1: the table is rebuilt from the policy's own weights at every training step, as the release's search amounts to;
+    None: never (the paper)."""
 
 
 class GaussianMixer(Config):

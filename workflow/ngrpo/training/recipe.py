@@ -131,6 +131,7 @@ def compose(
             "neighbours": str(neighbours) if neighbours else None,
             "exploration": exploration,
             "refresh": getattr(spec.exploration, "refresh", None),
+            "space": getattr(spec.exploration, "space", None) or "embedding",
             "engine_limits": {"max_total_tokens": min(sequences, 256) * longest, "max_running_requests": 256}
             if platform.on_cpu()
             else {},

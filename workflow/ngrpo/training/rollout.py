@@ -65,7 +65,13 @@ class MixingRollout(SGLangRollout):
         neighbours = Path(self.run.neighbours) if self.run.neighbours else None
         refresh = "update" if self.run.get("refresh") else "never"
         self.exploration: Mixer = mixer_from(dict(self.run.exploration))
-        plugin.install(neighbours, model=Path(actor_module), refresh=refresh, **plugin.room([self.exploration]))
+        plugin.install(
+            neighbours,
+            model=Path(actor_module),
+            refresh=refresh,
+            space=self.run.space,
+            **plugin.room([self.exploration]),
+        )
         stock.AsyncEngine = MixingEngine
         MixingEngine.limits = dict(self.run.engine_limits)
         super().__init__(actor_module, config, *args, **kwargs)

@@ -31,6 +31,7 @@ from ngrpo.engines.sglang import cpu
 from ngrpo.engines.sglang.hooks import (
     KEY,
     REFRESH,
+    SPACES,
     VERSION,
     Settings,
     check_server,
@@ -51,6 +52,7 @@ def install(
     *,
     model: Path | None = None,
     refresh: str = "never",
+    space: str = "embedding",
     batch_timeout: float = 300.0,
     width: int = 1,
     noise: bool = False,
@@ -60,14 +62,17 @@ def install(
 
     neighbours: the table's file, read by each scheduler process; None if no mixer looks neighbours up. model: if
     given, the table is checked against its vocabulary. refresh: "never" (the precomputed table stays, as the paper's)
-    or "update" (rebuilt from the engine's embedding after weight updates). batch_timeout: seconds that requests of a
+    or "update" (rebuilt from the engine's own weights after they change); space: of which rows then, "embedding" (E) or
+    "lm_head" (the output layer's, as the release). batch_timeout: seconds that requests of a
     batch wait for each other. width: candidates of the widest mixer that needs no table (a table's k counts anyway).
     noise, dense: whether some mixers add Gaussian noise, or mix the whole vocabulary (see `room`).
-    Raises UserError for another sglang, a table that doesn't fit, an unknown refresh.
+    Raises UserError for another sglang, a table that doesn't fit, an unknown refresh or space.
     """
     global _settings
     if refresh not in REFRESH:
         raise unknown_name("table refresh", refresh, REFRESH, where="sglang: refresh")
+    if space not in SPACES:
+        raise unknown_name("neighbour space", space, SPACES, where="sglang: space")
     table = None
     if neighbours is not None:
         table = Table.load(neighbours) if model is None else open_table(neighbours, model)
@@ -87,6 +92,7 @@ def install(
         table.metric if table else None,
         table.k if table else None,
         refresh,
+        space,
         batch_timeout,
         max(width, table.k if table else 1),
         noise,
@@ -150,8 +156,8 @@ def record_of(output: dict[str, Any], tokens: Sequence[int]) -> Record:
 class SGLangEngine:
     """An engine (see `contract`) on a Hugging Face folder, through `sglang.Engine`.
 
-    refresh, batch_timeout, width: see `install`. machine: sglang's server arguments that change speed and memory, e.g.
-    max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, disable_overlap_schedule, log_level.
+    refresh, space, batch_timeout, width: see `install`. machine: sglang's server arguments that change speed and
+    memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, log_level.
     """
 
     def __init__(
@@ -160,6 +166,7 @@ class SGLangEngine:
         neighbours: Path | None = None,
         *,
         refresh: str = "never",
+        space: str = "embedding",
         batch_timeout: float = 300.0,
         width: int = 1,
         noise: bool = False,
@@ -172,6 +179,7 @@ class SGLangEngine:
             neighbours,
             model=model,
             refresh=refresh,
+            space=space,
             batch_timeout=batch_timeout,
             width=width,
             noise=noise,

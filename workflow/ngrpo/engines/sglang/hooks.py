@@ -35,6 +35,7 @@ from ngrpo.method.neighbours import Table
 VERSION = "0.4.6.post5"
 KEY = "ngrpo"  # of our part in custom_params, finish reasons and the scheduler's report
 REFRESH = ("never", "update")
+SPACES = ("embedding", "lm_head")
 
 # (setting, its value when off): features whose code paths bypass the hooks
 UNSUPPORTED: tuple[tuple[str, Any], ...] = (
@@ -59,6 +60,7 @@ class Settings:
     metric: str | None = None
     k: int | None = None
     refresh: str = "never"
+    space: str = "embedding"  # whose rows a refreshed table is built from
     batch_timeout: float = 300.0  # seconds that requests of one batch wait for each other
     width: int = 1  # the most candidates of a step
     noise: bool = False  # room for Gaussian noise
@@ -233,7 +235,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
     def init_memory_pool(stock, runner, *args, **kwargs):
         stock(runner, *args, **kwargs)
         table = Table.load(settings.neighbours) if settings.neighbours else None
-        runner.ngrpo = MixState(runner, table, settings.refresh, settings.width, settings.noise, settings.dense)
+        runner.ngrpo = MixState(runner, table, settings)
         runners.append(runner)
 
     def sample(stock, runner, out, batch):

@@ -143,16 +143,15 @@ class Plan:
 class MixState:
     """The tables of one model runner, and the two places where they are used: sampling and the embedding lookup."""
 
-    def __init__(
-        self, runner: Any, table: Table | None, refresh: str, width: int, noise: bool = False, dense: bool = False
-    ):
-        self.runner, self.refresh, self.source = runner, refresh, table
+    def __init__(self, runner: Any, table: Table | None, settings: Any):
+        """settings: what `install` was told (`hooks.Settings`)."""
+        self.runner, self.source, self.settings = runner, table, settings
         self.embedding = _embedding_of(runner.model)
         device, slots = runner.device, runner.req_to_token_pool.size + 8
         rows = runner.model_config.vocab_size
         if table is not None:
             table.check(rows, table.k, table.metric)
-        self.width = width
+        self.width = settings.width
         self.neighbours = table.ids.to(device) if table else None
         self.stale = False
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -160,10 +159,10 @@ class MixState:
         self.ids = torch.zeros(slots, self.width, dtype=torch.int64, device=device)
         self.units = torch.zeros(slots, self.width, dtype=torch.int32, device=device)
         self.state = torch.zeros(slots, dtype=torch.int32, device=device)
-        self.sigma = torch.zeros(slots, device=device) if noise else None
+        self.sigma = torch.zeros(slots, device=device) if settings.noise else None
         d, dtype = self.embedding.weight.shape[1], self.embedding.weight.dtype
-        self.dense = torch.zeros(slots, d, dtype=dtype, device=device) if dense else None
-        self.is_dense = torch.zeros(slots, dtype=torch.bool, device=device) if dense else None
+        self.dense = torch.zeros(slots, d, dtype=dtype, device=device) if settings.dense else None
+        self.is_dense = torch.zeros(slots, dtype=torch.bool, device=device) if settings.dense else None
         self.rms: Tensor | None = None  # (V,), of the rows of E; computed when noise first needs it
         self.batch: Any = None  # of the forward pass that is running
         self._lookup, self._forward = self.embedding.forward, runner.model.forward
@@ -325,7 +324,7 @@ class MixState:
     def _row_rms(self) -> Tensor:
         """The root mean square of each row of E (V,), of the weights in force."""
         if self.rms is None:
-            self.rms = self._whole_embedding().float().square().mean(-1).sqrt()
+            self.rms = self._whole(self.embedding).float().square().mean(-1).sqrt()
         return self.rms
 
     def _log_probs(self, plan: Plan, out: Any, z: Tensor, token: Tensor, batch: Any) -> None:
@@ -347,25 +346,25 @@ class MixState:
 
     def weights_changed(self) -> None:
         """New weights are in: the table is rebuilt before the next mixed step, if it is to follow them."""
-        self.stale = self.refresh == "update" and self.source is not None
+        self.stale = self.settings.refresh == "update" and self.source is not None
         self.rms = None
 
     @torch.no_grad()
     def _rebuild(self) -> None:
-        """The neighbour table of the current embedding, written in place; every rank computes the same one."""
-        E = self._whole_embedding()
+        """The neighbour table of the current weights, written in place; every rank computes the same one."""
+        E = self._whole(self.runner.model.lm_head if self.settings.space == "lm_head" else self.embedding)
         ids = nearest(E, self.source.k, self.source.metric, exclude=self.source.excluded.to(E.device))
         self.neighbours.copy_(ids)
         self.stale = False
 
-    def _whole_embedding(self) -> Tensor:
-        """E (V, d), gathered from all ranks, without padding rows."""
-        E = self.embedding.weight.data
-        if self.embedding.tp_size > 1:
+    def _whole(self, layer: Any) -> Tensor:
+        """A vocab-parallel layer's rows (V, d), gathered from all ranks, without padding rows."""
+        rows = layer.weight.data
+        if layer.tp_size > 1:
             from sglang.srt.distributed import tensor_model_parallel_all_gather
 
-            E = tensor_model_parallel_all_gather(E.contiguous(), dim=0)
-        return E[: self.runner.model_config.vocab_size]
+            rows = tensor_model_parallel_all_gather(rows.contiguous(), dim=0)
+        return rows[: self.runner.model_config.vocab_size]
 
 
 def _with_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Tensor:
