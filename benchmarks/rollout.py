@@ -83,7 +83,8 @@ def _make(model: Path, table: Path) -> list[list[int]]:
 
 def _measure(model: Path, table: Path, prompts: list[list[int]]) -> dict[str, list[float]]:
     """Tokens a second of our engine with and without mixing, and of the stock one, in interleaved runs."""
-    from ngrpo.engines.sglang import SGLangEngine, cpu, request_params
+    from ngrpo.engines.sglang import cpu, request_params
+    from ngrpo.engines.sglang_engine import SGLangEngine
     from ngrpo.method.mixers import NeighbourMixer
 
     cpu.prepare()

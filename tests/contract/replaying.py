@@ -1,5 +1,7 @@
 """What the contract's tests share: requests, an independent replay of what was fed, and comparisons of samples."""
 
+import asyncio
+
 import torch
 from conftest import VOCABULARY
 from transformers import AutoModelForCausalLM
@@ -43,6 +45,12 @@ def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
     with torch.no_grad():
         logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def through_sglang(engine, input_ids, params):
+    """Outputs of sglang itself; an error if it dies."""
+    answer = engine.server.async_generate(input_ids=input_ids, sampling_params=params, return_logprob=True)
+    return asyncio.get_event_loop().run_until_complete(engine._watched(answer))
 
 
 def differences(model, asked, samples, *, drop: bool = False) -> torch.Tensor:

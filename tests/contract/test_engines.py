@@ -25,12 +25,14 @@ from replaying import (  # noqa: E402
     prompts,
     replayed,
     requests,
+    through_sglang,
 )
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
 from ngrpo.engines.contract import Request, Sampling, open_engine  # noqa: E402
 from ngrpo.engines.sglang import cpu  # noqa: E402
+from ngrpo.engines.sglang_engine import _sample, keeping_signals  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
 from ngrpo.method.neighbours import Table  # noqa: E402
@@ -71,12 +73,6 @@ def forgetting(models):
     """The negative control: it forgets what it mixed."""
     with started(models, True, forgetful.run_scheduler, disable_overlap_schedule=True) as engine:
         yield engine
-
-
-def through_sglang(engine, input_ids, params):
-    """Outputs of sglang itself; an error if it dies."""
-    answer = engine.server.async_generate(input_ids=input_ids, sampling_params=params, return_logprob=True)
-    return asyncio.get_event_loop().run_until_complete(engine._watched(answer))
 
 
 def ask(engine, prompt, custom, *, tokens=48):
@@ -203,7 +199,7 @@ def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, 
     import sglang.srt.entrypoints.engine as entry
 
     arguments = {"model_path": str(models()[0]), "dtype": "float32", "random_seed": 0, "log_level": "error"}
-    with pytest.MonkeyPatch.context() as patch, plugin.keeping_signals():
+    with pytest.MonkeyPatch.context() as patch, keeping_signals():
         patch.setattr(entry, "run_scheduler_process", run_stock_scheduler)
         patch.setattr(entry, "_launch_subprocesses", entry._launch_subprocesses.stock)
         stock = entry.Engine(**cpu.server_arguments({**arguments, "skip_tokenizer_init": True}))
@@ -310,7 +306,7 @@ def crowd(engine) -> tuple[list[Request], list, int]:
     outputs = through_sglang(engine, [list(r.prompt) for r in asked], params)
     # a retracted request finds its own prompt in the cache, but for the last token, each time that it comes back
     again = sum(o["meta_info"]["cached_tokens"] // (len(r.prompt) - 1) for r, o in zip(asked, outputs, strict=True))
-    return asked, [plugin._sample(o) for o in outputs], again
+    return asked, [_sample(o) for o in outputs], again
 
 
 @pytest.mark.engine
@@ -357,77 +353,3 @@ def test_new_weights_are_used_and_a_following_table_is_rebuilt(strained, models,
         assert_parity(old, asked, strained.generate(asked, SAMPLING))
     finally:
         strained.load_weights(old)
-
-
-@pytest.mark.engine
-def test_a_batch_that_never_fills_is_refused_and_others_go_on(sglang):
-    began = time.monotonic()
-    params = [
-        {"max_new_tokens": 4, "custom_params": plugin.request_params(NoMixer(), i, ("half", 3))} for i in range(2)
-    ]
-    with pytest.raises(ValueError, match="only 2 of 3 requests of batch half"):
-        sglang.server.generate(input_ids=[[5, 6], [7, 8]], sampling_params=params)
-    assert 3 <= time.monotonic() - began < 30
-    assert len(sglang.generate(requests(2), SAMPLING)) == 2
-
-
-@pytest.mark.engine
-def test_an_aborted_request_leaves_the_others_alone(sglang):
-    asked = requests(3)
-    server = sglang.server
-
-    async def abort_one() -> list:
-        params = [
-            {"temperature": TEMPERATURE, "max_new_tokens": 400 if i == 0 else 48, "ignore_eos": True}
-            | {"custom_params": plugin.request_params(r.mixer, r.seed)}
-            for i, r in enumerate(asked)
-        ]
-        tasks = [
-            asyncio.ensure_future(
-                server.async_generate(input_ids=list(r.prompt), sampling_params=p, return_logprob=True)
-            )
-            for r, p in zip(asked, params, strict=True)
-        ]
-        await asyncio.sleep(0.1)
-        for rid, state in list(server.tokenizer_manager.rid_to_state.items()):
-            if state.obj.sampling_params["max_new_tokens"] == 400:
-                server.tokenizer_manager.abort_request(rid)
-        return await asyncio.gather(*tasks)
-
-    outputs = asyncio.get_event_loop().run_until_complete(abort_one())
-    with pytest.raises(UserError, match="gave up"):
-        plugin.record_of(outputs[0], [])
-    assert_same([plugin._sample(o) for o in outputs[1:]], sglang.generate(asked[1:], SAMPLING))
-
-
-@pytest.mark.engine
-def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
-    import sglang as package
-
-    model, table = models()
-    for machine, word in (
-        ({"dp_size": 2}, "dp_size"),
-        ({"enable_mixed_chunk": True}, "enable_mixed_chunk"),
-        ({"max_runing_requests": 4}, "max_running_requests"),
-    ):
-        with pytest.raises(UserError, match=word):
-            open_engine("sglang", model, table, **machine)
-    with pytest.raises(UserError, match="refresh"):
-        open_engine("sglang", model, table, refresh="sometimes")
-    with pytest.raises(UserError, match="did you mean 'lm_head'"):
-        open_engine("sglang", model, table, space="lm-head")
-    monkeypatch.setattr(package, "__version__", "0.5.0")
-    with pytest.raises(UserError, match=r"0\.4\.6\.post5"):
-        open_engine("sglang", model, table)
-    server = type("Server", (), {**dict(plugin.hooks.UNSUPPORTED), "speculative_algorithm": "EAGLE"})
-    with pytest.raises(UserError, match="speculative_algorithm"):
-        plugin.check_server(server)
-
-
-def test_a_table_of_another_vocabulary_is_refused(models, tmp_path):
-    from ngrpo.method.neighbours import build
-
-    build(torch.randn(100, 8), 3, "cosine").save(tmp_path / "other.safetensors")
-    for name in ("transformers", "sglang"):
-        with pytest.raises(UserError, match="vocabulary and table don't match"):
-            open_engine(name, models()[0], tmp_path / "other.safetensors")

@@ -5,130 +5,34 @@ a tiny model with peaked outputs.
 """
 
 import json
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import training_runs
+from tiny_runs import LIMIT, MIXING, Run, finish, make_files, make_run, tiny_spec
 
-from ngrpo.data.datasets import make_dataset
-from ngrpo.files import write_json
 from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, NoMixer
-from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
-from ngrpo.study.specs import (
-    DatasetSpec,
-    Decoding,
-    ModelSpec,
-    NeighbourSpec,
-    Objective,
-    RunSpec,
-    Training,
-    TrainingDataSpec,
-)
-from ngrpo.training.base import make_model
-from ngrpo.training.monitor import read_metrics
-from ngrpo.training.tables import make_table
 
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
-STEPS, LIMIT = 6, 1e-3
-TOY = ToyModel(kind="toy", steps=220)  # enough to be right now and then: without rewards nothing would be tested
-MODEL = ModelSpec(id="tiny", model=Model(source=TOY, dtype="float32"))
-MIXING = NeighbourMixer(kind="neighbours", rho=0.5)
-
-
-def _dataset(name: str, count: int, held_out: bool) -> DatasetSpec:
-    source = ToyProblems(kind="toy", count=count, terms=(2, 2), held_out=held_out, validation=held_out, seed=3)
-    return DatasetSpec(id=name, dataset=Dataset(source=source, instruction=""))
-
-
-TRAIN, VALIDATION = _dataset("train", 32, False), _dataset("validation", 8, True)
-
-
-def _spec(exploration, steps: int = STEPS, **objective) -> RunSpec:
-    return RunSpec(
-        id="run",
-        scale="test",
-        model=MODEL,
-        data=TrainingDataSpec(dataset=TRAIN, model=MODEL, benchmarks=(VALIDATION,), max_prompt_tokens=16),
-        validation=VALIDATION,
-        validation_decoding=Decoding(temperature=1.0, top_p=1.0, max_new_tokens=20),
-        objective=Objective(**objective),
-        exploration=exploration,
-        training=Training(
-            steps=steps, batch_prompts=8, group=4, mini_batch_prompts=4, learning_rate=1e-3, temperature=1.0,
-            max_prompt_tokens=16, max_response_tokens=20, validate_every=2, validation_samples=2, parity_limit=LIMIT,
-        ),
-        seed=5,
-    )  # fmt: skip
-
-
-@dataclass
-class Run:
-    """A run's folder and what its process said."""
-
-    folder: Path
-    code: int
-
-    @property
-    def metrics(self) -> list[dict]:
-        return read_metrics(self.folder / "metrics.jsonl")
-
-    @property
-    def weights(self) -> bytes:
-        return (self.folder / "model" / "model.safetensors").read_bytes()
-
-    @property
-    def said(self) -> str:
-        return (self.folder / "out.txt").read_text()
-
-
 PLANS = {
-    "mixed": (_spec(MIXING), "whole"),
-    "killed": (_spec(MIXING), "whole"),
-    "forgetful": (_spec(MIXING, 2), "without_records"),
-    "unsynced": (_spec(MIXING, 3), "without_weight_sync"),
-    "rho-zero": (_spec(NeighbourMixer(kind="neighbours", rho=0.0), 4), "whole"),
-    "stock": (_spec(NoMixer(), 4), "stock_actor"),
-    "gaussian-gspo": (_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
-    "gumbel": (_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
+    "mixed": (tiny_spec(MIXING), "whole"),
+    "killed": (tiny_spec(MIXING), "whole"),
+    "forgetful": (tiny_spec(MIXING, 2), "without_records"),
+    "unsynced": (tiny_spec(MIXING, 3), "without_weight_sync"),
+    "rho-zero": (tiny_spec(NeighbourMixer(kind="neighbours", rho=0.0), 4), "whole"),
+    "stock": (tiny_spec(NoMixer(), 4), "stock_actor"),
+    "gaussian-gspo": (tiny_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
+    "gumbel": (tiny_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
 }
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model, table and problems of all runs."""
-    files = tmp_path_factory.mktemp("files")
-    make_model(MODEL, files / "model")
-    table = NeighbourSpec(model=MODEL, metric="cosine", k=3)
-    make_table(table, model=files / "model", out=files / "neighbours.safetensors")
-    make_dataset(TRAIN, files / "train.parquet")
-    make_dataset(VALIDATION, files / "validation.parquet")
-    return files
-
-
-def _finish(process, folder: Path) -> Run:
-    return Run(folder, process.wait(timeout=400))
-
-
-def _kill_in_the_middle(spec: Path, files: Path) -> None:
-    """Start a run and kill -9 all of it once its first checkpoint is whole and before the last step."""
-    process = training_runs.start(spec, files, spec.parent / "model")
-    marker = spec.parent / "checkpoints" / "checkpoint.json"
-    deadline = time.monotonic() + 300
-    while not marker.exists():
-        assert process.poll() is None, (spec.parent / "out.txt").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    group = os.getpgid(process.pid)
-    os.killpg(group, signal.SIGKILL)
-    process.wait()
-    assert json.loads(marker.read_text())["step"] < STEPS
-    assert not (spec.parent / "model").exists()
+    return make_files(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +42,7 @@ def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
 
     def make(name: str) -> Run:
         spec, plugin = PLANS[name]
-        path = root / name / "spec.json"
-        write_json(path, spec.json_value())
-        if name == "killed":
-            _kill_in_the_middle(path, files)
-        return _finish(training_runs.start(path, files, path.parent / "model", plugin), path.parent)
+        return make_run(root / name, spec, files, plugin=plugin, kill=name == "killed")
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(PLANS, pool.map(make, PLANS), strict=True))
@@ -235,7 +135,7 @@ def test_a_finished_run_is_not_trained_again(runs: dict[str, Run], files: Path) 
     folder = runs["mixed"].folder
     before = (folder / "metrics.jsonl").read_bytes()
     began = time.monotonic()
-    again = _finish(training_runs.start(folder / "spec.json", files, folder / "model"), folder)
+    again = finish(training_runs.start(folder / "spec.json", files, folder / "model"), folder)
     assert again.code == 0
     assert (folder / "metrics.jsonl").read_bytes() == before
     assert time.monotonic() - began < 60

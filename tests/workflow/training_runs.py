@@ -1,9 +1,11 @@
 """Training runs of the tests: a tiny study's files, the launcher, and plugins that leave one thing out.
 
-As a program: `training_runs.py SPEC FILES OUT PLUGIN` trains one run; PLUGIN is the name of a function below.
+As a program: `training_runs.py SPEC FILES OUT PLUGIN DEVICES TENSOR_PARALLEL` trains one run; PLUGIN is the name of a
+function below.
 """
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +64,41 @@ def stock_actor() -> None:
     verl.workers.actor.DataParallelPPOActor = Stock
 
 
-def start(spec: Path, files: Path, out: Path, plugin: str = "whole") -> subprocess.Popen:
+def keeping_draws() -> None:
+    """Every rollout's records are kept beside the run, as draws/STEP-FIRST_ROW.pickle: a list of packed records."""
+    whole()
+    from ngrpo.engines.sglang import cpu
+
+    cpu.prepare()
+    from ngrpo.training.actor import KEY
+    from ngrpo.training.rollout import MixingRollout
+
+    stock = MixingRollout.generate_sequences
+
+    def generate_sequences(self, prompts, **kwargs):
+        out = stock(self, prompts, **kwargs)
+        if KEY in out.non_tensor_batch:
+            first = self._rank // self._tp_size * len(prompts)
+            path = Path(self.run.run_dir) / "draws" / f"{prompts.meta_info['global_steps']}-{first}.pickle"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(pickle.dumps(list(out.non_tensor_batch[KEY])))
+        return out
+
+    MixingRollout.generate_sequences = generate_sequences
+
+
+def start(
+    spec: Path, files: Path, out: Path, plugin: str = "whole", *, devices: int = 1, tensor_parallel: int = 1
+) -> subprocess.Popen:
     """Start a run as a process group of its own; its output goes to a file beside the run."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-W", "ignore", __file__, str(spec), str(files), str(out), plugin]
+    arguments = [spec, files, out, plugin, devices, tensor_parallel]
+    command = [sys.executable, "-W", "ignore", __file__, *map(str, arguments)]
     with open(spec.parent / "out.txt", "ab") as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
 
 
-def main(spec: Path, files: Path, out: Path, plugin: str) -> None:
+def main(spec: Path, files: Path, out: Path, plugin: str, devices: int, tensor_parallel: int) -> None:
     """Train one run; a user's mistake ends with its message and exit code 1."""
     from ngrpo.errors import UserError
     from ngrpo.training.launch import train
@@ -87,6 +115,8 @@ def main(spec: Path, files: Path, out: Path, plugin: str) -> None:
             run_dir=spec.parent,
             out=out,
             checkpoint_every=2,
+            devices=devices,
+            tensor_parallel=tensor_parallel,
             plugin=f"training_runs.{plugin}",
         )
     except UserError as e:
@@ -94,4 +124,4 @@ def main(spec: Path, files: Path, out: Path, plugin: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:]))

@@ -124,6 +124,7 @@ def neighbours(spec: Path, model: Path, out: Path) -> None:
 @click.option("--neighbours", type=FILE, help="The neighbour table, where exploration mixes neighbours.")
 @click.option("--checkpoint-every", type=int, default=10, show_default=True, help="Steps between checkpoints.")
 @click.option("--devices", type=int, help="GPUs (or CPU ranks) of this node to use; default: all GPUs, or 1 CPU rank.")
+@click.option("--tensor-parallel", type=int, default=1, show_default=True, help="Devices that share a rollout engine.")
 @out_option
 def train(
     spec: Path,
@@ -133,6 +134,7 @@ def train(
     neighbours: Path | None,
     checkpoint_every: int,
     devices: int | None,
+    tensor_parallel: int,
     out: Path,
 ) -> None:
     """Train one run with verl and sglang; resumes from its last checkpoint; writes the best checkpoint last."""
@@ -149,6 +151,7 @@ def train(
         out=out,
         checkpoint_every=checkpoint_every,
         devices=devices,
+        tensor_parallel=tensor_parallel,
     )
 
 

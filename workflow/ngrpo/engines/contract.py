@@ -80,7 +80,8 @@ def open_engine(
     samples (e.g. max_running_requests).
     """
     if name == "sglang":
-        from ngrpo.engines.sglang import SGLangEngine, room
+        from ngrpo.engines.sglang import room
+        from ngrpo.engines.sglang_engine import SGLangEngine
 
         return SGLangEngine(model, neighbours, **room(mixers), **machine)
     if name == "transformers":

@@ -22,7 +22,7 @@ from ngrpo.study.specs import RunSpec
 from ngrpo.training import platform
 from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
 from ngrpo.training.monitor import METRICS, read_metrics
-from ngrpo.training.recipe import compose, total_steps
+from ngrpo.training.recipe import Ranks, compose, total_steps
 
 CARD = "ngrpo.json"
 MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
@@ -39,12 +39,14 @@ def train(
     out: Path,
     checkpoint_every: int = 10,
     devices: int | None = None,
+    tensor_parallel: int = 1,
     plugin: str = "ngrpo.training.plugin.install",
 ) -> None:
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
 
     model, data, validation, neighbours: what the spec names, as files. run_dir: holds spec.json, metrics and
-    checkpoints. devices: ranks on this node. plugin: what every Ray worker calls first.
+    checkpoints. devices: ranks on this node; tensor_parallel: of them to a rollout engine. plugin: what every Ray
+    worker calls first.
 
     Raises UserError where another trainer holds the folder, where rollout and trainer disagree, and where the run ends
     before its last step.
@@ -61,6 +63,7 @@ def train(
         checkpoints = Checkpoints(run_dir, spec.digest)
         start = checkpoints.prepare()
         steps = total_steps(spec, pq.read_metadata(data).num_rows)
+        ranks = Ranks(devices or platform.devices(), tensor_parallel)
         if start < steps:
             print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
             config = compose(
@@ -71,13 +74,13 @@ def train(
                 validation=validation,
                 neighbours=neighbours.resolve() if neighbours else None,
                 run_dir=run_dir,
-                devices=devices or platform.devices(),
+                ranks=ranks,
                 save_every=checkpoint_every,
                 steps=steps,
                 vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
             )
             with _progress(run_dir, label, start, steps):
-                _run(config, run_dir, devices or platform.devices(), plugin)
+                _run(config, run_dir, ranks.devices, plugin)
         best = _finish(Checkpoints(run_dir, spec.digest), steps, out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
     print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)

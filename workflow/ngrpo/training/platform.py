@@ -84,6 +84,11 @@ def micro_batch(sequences: int, logits: int) -> int:
     return next(n for n in range(min(sequences, most), 0, -1) if sequences % n == 0)
 
 
+def engine_limits(requests: int, longest: int) -> dict[str, int]:
+    """Room of a rollout engine for so many requests of at most `longest` tokens; a GPU's engine sizes itself."""
+    return {"max_total_tokens": min(requests, 256) * longest, "max_running_requests": 256} if on_cpu() else {}
+
+
 def settings(sequences: int, mini_batch: int, logits: int) -> dict[str, Any]:
     """verl's settings that follow from the machine, as dotted keys.
 

@@ -1,5 +1,6 @@
 """A run's spec as verl's configuration. Science comes from the spec, the machine's part from `platform`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,35 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
     }
 
 
-def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, devices: int, save_every: int) -> dict:
+@dataclass(frozen=True)
+class Ranks:
+    """How a run is laid out. devices: GPUs of the node, or CPU ranks; tensor_parallel: of them to a rollout engine.
+
+    Neither changes what is drawn: seeds count rows of the whole batch, and all ranks of an engine draw alike.
+    """
+
+    devices: int = 1
+    tensor_parallel: int = 1
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise UserError where engines or batches don't divide."""
+        t = spec.training
+        if self.devices < 1 or self.tensor_parallel < 1 or self.devices % self.tensor_parallel:
+            raise UserError(
+                f"{self.devices} devices don't make engines of {self.tensor_parallel}",
+                where="--devices, --tensor-parallel",
+                do="choose a tensor_parallel that divides devices",
+            )
+        for name, prompts in (("batch_prompts", t.batch_prompts), ("mini_batch_prompts", t.mini_batch_prompts)):
+            if prompts * t.group % self.devices:
+                raise UserError(
+                    f"{prompts} prompts × {t.group} responses don't divide among {self.devices} devices",
+                    where=f"run {spec.id}: training.{name}",
+                    do="choose --devices that divides them: the batch is the paper's, the devices are yours",
+                )
+
+
+def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks: Ranks, save_every: int) -> dict:
     """verl's settings that are neither science nor machine, as dotted keys."""
     return {
         "data.train_files": str(data),
@@ -77,11 +106,11 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, devic
         "actor_rollout_ref.rollout.name": "sglang",
         "actor_rollout_ref.rollout.mode": "sync",
         "actor_rollout_ref.rollout.calculate_log_probs": True,
-        "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": ranks.tensor_parallel,
         "reward_model.reward_manager": "batch",
         "custom_reward_function.path": here("reward"),
         "custom_reward_function.name": "compute_scores",
-        "trainer.n_gpus_per_node": devices,
+        "trainer.n_gpus_per_node": ranks.devices,
         "trainer.nnodes": 1,
         "trainer.logger": ["console"],
         "trainer.total_epochs": 1,  # the data order holds all epochs
@@ -103,7 +132,7 @@ def compose(
     validation: Path,
     neighbours: Path | None,
     run_dir: Path,
-    devices: int,
+    ranks: Ranks,
     save_every: int,
     steps: int,
     vocabulary: dict[str, int],
@@ -117,7 +146,8 @@ def compose(
     exploration = mixer_settings(spec.exploration, vocabulary)
     if exploration["kind"] == "neighbours" and neighbours is None:
         raise UserError("exploration mixes neighbours and no table is given", where=f"run {spec.id}", do="--neighbours")
-    sequences = t.batch_prompts * t.group // devices
+    ranks.check(spec)
+    sequences = t.batch_prompts * t.group // ranks.devices
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra_compose("ppo_trainer")
     OmegaConf.set_struct(config, False)
@@ -132,15 +162,18 @@ def compose(
             "exploration": exploration,
             "refresh": getattr(spec.exploration, "refresh", None),
             "space": getattr(spec.exploration, "space", None) or "embedding",
-            "engine_limits": {"max_total_tokens": min(sequences, 256) * longest, "max_running_requests": 256}
+            "engine_limits": {
+                "max_total_tokens": min(sequences * ranks.tensor_parallel, 256) * longest,
+                "max_running_requests": 256,
+            }
             if platform.on_cpu()
             else {},
         },
     }
     parts = (
         science(spec, steps),
-        plumbing(model, data, validation, run_dir / "checkpoints", devices, save_every),
-        platform.settings(sequences, t.mini_batch_prompts * t.group // devices, longest * len(vocabulary)),
+        plumbing(model, data, validation, run_dir / "checkpoints", ranks, save_every),
+        platform.settings(sequences, t.mini_batch_prompts * t.group // ranks.devices, longest * len(vocabulary)),
         own,
     )
     for part in parts:

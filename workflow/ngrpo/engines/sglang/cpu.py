@@ -3,7 +3,8 @@
 1. `sgl_kernel` and `vllm` are imported but not used on CPU: stand-ins are put on the path (stubs/).
 2. torch.compile would look for a C++ tool chain: off.
 3. Weights sent to the engine are moved to the current CUDA device: they stay where they are.
-4. All-reduce on CPU tensors wants Intel's extension: gloo, through the group's own CPU group.
+4. All-reduce on CPU tensors wants Intel's extension: gloo, through the forward pass's own group. The scheduler hands
+   requests round through the other group, from another thread: on one group the two would wait for each other.
 5. Server arguments that name GPU kernels; the key-value pool would take most of the memory: it gets a size.
 6. An idle scheduler spins; on a few cores it would take one from the trainer: it naps.
 """
@@ -63,7 +64,7 @@ def patch() -> None:
 
     def all_reduce(group: Any, tensor: torch.Tensor) -> torch.Tensor:
         if group.world_size > 1:
-            torch.distributed.all_reduce(tensor, group=group.cpu_group)
+            torch.distributed.all_reduce(tensor, group=group.device_group)
         return tensor
 
     def check_memory(scheduler: Any, stock: Any = Scheduler.check_memory) -> None:

@@ -375,7 +375,7 @@ def _with_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> 
 
 def _embedding_of(model: Any) -> Any:
     """The model's input embedding layer."""
-    found = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else model.model.embed_tokens
+    found = getattr(getattr(model, "model", None), "embed_tokens", None)  # not every get_input_embeddings() gives it
     if not hasattr(found, "tp_size"):
         raise UserError(
             f"{type(model).__name__} has no vocab-parallel input embedding", where="sglang plugin: model architecture"
