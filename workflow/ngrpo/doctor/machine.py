@@ -94,7 +94,7 @@ def _number(text: str) -> float:
 
 
 def gpus() -> tuple[Finding, bool]:
-    """GPUs of this node, and whether they can run the paper's scale; it prints name, MiB, driver, capability."""
+    """GPUs of this node, and whether they can run the paper's scale."""
     fields = "--query-gpu=name,memory.total,driver_version,compute_cap"
     told = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
     rows = [[part.strip() for part in line.split(",")] for line in (told or "").splitlines() if line.count(",") == 3]
