@@ -2,12 +2,14 @@
 PYTHON ?= python3.11
 WORKFLOW := .venv
 TRAIN := .venv-train
+GPU := .venv-gpu
+UV ?= $(WORKFLOW)/bin/uv
 CORES ?= 2
 SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env demo test test-workflow test-train test-toy lint format bench
+.PHONY: help env env-gpu demo test test-workflow test-train test-toy test-gpu lint format bench gpu-lock check-gpu-lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +32,12 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
+env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc (not run by us)
+	@$(PYTHON) -m venv --clear $(GPU)
+	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-gpu.lock
+	@MAX_JOBS=8 $(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation flash-attn==2.7.4.post1
+	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -e .
+
 demo: ## the toy study, from generated problems to its report (about 5 minutes after the environments)
 	@$(MAKE) --no-print-directory -j2 env
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo
@@ -47,6 +55,19 @@ test-train: $(TRAIN)/.ready ## tests of the method, the engines and training thr
 
 test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 	$(WORKFLOW)/bin/pytest -m toy
+
+test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
+	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
+
+check-gpu-lock: $(UV) ## envs/train-gpu.lock is what envs/train-gpu.in resolves to (seconds; downloads metadata only)
+	@UV="$(abspath $(UV))" envs/resolve-gpu.sh check
+
+gpu-lock: $(UV) ## resolve envs/train-gpu.in into its lock again
+	@UV="$(abspath $(UV))" envs/resolve-gpu.sh write
+
+$(WORKFLOW)/bin/uv: envs/check.lock $(WORKFLOW)/.ready
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/check.lock
+	@touch $@
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

@@ -272,6 +272,15 @@ def _evaluation_files(name: str, config: Path, scale: str, results: Path) -> tup
     return problems, samples, grades
 
 
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def doctor(options: tuple[str, ...]) -> None:
+    """Tell what is there, what is missing and which scale can run here (--help lists its options)."""
+    from ngrpo.doctor import main as examine
+
+    sys.exit(examine(options))
+
+
 @main.command()
 @click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
 def schema(out: Path) -> None:

@@ -1,0 +1,157 @@
+"""Settings that the sglang plugin refuses before any engine starts, each by name; beside each one what it takes."""
+
+import pytest
+import torch
+
+import ngrpo.engines.sglang as plugin
+from ngrpo.engines.sglang import hooks
+from ngrpo.errors import UserError
+from ngrpo.files import write_json
+from ngrpo.method.mixers import GaussianMixer, NeighbourMixer, NoMixer, SoftThinkingMixer, mixer_from
+from ngrpo.method.neighbours import build
+
+pytestmark = pytest.mark.train
+
+VOCABULARY = 40
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with as much of a model as `install` reads."""
+    write_json(tmp_path / "model" / "config.json", {"vocab_size": VOCABULARY})
+    return tmp_path / "model"
+
+
+def table(folder, *, rows: int = VOCABULARY, k: int = 3, metric: str = "cosine"):
+    """A neighbour table of random rows."""
+    path = folder / f"{rows}.{metric}.k{k}.safetensors"
+    build(torch.randn(rows, 8, generator=torch.Generator().manual_seed(0)), k, metric).save(path)
+    return path
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """`plugin.install`, whose traces in sglang and in the plugin are taken back."""
+    plugin.cpu.prepare()
+    with hooks.quiet_import():
+        import sglang.srt.entrypoints.engine as entry
+
+    for name in ("run_scheduler_process", "run_detokenizer_process", "_launch_subprocesses"):
+        monkeypatch.setattr(entry, name, getattr(entry, name))
+    monkeypatch.setattr(plugin, "_settings", None)
+    return plugin.install
+
+
+def test_a_table_of_another_vocabulary_is_refused(install, model, tmp_path):
+    install(table(tmp_path), model=model)
+    with pytest.raises(UserError, match=f"the model has {VOCABULARY} embedding rows, the table 30") as told:
+        install(table(tmp_path, rows=30), model=model)
+    assert "neighbour table: rows" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "where"),
+    [
+        (NeighbourMixer(0.1, metric="l2"), "mixer neighbours: metric"),
+        (NeighbourMixer(0.1, k=4), "mixer neighbours: k"),
+    ],
+)
+def test_a_mixer_of_another_metric_or_larger_k_is_refused(install, model, tmp_path, mixer, where):
+    install(table(tmp_path), model=model)
+    assert plugin.request_params(NeighbourMixer(0.1, k=2), 7)[plugin.KEY]["seed"] == 7
+    with pytest.raises(UserError) as told:
+        plugin.request_params(mixer, 7)
+    assert told.value.where == where
+    install(table(tmp_path, k=mixer.k, metric=mixer.metric), model=model)
+    assert plugin.request_params(mixer, 7)
+
+
+def test_mixing_neighbours_without_a_table_is_refused(install, model):
+    install(None, model=model)
+    with pytest.raises(UserError, match="without a neighbour table"):
+        plugin.request_params(NeighbourMixer(0.1), 7)
+    assert plugin.request_params(NoMixer(), 7)
+
+
+@pytest.mark.parametrize("rho", [-0.1, -1e-9, 1.0000001, 2, float("nan"), float("inf")])
+def test_rho_outside_0_and_1_is_refused_wherever_a_mixer_is_made(rho):
+    for make in (lambda: NeighbourMixer(rho), lambda: mixer_from({"kind": "neighbours", "rho": rho})):
+        with pytest.raises(UserError, match="rho is") as told:
+            make()
+        assert told.value.where == "mixer neighbours: rho"
+
+
+@pytest.mark.parametrize("rho", [0, 0.0, 0.1, 1])
+def test_rho_from_0_to_1_is_taken(rho):
+    assert mixer_from({"kind": "neighbours", "rho": rho}).rho == rho
+
+
+def test_mixers_that_the_engine_has_no_room_for_are_refused(install, model):
+    dense, kept, noise = SoftThinkingMixer(), SoftThinkingMixer(keep=5), GaussianMixer(0.33)
+    install(None, model=model)
+    for mixer, word in ((dense, "dense=True"), (noise, "noise=True"), (kept, "width=5")):
+        with pytest.raises(UserError) as told:
+            plugin.request_params(mixer, 7)
+        assert word in told.value.do
+    install(None, model=model, **plugin.room([dense, kept, noise]))
+    assert all(plugin.request_params(mixer, 7) for mixer in (dense, kept, noise))
+
+
+def test_another_sglang_is_refused_and_the_needed_one_named(install, monkeypatch):
+    import sglang
+
+    install()
+    for version in ("0.4.6.post4", "0.4.6", "0.5.0"):
+        monkeypatch.setattr(sglang, "__version__", version)
+        with pytest.raises(UserError, match=f"sglang is {version}, ") as told:
+            install()
+        assert told.value.do == "install sglang==0.4.6.post5"
+
+
+class Server:
+    """sglang's server arguments with everything unsupported off, but for those given."""
+
+    def __init__(self, **on):
+        self.__dict__.update(dict(hooks.UNSUPPORTED), **on)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("speculative_algorithm", "EAGLE"),
+        ("dp_size", 2),
+        ("pp_size", 2),
+        ("enable_dp_attention", True),
+        ("enable_mixed_chunk", True),
+        ("enable_hierarchical_cache", True),
+        ("enable_torch_compile", True),
+        ("disaggregation_mode", "prefill"),
+        ("lora_paths", ["adapter"]),
+        ("is_embedding", True),
+    ],
+)
+def test_each_unsupported_feature_is_refused_by_name(name, value):
+    hooks.check_server(Server())
+    with pytest.raises(UserError, match=name) as told:
+        hooks.check_server(Server(**{name: value}))
+    assert told.value.where == f"sglang: {name}"
+
+
+def test_every_unsupported_feature_is_off_in_sglangs_own_defaults():
+    from sglang.srt.server_args import ServerArgs
+
+    hooks.check_server(ServerArgs(model_path="none", **plugin.cpu.server_arguments({})))
+
+
+def test_a_hook_without_its_method_names_the_version_that_has_it():
+    with pytest.raises(UserError, match="Server has no run_batch") as told:
+        hooks._around(Server, "run_batch", lambda stock: None)
+    assert hooks.VERSION in told.value.do
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 62])
+def test_seeds_outside_their_range_are_refused(install, seed):
+    install()
+    with pytest.raises(UserError, match="request: seed"):
+        plugin.request_params(NoMixer(), seed)
+    assert plugin.request_params(NoMixer(), (1 << 62) - 1)

@@ -1,0 +1,26 @@
+"""What a look at one thing found, and which scales it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCALES = ("toy", "smoke", "paper")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report; do: what mends it (empty where all is well); stops: scales that can't run so."""
+
+    what: str
+    state: str
+    do: str = ""
+    stops: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        stops = f" [stops {', '.join(self.stops)}]" if self.stops else ""
+        return f"{self.what} | {self.state}{stops} | {self.do or '-'}"
+
+
+def short_of(value: float, needed: dict[str, float]) -> tuple[str, ...]:
+    """The scales that need more than this."""
+    return tuple(scale for scale in SCALES if value < needed.get(scale, 0))

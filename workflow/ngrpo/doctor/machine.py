@@ -1,0 +1,131 @@
+"""The node itself: Python, cores, memory, disk, shared memory, GPUs and the CUDA compiler.
+
+The needs of toy and smoke were seen here on two cores; those of the paper's scale are computed from the models' sizes
+(a 7B run's checkpoint: weights and Adam's moments in float32, 84 GB, two while one replaces the other) and untried.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ngrpo.doctor.findings import SCALES, Finding, short_of
+
+PYTHON = (3, 11)
+CORES = {"toy": 1, "smoke": 1, "paper": 8}
+MEMORY = {"toy": 6, "smoke": 8, "paper": 128}  # GB
+DISK = {"toy": 2, "smoke": 3, "paper": 250}  # GB free for results
+SHARED_MEMORY = {"toy": 0.25, "smoke": 0.25, "paper": 8}  # GB free; Ray's object store, NCCL between GPUs
+GPUS = 8  # the paper's number for a run
+GPU_MEMORY = 40  # GB
+DRIVER = 525.60  # oldest that runs CUDA 12 builds
+CAPABILITY = 8.0  # bfloat16 and flash-attn 2
+GB = 1e9
+
+
+def run(*command: str) -> str | None:
+    """What a program prints, or None where it isn't there or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def python() -> Finding:
+    """This Python's version."""
+    right = sys.version_info[:2] == PYTHON
+    wanted = ".".join(map(str, PYTHON))
+    return Finding(
+        "Python",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "" if right else f"both environments need Python {wanted}: install it, then make env PYTHON=python{wanted}",
+        () if right else SCALES,
+    )
+
+
+def cores() -> Finding:
+    """Cores that this process may use."""
+    n = len(os.sched_getaffinity(0))
+    stops = short_of(n, CORES)
+    return Finding("cores", str(n), f"ask for {CORES['paper']} or more" if stops else "", stops)
+
+
+def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Finding:
+    """Memory of the node, or of the container or job that we are in."""
+    total = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemTotal" in line)
+    state = f"{total / GB:.0f} GB"
+    if limit.exists() and limit.read_text().strip().isdigit() and int(limit.read_text()) < total:
+        total = int(limit.read_text())
+        state = f"{total / GB:.0f} GB allowed here (the node has {state})"
+    stops = short_of(total / GB, MEMORY)
+    return Finding("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
+
+
+def disk(results: Path) -> Finding:
+    """Room where results go."""
+    place = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free / GB
+    stops = short_of(free, DISK)
+    do = f"{stops[-1]} needs {DISK[stops[-1]]} GB; name another folder: --config results=FOLDER" if stops else ""
+    return Finding("disk", f"{free:.0f} GB free for {results}", do, stops)
+
+
+def shared_memory(place: Path = Path("/dev/shm")) -> Finding:
+    """Room in /dev/shm; with too little Ray goes to disk, so only the GPUs' own traffic stops."""
+    free = shutil.disk_usage(place).free / GB if place.exists() else 0.0
+    short = short_of(free, SHARED_MEMORY)
+    do = f"{short[-1]} wants {SHARED_MEMORY[short[-1]]} GB (docker: --shm-size, a job: more memory)" if short else ""
+    return Finding("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
+
+
+def _number(text: str) -> float:
+    """A number that nvidia-smi prints; 0 where it prints that it doesn't know."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def gpus() -> tuple[Finding, bool]:
+    """GPUs of this node, and whether they can run the paper's scale."""
+    fields = "--query-gpu=name,memory.total,driver_version,compute_cap"
+    told = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
+    rows = [[part.strip() for part in line.split(",")] for line in (told or "").splitlines() if line.count(",") == 3]
+    if not rows:
+        there = shutil.which("nvidia-smi") is not None
+        return Finding("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
+    name, mib, driver, capability = rows[0]
+    gb = _number(mib) * 2**20 / GB
+    state = f"{len(rows)} × {name}, {gb:.0f} GB, driver {driver}, capability {capability}"
+    for good, do in (
+        (_number(".".join(driver.split(".")[:2])) >= DRIVER, f"CUDA 12 needs driver {DRIVER} or newer"),
+        (_number(capability) >= CAPABILITY, f"bfloat16 and flash-attn need capability {CAPABILITY} (A100) or newer"),
+        (gb >= GPU_MEMORY, f"the paper's models need GPUs of {GPU_MEMORY} GB or more"),
+    ):
+        if not good:
+            return Finding("GPUs", state, do, ("paper",)), False
+    few = len(rows) < GPUS
+    return Finding("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
+
+
+def compiler() -> Finding:
+    """nvcc, with which flashinfer compiles its kernels."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
+    told = run(nvcc, "--version") if nvcc else None
+    if told is None:
+        return Finding(
+            "CUDA compiler",
+            "no nvcc",
+            "flashinfer compiles with it: load the CUDA 12.4 module, or set CUDA_HOME",
+            ("paper",),
+        )
+    release = next((word.rstrip(",") for line in told.splitlines() for word in line.split() if word[:1] == "V"), "?")
+    return Finding("CUDA compiler", f"nvcc {release} at {nvcc}")

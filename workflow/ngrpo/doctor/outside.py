@@ -1,0 +1,104 @@
+"""What lies outside the node: SLURM, the Hugging Face hub and its cache, the user's data folder."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ngrpo.doctor.findings import SCALES, Finding
+from ngrpo.doctor.machine import run
+
+WAIT = 5  # seconds for the hub's answer
+SHOWN = 3
+
+
+def slurm() -> tuple[Finding, bool]:
+    """The cluster's partitions with GPUs, and whether there are any."""
+    told = run("sinfo", "--noheader", "--format=%P|%G|%D|%l")
+    if told is None:
+        return Finding("SLURM", "none (no sinfo, or it doesn't answer)"), False
+    rows = [line.split("|") for line in told.splitlines() if line.count("|") == 3]
+    gpu = [f"{p.rstrip('*')} ({n} nodes, {g}, up to {t})" for p, g, n, t in rows if "gpu" in g]
+    if not gpu:
+        return Finding("SLURM", f"{len({r[0] for r in rows})} partitions, no GPUs"), False
+    return Finding("SLURM", f"GPUs in {'; '.join(sorted(gpu))}"), True
+
+
+def sources(config: Path, scale: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(models | datasets, id, source) of everything that a scale starts from. Raises ImportError without yaml."""
+    import yaml
+
+    told = yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text(encoding="utf-8"))
+    for kind in ("models", "datasets"):
+        for name, entry in (told.get(kind) or {}).items():
+            yield kind, name, entry.get("source") or {}
+
+
+def _made(results: Path, scale: str, kind: str, name: str) -> bool:
+    """Whether the workflow has fetched it already."""
+    made = {"models": f"models/{name}/config.json", "datasets": f"data/{name}.parquet"}
+    return (results / scale / made[kind]).exists()
+
+
+def cache() -> Path:
+    """The hub's cache, by its own rules."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+
+
+def reachable(endpoint: str) -> bool:
+    """Whether the hub answers."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=WAIT).close()
+    except urllib.error.HTTPError as e:
+        return e.code < 500
+    except OSError:
+        return False
+    return True
+
+
+def hub(config: Path, results: Path) -> Finding:
+    """Whether what comes from the hub can be fetched, lies in its cache, or is in results already."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if reachable(endpoint):
+        return Finding("hub", f"{endpoint} answers")
+    state = "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else f"{endpoint} doesn't answer"
+    lacking: dict[str, list[str]] = {}
+    for scale in SCALES:
+        for kind, name, source in sources(config, scale):
+            if source.get("kind") == "hub" and not _made(results, scale, kind, name):
+                folder = f"{kind}--{source['repo'].replace('/', '--')}"
+                if not (cache() / folder / "snapshots").is_dir():
+                    lacking.setdefault(scale, []).append(source["repo"])
+    if not lacking:
+        return Finding("hub", f"{state}; all that is needed is in {cache()} or in results")
+    missing = sorted({repo for repos in lacking.values() for repo in repos})
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    return Finding(
+        "hub",
+        f"{state}; not in {cache()}: {', '.join(missing[:SHOWN])}{more}",
+        "run `huggingface-cli download` where there is network, with HF_HOME on a shared disk",
+        tuple(lacking),
+    )
+
+
+def data_folder(config: Path, results: Path, folder: Path | None) -> Finding:
+    """Whether the files that scales read from the user's folder are there."""
+    lacking: dict[str, list[str]] = {}
+    for scale in SCALES:
+        for kind, name, source in sources(config, scale):
+            if source.get("kind") == "folder" and "file" in source and not _made(results, scale, kind, name):
+                path = source["file"]
+                if folder is None or not (folder / path).is_file():
+                    lacking.setdefault(scale, []).append(path)
+    place = "none named" if folder is None else str(folder)
+    if not lacking:
+        return Finding("data folder", place if folder else "not needed")
+    files = ", ".join(sorted({path for paths in lacking.values() for path in paths}))
+    return Finding("data folder", f"{place}; missing: {files}", "--data-folder FOLDER with these files", tuple(lacking))
