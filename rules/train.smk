@@ -10,6 +10,8 @@ rule train:
     conda:
         "../envs/train.yaml"
     threads: STUDY.size.threads
+    resources:
+        **SETTINGS.needs("train"),
     params:
         version=VERSIONS["train"],
         neighbours=neighbour_option,

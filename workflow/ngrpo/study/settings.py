@@ -2,11 +2,13 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
+from ngrpo.study.cluster import Cluster, Stage
 from ngrpo.study.reading import parse
 
 DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
@@ -47,11 +49,17 @@ class Settings(Config):
     results: str = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)
+    cluster: Cluster | None = None
+    """The SLURM cluster, where jobs go to one: slurm/site.yaml, which `--profile slurm` reads."""
 
     @property
     def root(self) -> str:
         """results/{scale}."""
         return f"{self.results}/{self.scale}"
+
+    def needs(self, stage: Stage) -> dict[str, Any]:
+        """Snakemake's resources of a stage's job: none on one machine."""
+        return self.cluster.needs(stage) if self.cluster else {}
 
 
 def read_settings(config: dict) -> Settings:
