@@ -2,12 +2,15 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ngrpo.study.base import Config
+from ngrpo.errors import UserError
+from ngrpo.study.base import Config, Id
 
 Stage = Literal["training-data", "neighbours", "train", "sample", "grade"]
 NO_ACCOUNT = "none"
+CHECKPOINT_MINUTES = 30.0
+FAREWELL_SECONDS = 300  # most time before its limit that a training is told to leave; it looks at the clock itself, too
 
 
 class CpuNodes(Config):
@@ -45,10 +48,23 @@ class Cluster(Config):
     gpu: GpuNodes = Field(default_factory=GpuNodes)
     walltime: int = Field(1440, ge=1)
     """Minutes of a training or sampling job; a training that needs more continues in the next job."""
-    checkpoint_minutes: float = Field(30, gt=0)
+    checkpoint_minutes: float = Field(CHECKPOINT_MINUTES, gt=0)
     """A training is saved at least this often: the most that a fault can cost."""
+    nodes: dict[Id, int] = Field(default_factory=dict)
+    """Nodes of a training, by run or by base model; 1 where nothing is said. More nodes change no result's identity."""
     extra: str = ""
     """More sbatch options for every job, such as "--qos=long --constraint=nvlink"."""
+
+    @model_validator(mode="after")
+    def _saves_within_a_job(self) -> "Cluster":
+        if self.walltime <= self.checkpoint_minutes:
+            raise UserError(
+                f"a job lasts {self.walltime} minutes and a training is saved every {self.checkpoint_minutes:g}: "
+                "no job would ever save its work",
+                where="slurm/site.yaml: cluster.walltime",
+                do="raise walltime, or lower checkpoint_minutes",
+            )
+        return self
 
     def needs(self, stage: Stage) -> dict[str, Any]:
         """Snakemake's resources of a stage's job; those of the site that aren't set are left out."""
@@ -61,7 +77,7 @@ class Cluster(Config):
             "training-data": (2, 16, 120),
         }[stage]
         kind = f"gpu:{self.gpu.type}" if self.gpu.type else "gpu"
-        farewell = f"--signal=TERM@{FAREWELL_SECONDS}" if stage == "train" else ""
+        farewell = f"--signal=TERM@{min(FAREWELL_SECONDS, 6 * self.walltime)}" if stage == "train" else ""
         found = {
             "slurm_account": None if self.account == NO_ACCOUNT else self.account,
             "slurm_partition": self.gpu.partition if on_gpu else self.cpu.partition,
@@ -69,9 +85,7 @@ class Cluster(Config):
             "cpus_per_task": cpus,
             "mem_mb": memory * 1000,
             "runtime": min(minutes, self.walltime),
+            "checkpoint_minutes": self.checkpoint_minutes if stage == "train" else None,
             "slurm_extra": " ".join(part for part in (farewell, self.extra) if part) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
-
-
-FAREWELL_SECONDS = 300  # before the limit a training is told to save and leave; it looks at the clock itself, too

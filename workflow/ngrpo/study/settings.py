@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
-from ngrpo.study.cluster import Cluster, Stage
+from ngrpo.study.cluster import CHECKPOINT_MINUTES, Cluster, Stage
 from ngrpo.study.reading import parse
 
 DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
@@ -58,8 +58,13 @@ class Settings(Config):
         return f"{self.results}/{self.scale}"
 
     def needs(self, stage: Stage) -> dict[str, Any]:
-        """Snakemake's resources of a stage's job: none on one machine."""
-        return self.cluster.needs(stage) if self.cluster else {}
+        """Snakemake's resources of a stage's job: on one machine, nothing that limits it."""
+        return self.cluster.needs(stage) if self.cluster else {"checkpoint_minutes": CHECKPOINT_MINUTES}
+
+    def nodes(self, run: str, model: str) -> int:
+        """Nodes of a run's training."""
+        given = self.cluster.nodes if self.cluster else {}
+        return given.get(run, given.get(model, 1))
 
 
 def read_settings(config: dict) -> Settings:

@@ -59,7 +59,9 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
     }
 
 
-def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, devices: int, save_every: int) -> dict:
+def plumbing(
+    model: Path, data: Path, validation: Path, checkpoints: Path, devices: int, nodes: int, save_every: int
+) -> dict:
     """verl's settings that are neither science nor machine, as dotted keys."""
     return {
         "data.train_files": str(data),
@@ -82,7 +84,7 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, devic
         "custom_reward_function.path": here("reward"),
         "custom_reward_function.name": "compute_scores",
         "trainer.n_gpus_per_node": devices,
-        "trainer.nnodes": 1,
+        "trainer.nnodes": nodes,
         "trainer.logger": ["console"],
         "trainer.total_epochs": 1,  # the data order holds all epochs
         "trainer.val_before_train": False,
@@ -106,6 +108,9 @@ def compose(
     devices: int,
     save_every: int,
     steps: int,
+    checkpoint_minutes: float,
+    ends: float | None,
+    nodes: int,
     vocabulary: dict[str, int],
 ) -> Any:
     """verl's whole configuration for this run (an OmegaConf). Raises UserError where a table is needed and missing."""
@@ -117,7 +122,8 @@ def compose(
     exploration = mixer_settings(spec.exploration, vocabulary)
     if exploration["kind"] == "neighbours" and neighbours is None:
         raise UserError("exploration mixes neighbours and no table is given", where=f"run {spec.id}", do="--neighbours")
-    sequences = t.batch_prompts * t.group // devices
+    ranks = devices * nodes
+    sequences = t.batch_prompts * t.group // ranks
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra_compose("ppo_trainer")
     OmegaConf.set_struct(config, False)
@@ -125,7 +131,12 @@ def compose(
     longest = t.max_prompt_tokens + t.max_response_tokens
     own = {
         "data.ngrpo": {**run, "validation": str(validation), "steps": steps},
-        "trainer.ngrpo": {**run, "parity_limit": t.parity_limit},
+        "trainer.ngrpo": {
+            **run,
+            "parity_limit": t.parity_limit,
+            "checkpoint_minutes": checkpoint_minutes,
+            "ends": ends,
+        },
         "actor_rollout_ref.rollout.ngrpo": {
             **run,
             "neighbours": str(neighbours) if neighbours else None,
@@ -139,8 +150,8 @@ def compose(
     }
     parts = (
         science(spec, steps),
-        plumbing(model, data, validation, run_dir / "checkpoints", devices, save_every),
-        platform.settings(sequences, t.mini_batch_prompts * t.group // devices, longest * len(vocabulary)),
+        plumbing(model, data, validation, run_dir / "checkpoints", devices, nodes, save_every),
+        platform.settings(sequences, t.mini_batch_prompts * t.group // ranks, longest * len(vocabulary)),
         own,
     )
     for part in parts:
