@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,15 +193,33 @@ def test_a_living_trainer_keeps_others_out(tmp_path: Path) -> None:
     assert not lease.path.exists()
 
 
-def test_another_hosts_lease_runs_out_with_its_heartbeat(tmp_path: Path) -> None:
+def _beating(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        write_json(path, {**json.loads(path.read_text()), "heartbeat": time.time()})
+
+
+def test_another_hosts_lease_holds_while_it_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "LEASE_SECONDS", 0.6)
     _claim(tmp_path, host="elsewhere", heartbeat=time.time())
-    with pytest.raises(UserError, match="on elsewhere"), Lease(tmp_path):
-        pass
-    _claim_old = {"host": "elsewhere", "heartbeat": time.time() - checkpoints.LEASE_SECONDS - 1}
-    (tmp_path / "lease.json").unlink()
-    _claim(tmp_path, **_claim_old)
+    stop = threading.Event()
+    beating = threading.Thread(target=_beating, args=(tmp_path / "lease.json", stop))
+    beating.start()
+    try:
+        with pytest.raises(UserError, match="on elsewhere"), Lease(tmp_path):
+            pass
+    finally:
+        stop.set()
+        beating.join()
+    began = time.monotonic()
+    with Lease(tmp_path):  # now it stands still: its host was lost
+        assert 0.3 < time.monotonic() - began < 5
+
+
+def test_another_hosts_old_lease_is_taken_at_once(tmp_path: Path) -> None:
+    _claim(tmp_path, host="elsewhere", heartbeat=time.time() - checkpoints.LEASE_SECONDS - 1)
+    began = time.monotonic()
     with Lease(tmp_path):
-        pass
+        assert time.monotonic() - began < 1
 
 
 def test_a_process_that_got_a_dead_trainers_number_is_not_the_trainer(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def partitions() -> dict[str, Partition]:
 
 
 def _named(name: str | None, key: str, known: dict[str, Partition], where: Path) -> Partition:
-    listed = "; ".join(f"{p.name} ({_gpus(p)})" for p in known.values())
+    listed = "; ".join(f"{p.name} ({_gpus(p)})" for _, p in sorted(known.items()))
     if not name:
         raise UserError(f"no partition is named for {key} jobs", where=f"{where}: cluster.{key}.partition",
                         do=f"name one of: {listed}")  # fmt: skip

@@ -160,8 +160,9 @@ def _started(pid: int) -> str | None:
 class Lease:
     """One trainer a run folder: a file with host, process, job and heartbeat; a context manager.
 
-    Raises UserError where another living trainer holds it. A holder whose heartbeat is old, or whose process on this
-    host is gone, is dead. A trainer that finds its lease taken (it was suspended, say) sets `lost` and gets a SIGTERM.
+    Raises UserError where another living trainer holds it. A holder whose process on this host is gone, or whose
+    heartbeat stands still, is dead: another host's is watched until it beats or LEASE_SECONDS have passed. A trainer
+    that finds its lease taken (it was suspended, say) sets `lost` and gets a SIGTERM.
     """
 
     def __init__(self, run_dir: Path):
@@ -180,6 +181,20 @@ class Lease:
         if time.time() - held["heartbeat"] > LEASE_SECONDS:
             return False
         return held["host"] != self.me["host"] or _started(held["pid"]) == held["started"]
+
+    def _beats(self, held: dict) -> bool:
+        """Whether another host's trainer is seen to be alive; waits for its next heartbeat."""
+        if held["host"] == self.me["host"]:
+            return True
+        print(f"[train] waiting for a sign of life of process {held['pid']} on {held['host']}", flush=True)
+        while self._is_alive(held):
+            time.sleep(LEASE_SECONDS / 120)
+            now = self._held()
+            if now is None:
+                return False  # it has just ended
+            if now != held:
+                return True
+        return False
 
     def _held(self) -> dict | None:
         """What the lease says, None where there is none."""
@@ -222,7 +237,7 @@ class Lease:
                 held = self._held()
             if held is None:
                 continue
-            if self._is_alive(held):
+            if self._is_alive(held) and self._beats(held):
                 raise UserError(
                     f"another trainer works in this run folder: process {held['pid']} on {held['host']}, "
                     f"job {held['job']}",

@@ -23,6 +23,7 @@ from ngrpo.errors import UserError
 
 JOIN_SECONDS = 180.0  # for all nodes to join
 END_SECONDS = 15.0  # for Ray to end by itself
+AMD_GPUS = "ROCR_VISIBLE_DEVICES"  # SLURM sets it beside CUDA_VISIBLE_DEVICES, and verl takes both for a mistake
 _KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
 
 
@@ -55,6 +56,7 @@ def set_environment() -> None:
         RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0",
         RAY_USAGE_STATS_ENABLED="0",
     )
+    os.environ.pop(AMD_GPUS, None)
 
 
 @contextlib.contextmanager
@@ -82,7 +84,7 @@ def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
         process = started.enter_context(_session(head, log))
         _wait_for_port(ip, int(port), process, folder)
         if others:
-            work = f"{shlex.join([*common, f'--address={address}'])}; rm -rf {shlex.quote(str(folder))}"
+            work = f"unset {AMD_GPUS}; {shlex.join([*common, f'--address={address}'])}; rm -rf {shlex.quote(str(folder))}"
             count = str(len(others))
             srun = ["srun", "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
             srun += ["--cpu-bind=none", f"--nodelist={','.join(others)}", "sh", "-c", work]
