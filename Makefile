@@ -7,7 +7,7 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env demo test test-workflow test-train test-toy lint format bench
+.PHONY: help env demo test test-workflow test-train test-toy test-slurm lint format bench
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,13 +40,16 @@ test: ## all tests that need neither root, a GPU nor other people's data (about 
 	@$(MAKE) --no-print-directory test-workflow test-train test-toy
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
-	$(WORKFLOW)/bin/pytest -m "not toy"
+	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
 
 test-train: $(TRAIN)/.ready ## tests of the method, the engines and training through verl
 	$(TRAIN)/bin/pytest
 
 test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 	$(WORKFLOW)/bin/pytest -m toy
+
+test-slurm: env ## the toy study and its faults on a SLURM started here (Debian, root; FAULTS="scancel sigterm" runs some)
+	FAULTS="$(FAULTS)" TIMES="$(or $(TIMES),1)" $(WORKFLOW)/bin/pytest tests/slurm
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

@@ -17,7 +17,7 @@ PARTS = ("Snakefile", "rules", "workflow", "config", "slurm", "notebooks", "envs
 STEPS, EVERY = 24, 4
 RUN = "ngrpo-toy"
 SMALL = {
-    "models": {"toy": {"source": {"kind": "toy", "steps": 200}, "dtype": "float32"}},
+    "models": {"toy": {"source": {"kind": "toy", "steps": 400}, "dtype": "float32"}},
     "training": {"steps": STEPS, "batch_prompts": 8, "group": 4, "mini_batch_prompts": 4, "validate_every": EVERY},
     "evaluation": {"samples": 4, "pass_at": [2, 4]},
     "checkpoint_every": EVERY,
