@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,33 @@ def _slurm(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
+def _worker(clone: Clone) -> int:
+    """The Ray worker that trains."""
+    below = set(_descendants(clone.lease()["pid"]))
+    found = [pid for pid, args in _processes() if pid in below and args.startswith("ray::WorkerDict")]
+    assert found, [args for pid, args in _processes() if pid in below]
+    return found[0]
+
+
+def _elapsed(job: str) -> float:
+    """Seconds since the job began; 0 once it is gone."""
+    done = subprocess.run(("squeue", "-h", "-j", job, "-o", "%S"), capture_output=True, text=True, check=False)
+    began = done.stdout.strip()
+    return time.time() - datetime.fromisoformat(began).timestamp() if began else 0.0
+
+
+@contextlib.contextmanager
+def frozen(clone: Clone) -> Iterator[None]:
+    """The training's worker stands still: its step takes as long as the block."""
+    worker = _worker(clone)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
+
+
 def scancel(clone: Clone) -> None:
     """The user, or an administrator, cancels the job."""
     _slurm("scancel", _job(clone))
@@ -50,8 +78,10 @@ def sigkill(clone: Clone) -> None:
 
 
 def time_limit(clone: Clone) -> None:
-    """The job's time is over earlier than it was told."""
+    """The job's time is over earlier than it was told, in the middle of a step."""
     _slurm("scontrol", "update", f"jobid={_job(clone)}", "timelimit=1")
+    with frozen(clone):
+        clone.wait_for("end of its time", lambda: _elapsed(_job(clone)) > 61)
 
 
 def node_loss(clone: Clone) -> None:
@@ -64,11 +94,7 @@ def node_loss(clone: Clone) -> None:
 
 def ray_worker(clone: Clone) -> None:
     """One of Ray's workers dies."""
-    trainer = clone.lease()["pid"]
-    below = set(_descendants(trainer))
-    victims = [pid for pid, args in _processes() if pid in below and args.startswith("ray::WorkerDict")]
-    assert victims, [args for pid, args in _processes() if pid in below]
-    os.kill(victims[0], signal.SIGKILL)
+    os.kill(_worker(clone), signal.SIGKILL)
 
 
 FAULTS = {f.__name__.replace("_", "-"): f for f in (scancel, sigterm, sigkill, time_limit, node_loss, ray_worker)}
@@ -182,13 +208,13 @@ def test_time_limits_shorter_than_the_training(clone: Clone, reference: tuple[by
     """The trainer looks at the clock: it saves and leaves before its time is over, and the next job goes on."""
     clone.site(walltime=1, checkpoint_minutes=0.3)
     try:
-        with Watch(clone) as watch:
-            clone.forget_run()
-            assert clone.snakemake(RUN, seconds=900) == 0, clone.said[-6000:]
+        with training(clone) as (process, watch):
+            with frozen(clone):
+                clone.wait_for("long step", lambda: _elapsed(_job(clone)) > 45)
+            assert process.wait(timeout=400) == 0, clone.said[-6000:]
     finally:
         clone.site()
     assert "its job's time is nearly over" in _logs(clone)
-    assert "it was told to" not in _logs(clone).rsplit("its job's time is nearly over")[-1]
     assert_nothing_lost(clone, watch, reference)
     assert watch.lost == []
 

@@ -84,7 +84,8 @@ def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
         process = started.enter_context(_session(head, log))
         _wait_for_port(ip, int(port), process, folder)
         if others:
-            work = f"unset {AMD_GPUS}; {shlex.join([*common, f'--address={address}'])}; rm -rf {shlex.quote(str(folder))}"
+            join = shlex.join([*common, f"--address={address}"])
+            work = f"unset {AMD_GPUS}; {join}; rm -rf {shlex.quote(str(folder))}"
             count = str(len(others))
             srun = ["srun", "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
             srun += ["--cpu-bind=none", f"--nodelist={','.join(others)}", "sh", "-c", work]
