@@ -9,7 +9,8 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-toy test-gpu lint format bench gpu-lock check-gpu-lock
+.PHONY: help env env-gpu demo test test-workflow test-train test-toy test-slurm test-gpu lint format bench gpu-lock \
+	check-gpu-lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,7 +49,7 @@ test: ## all tests that need neither root, a GPU nor other people's data (about 
 	@$(MAKE) --no-print-directory test-workflow test-train test-toy
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
-	$(WORKFLOW)/bin/pytest -m "not toy"
+	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
 
 test-train: $(TRAIN)/.ready ## tests of the method, the engines and training through verl
 	$(TRAIN)/bin/pytest
@@ -68,6 +69,9 @@ gpu-lock: $(UV) ## resolve envs/train-gpu.in into its lock again
 $(WORKFLOW)/bin/uv: envs/check.lock $(WORKFLOW)/.ready
 	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/check.lock
 	@touch $@
+
+test-slurm: env ## the toy study and its faults on a SLURM started here (Debian, root; FAULTS="scancel sigterm" runs some)
+	FAULTS="$(FAULTS)" TIMES="$(or $(TIMES),1)" $(WORKFLOW)/bin/pytest tests/slurm
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

@@ -20,6 +20,15 @@ include: "rules/report.smk"
 include: "rules/targets.smk"
 
 
+localrules:
+    all,
+    dataset,
+    model,
+    analyse,
+    notebook,
+    report,
+
+
 rule all:
     default_target: True
     input:

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
+from ngrpo.cluster import before_submission
 from ngrpo.errors import UserError
 from ngrpo.files import digest
 from ngrpo.study.code import VERSIONS, fingerprint
@@ -33,6 +34,14 @@ STUDY_OPTIONS = (
     f"--config {SETTINGS.config} --scale {SETTINGS.scale} --results {SETTINGS.results}"
 )
 DATA_FOLDER = f"--data-folder '{SETTINGS.data_folder}'" if SETTINGS.data_folder else ""
+
+
+onstart:
+    if SETTINGS.cluster:
+        try:
+            before_submission(SETTINGS.cluster)
+        except UserError as e:
+            raise WorkflowError(str(e)) from None
 
 
 def one_of(names):
@@ -91,6 +100,11 @@ def run_inputs(wildcards):
         "validation": f"{R}/data/{spec.validation.id}.parquet",
         "neighbours": neighbour_file(spec.exploration, spec.model),
     }
+
+
+def nodes_of_run(wildcards):
+    """The nodes of a run's training."""
+    return SETTINGS.nodes(wildcards.run, STUDY.runs[wildcards.run].model.id)
 
 
 def sample_inputs(wildcards):

@@ -30,6 +30,8 @@ rule training_data:
         f"{R}/logs/training_data/{{dataset}}.{{model}}.log",
     conda:
         "../envs/train.yaml"
+    resources:
+        **SETTINGS.needs("training-data"),
     params:
         code=fingerprint("data", "grading"),
         benchmarks=benchmark_options,

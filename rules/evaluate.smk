@@ -11,6 +11,8 @@ rule sample:
     conda:
         "../envs/train.yaml"
     threads: STUDY.size.threads
+    resources:
+        **SETTINGS.needs("sample"),
     params:
         version=VERSIONS["sample"],
         neighbours=neighbour_option,
@@ -30,6 +32,8 @@ rule grade:
     conda:
         "../envs/workflow.yaml"
     threads: 2
+    resources:
+        **SETTINGS.needs("grade"),
     params:
         code=fingerprint("grading"),
     shell:

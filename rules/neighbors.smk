@@ -9,6 +9,8 @@ rule neighbours:
         f"{R}/logs/neighbours/{{table_id}}.log",
     conda:
         "../envs/train.yaml"
+    resources:
+        **SETTINGS.needs("neighbours"),
     params:
         version=VERSIONS["neighbours"],
     shell:

@@ -10,6 +10,9 @@ rule train:
     conda:
         "../envs/train.yaml"
     threads: STUDY.size.threads
+    resources:
+        **SETTINGS.needs("train"),
+        nodes=nodes_of_run,
     params:
         version=VERSIONS["train"],
         neighbours=neighbour_option,
@@ -17,4 +20,5 @@ rule train:
     shell:
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --out {output:q} 2>&1 | tee {log:q}"

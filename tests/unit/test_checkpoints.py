@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.training import checkpoints
 from ngrpo.training.checkpoints import Checkpoints, Lease
+from ngrpo.training.clock import Clock
 from ngrpo.training.monitor import cut_metrics, read_metrics
 
 
@@ -46,10 +48,22 @@ def _committed(run_dir: Path, spec: str = "one") -> Checkpoints:
     return kept
 
 
-def test_only_the_last_checkpoint_and_the_best_policy_stay(tmp_path: Path) -> None:
+def test_only_the_last_two_checkpoints_and_their_best_policies_stay(tmp_path: Path) -> None:
     kept = _committed(tmp_path)
     marker = "latest_checkpointed_iteration.txt"
-    assert _names(kept) == {"checkpoint.json", "global_step_4", "best_2", marker}
+    assert _names(kept) == {"checkpoint.json", "global_step_2", "global_step_4", "best_2", marker}
+    _save(kept, 6)
+    _export(kept, 6, 0.6)
+    kept.commit(6)
+    assert _names(kept) == {"checkpoint.json", "global_step_4", "global_step_6", "best_2", "best_6", marker}
+    _save(kept, 8)
+    kept.commit(8)
+    assert _names(kept) == {"checkpoint.json", "global_step_6", "global_step_8", "best_6", marker}
+
+
+def test_a_new_trainer_starts_from_the_last_checkpoint(tmp_path: Path) -> None:
+    kept = _committed(tmp_path)
+    marker = "latest_checkpointed_iteration.txt"
     again = Checkpoints(tmp_path, "one")
     assert (again.prepare(), again.best) == (4, {"step": 2, "score": 0.5})
     assert (kept.folder / marker).read_text() == "4"
@@ -64,8 +78,68 @@ def test_what_was_not_committed_was_never_there(tmp_path: Path) -> None:
     again = Checkpoints(tmp_path, "one")
     assert again.prepare() == 4
     assert again.best == {"step": 2, "score": 0.5}
-    assert _names(again) == {"checkpoint.json", "global_step_4", "best_2", "latest_checkpointed_iteration.txt"}
+    left = {"checkpoint.json", "global_step_2", "global_step_4", "best_2", "latest_checkpointed_iteration.txt"}
+    assert _names(again) == left
     assert (again.folder / "latest_checkpointed_iteration.txt").read_text() == "4"
+
+
+def test_a_checkpoint_cut_short_is_seen_and_the_one_before_it_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = _committed(tmp_path)
+    _save(kept, 6)
+    _export(kept, 6, 0.9)
+    kept.commit(6)
+    assert Checkpoints(tmp_path, "one").prepare() == 6  # whole, it is used
+    (kept.folder / "global_step_6" / "actor" / "model.pt").write_text("")
+    again = Checkpoints(tmp_path, "one")
+    assert again.prepare() == 4
+    assert again.best == {"step": 2, "score": 0.5}
+    assert "step 6 is not whole" in capsys.readouterr().out
+    assert _names(again) == {"checkpoint.json", "global_step_4", "best_2", "latest_checkpointed_iteration.txt"}
+    assert Checkpoints(tmp_path, "one").step == 4
+
+
+def test_a_run_without_a_whole_checkpoint_does_not_silently_start_anew(tmp_path: Path) -> None:
+    kept = _committed(tmp_path)
+    (kept.folder / "best_2" / "model.safetensors").unlink()  # the best policy of both
+    with pytest.raises(UserError, match="no checkpoint of this run is whole; the last was made at step 4"):
+        Checkpoints(tmp_path, "one").prepare()
+    assert (kept.folder / "global_step_4").exists()
+
+
+def test_a_full_disk_does_not_end_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "LEASE_SECONDS", 0.3)
+    write = checkpoints.write_json
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Lease(tmp_path) as lease:
+        before = json.loads(lease.path.read_text())["heartbeat"]
+        monkeypatch.setattr(checkpoints, "write_json", full)
+        time.sleep(0.2)
+        monkeypatch.setattr(checkpoints, "write_json", write)
+        time.sleep(0.2)
+        assert json.loads(lease.path.read_text())["heartbeat"] > before
+        assert not lease.lost
+
+
+def test_a_run_is_saved_so_often_and_before_its_time_is_over() -> None:
+    clock = Clock(every=100, ends=1000, now=0)
+    clock.stepped(10)
+    assert not clock.due(99)
+    assert clock.due(100)
+    clock.saved(100, 105)
+    assert not clock.due(204)
+    clock.stepped(110)  # the longest step took 100 s, a save takes 5
+    latest = 1000 - 1.5 * 100 - 2 * 5 - Clock.SPARE
+    clock.stepped(latest - 1)
+    assert clock.longest_step > 100
+    clock.longest_step = 100
+    assert not clock.runs_out(latest - 1)
+    assert clock.runs_out(latest + 1)
+    assert not Clock(every=100, ends=None, now=0).runs_out(1e9)
 
 
 def test_a_tie_goes_to_the_earlier_step(tmp_path: Path) -> None:
@@ -119,15 +193,33 @@ def test_a_living_trainer_keeps_others_out(tmp_path: Path) -> None:
     assert not lease.path.exists()
 
 
-def test_another_hosts_lease_runs_out_with_its_heartbeat(tmp_path: Path) -> None:
+def _beating(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        write_json(path, {**json.loads(path.read_text()), "heartbeat": time.time()})
+
+
+def test_another_hosts_lease_holds_while_it_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "LEASE_SECONDS", 0.6)
     _claim(tmp_path, host="elsewhere", heartbeat=time.time())
-    with pytest.raises(UserError, match="on elsewhere"), Lease(tmp_path):
-        pass
-    _claim_old = {"host": "elsewhere", "heartbeat": time.time() - checkpoints.LEASE_SECONDS - 1}
-    (tmp_path / "lease.json").unlink()
-    _claim(tmp_path, **_claim_old)
+    stop = threading.Event()
+    beating = threading.Thread(target=_beating, args=(tmp_path / "lease.json", stop))
+    beating.start()
+    try:
+        with pytest.raises(UserError, match="on elsewhere"), Lease(tmp_path):
+            pass
+    finally:
+        stop.set()
+        beating.join()
+    began = time.monotonic()
+    with Lease(tmp_path):  # now it stands still: its host was lost
+        assert 0.3 < time.monotonic() - began < 5
+
+
+def test_another_hosts_old_lease_is_taken_at_once(tmp_path: Path) -> None:
+    _claim(tmp_path, host="elsewhere", heartbeat=time.time() - checkpoints.LEASE_SECONDS - 1)
+    began = time.monotonic()
     with Lease(tmp_path):
-        pass
+        assert time.monotonic() - began < 1
 
 
 def test_a_process_that_got_a_dead_trainers_number_is_not_the_trainer(tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ def neighbours(spec: Path, model: Path, out: Path) -> None:
 @click.option("--validation", type=FILE, required=True, help="Problems that choose the checkpoint.")
 @click.option("--neighbours", type=FILE, help="The neighbour table, where exploration mixes neighbours.")
 @click.option("--checkpoint-every", type=int, default=10, show_default=True, help="Steps between checkpoints.")
+@click.option(
+    "--checkpoint-minutes", type=float, default=30.0, show_default=True, help="Save at least this often, too."
+)
+@click.option("--nodes", type=int, default=1, show_default=True, help="Nodes of this SLURM job to train on.")
 @click.option("--devices", type=int, help="GPUs (or CPU ranks) of this node to use; default: all GPUs, or 1 CPU rank.")
 @click.option("--tensor-parallel", type=int, default=1, show_default=True, help="Devices that share a rollout engine.")
 @out_option
@@ -133,6 +137,8 @@ def train(
     validation: Path,
     neighbours: Path | None,
     checkpoint_every: int,
+    checkpoint_minutes: float,
+    nodes: int,
     devices: int | None,
     tensor_parallel: int,
     out: Path,
@@ -150,6 +156,8 @@ def train(
         run_dir=spec.parent,
         out=out,
         checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
+        nodes=nodes,
         devices=devices,
         tensor_parallel=tensor_parallel,
     )

@@ -2,11 +2,13 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
+from ngrpo.study.cluster import CHECKPOINT_MINUTES, Cluster, Stage
 from ngrpo.study.reading import parse
 
 DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
@@ -47,11 +49,22 @@ class Settings(Config):
     results: str = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)
+    cluster: Cluster | None = None
+    """The SLURM cluster, where jobs go to one: slurm/site.yaml, which `--profile slurm` reads."""
 
     @property
     def root(self) -> str:
         """results/{scale}."""
         return f"{self.results}/{self.scale}"
+
+    def needs(self, stage: Stage) -> dict[str, Any]:
+        """Snakemake's resources of a stage's job: on one machine, nothing that limits it."""
+        return self.cluster.needs(stage) if self.cluster else {"checkpoint_minutes": CHECKPOINT_MINUTES}
+
+    def nodes(self, run: str, model: str) -> int:
+        """Nodes of a run's training."""
+        given = self.cluster.nodes if self.cluster else {}
+        return given.get(run, given.get(model, 1))
 
 
 def read_settings(config: dict) -> Settings:

@@ -16,15 +16,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ngrpo.cluster import job_end
 from ngrpo.errors import UserError
 from ngrpo.files import digest, whole_folder, write_json
 from ngrpo.study.specs import RunSpec
 from ngrpo.training import platform
 from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
 from ngrpo.training.monitor import METRICS, read_metrics
+from ngrpo.training.nodes import ray_nodes, set_environment, wait_for_nodes
 from ngrpo.training.recipe import Ranks, compose, total_steps
 
 CARD = "ngrpo.json"
+SAME_SIGNAL = 10.0  # seconds within which signals are one
 MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
 
 
@@ -38,6 +41,8 @@ def train(
     run_dir: Path,
     out: Path,
     checkpoint_every: int = 10,
+    checkpoint_minutes: float = 30.0,
+    nodes: int = 1,
     devices: int | None = None,
     tensor_parallel: int = 1,
     plugin: str = "ngrpo.training.plugin.install",
@@ -45,15 +50,16 @@ def train(
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
 
     model, data, validation, neighbours: what the spec names, as files. run_dir: holds spec.json, metrics and
-    checkpoints. devices: ranks on this node; tensor_parallel: of them to a rollout engine. plugin: what every Ray
-    worker calls first.
+    checkpoints. checkpoint_every: steps; checkpoint_minutes: saved at least so often, too. nodes: of this SLURM job;
+    devices: ranks on each; tensor_parallel: of them to a rollout engine. plugin: what every Ray worker calls first.
 
-    Raises UserError where another trainer holds the folder, where rollout and trainer disagree, and where the run ends
-    before its last step.
+    Raises UserError where another trainer holds the folder, where the job's time is too short to save anything, where
+    rollout and trainer disagree, and where the run ends before its last step.
     """
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
 
+    set_environment()
     run_dir, model, data, validation = (p.resolve() for p in (run_dir, model, data, validation))
     label, began = f"[train {spec.id}]", time.monotonic()
     with Lease(run_dir) as lease, _orderly_end(run_dir / STOP, lease, label):
@@ -63,8 +69,9 @@ def train(
         checkpoints = Checkpoints(run_dir, spec.digest)
         start = checkpoints.prepare()
         steps = total_steps(spec, pq.read_metadata(data).num_rows)
-        ranks = Ranks(devices or platform.devices(), tensor_parallel)
+        ranks = Ranks(devices or platform.devices(), tensor_parallel, nodes)
         if start < steps:
+            ends = _time_to_save(checkpoint_minutes)
             print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
             config = compose(
                 spec,
@@ -77,10 +84,12 @@ def train(
                 ranks=ranks,
                 save_every=checkpoint_every,
                 steps=steps,
+                checkpoint_minutes=checkpoint_minutes,
+                ends=ends,
                 vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
             )
             with _progress(run_dir, label, start, steps):
-                _run(config, run_dir, ranks.devices, plugin)
+                _run(config, run_dir, ranks, plugin)
         best = _finish(Checkpoints(run_dir, spec.digest), steps, out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
     print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)
@@ -103,31 +112,40 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
     return best
 
 
-def _run(config, run_dir: Path, ranks: int, plugin: str) -> None:
+def _time_to_save(checkpoint_minutes: float) -> float | None:
+    """When this job's time is over, if it is a SLURM job. Raises UserError where nothing would be saved before."""
+    ends = job_end()
+    if ends is not None and ends - time.time() < checkpoint_minutes * 60:
+        raise UserError(
+            f"this job ends in {max(0.0, ends - time.time()) / 60:.1f} minutes, and a training is saved every "
+            f"{checkpoint_minutes:g}: its work would be lost",
+            where="--checkpoint-minutes",
+            do="ask for a longer time (cluster.walltime in slurm/site.yaml), or save more often "
+            "(cluster.checkpoint_minutes)",
+        )
+    return ends
+
+
+def _run(config, run_dir: Path, ranks: Ranks, plugin: str) -> None:
     """Start Ray, run verl, end Ray; workers' output ends up in train.log."""
     import ray
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
     from verl.trainer.main_ppo import run_ppo
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that ray.init starts
     folder = _scratch(run_dir)
     environment = get_ppo_ray_runtime_env()
     environment["env_vars"].update(platform.worker_environment(), TMPDIR=str(folder))
     environment["worker_process_setup_hook"] = plugin
     orderly = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            "local",  # never a cluster that happens to run here
-            runtime_env=environment,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=512 << 20 if platform.on_cpu() else None,
-            _temp_dir=str(folder),
-            **platform.ray_resources(ranks),
-        )
-        signal.signal(signal.SIGTERM, orderly)  # ray.init puts a handler of its own in place, which aborts
-        run_ppo(config)
+        with ray_nodes(folder, ranks.nodes, platform.ray_resources(ranks.devices)) as address:
+            ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+            signal.signal(signal.SIGTERM, orderly)  # ray.init puts a handler of its own in place, which aborts
+            wait_for_nodes(ranks.nodes)
+            try:
+                run_ppo(config)
+            finally:
+                ray.shutdown()
     except ray.exceptions.RayError as error:
         _keep_log(folder, run_dir, str(error))
         cause = getattr(error, "cause", None)
@@ -139,7 +157,6 @@ def _run(config, run_dir: Path, ranks: int, plugin: str) -> None:
             do="running the same command again resumes after the last checkpoint",
         ) from error
     finally:
-        ray.shutdown()
         _keep_log(folder, run_dir)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -173,13 +190,19 @@ def _keep_log(folder: Path, run_dir: Path, error: str = "") -> None:
 
 @contextlib.contextmanager
 def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
-    """SIGTERM (a cluster's farewell) asks the trainer to save and end; again, or without a lease, it ends at once."""
+    """SIGTERM (a cluster's farewell) asks the trainer to save and end; again, or without a lease, it ends at once.
+
+    SLURM sends each signal more than once (by itself, and through srun): only one that comes later is another.
+    """
+    first: list[float] = []
 
     def leave(number: int, frame: object) -> None:
-        if lease.lost or stop.exists():
+        if lease.lost or (first and time.monotonic() - first[0] > SAME_SIGNAL):
             sys.exit(128 + number)
-        stop.touch()
-        os.write(1, f"{label} told to end: finishing the step, then saving it\n".encode())
+        if not first:
+            first.append(time.monotonic())
+            stop.touch()
+            os.write(1, f"{label} told to end: finishing the step, then saving it\n".encode())
 
     stop.unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, leave)

@@ -69,10 +69,10 @@ def worker_environment() -> dict[str, str]:
 
 
 def ray_resources(ranks: int) -> dict[str, Any]:
-    """Arguments of `ray.init`: without GPUs, as many pretended ones as there are ranks."""
+    """Options of `ray start` for one node: without GPUs, as many pretended ones as there are ranks."""
     if not on_cpu():
         return {}
-    return {"num_cpus": 4 + ranks, "num_gpus": ranks, "resources": {"cpu": ranks}}
+    return {"num_cpus": 4 + ranks, "num_gpus": ranks, "resources": {"cpu": ranks}, "object_store_memory": 512 << 20}
 
 
 LOGITS = 1 << 26  # of one micro-batch on a CPU: 256 MB in float32, of which a backward pass holds a few copies

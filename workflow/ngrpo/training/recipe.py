@@ -62,13 +62,19 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How a run is laid out. devices: GPUs of the node, or CPU ranks; tensor_parallel: of them to a rollout engine.
+    """How a run is laid out. devices: GPUs of a node, or CPU ranks; tensor_parallel: of them to a rollout engine.
 
-    Neither changes what is drawn: seeds count rows of the whole batch, and all ranks of an engine draw alike.
+    None of it changes what is drawn: seeds count rows of the whole batch, and all ranks of an engine draw alike.
     """
 
     devices: int = 1
     tensor_parallel: int = 1
+    nodes: int = 1
+
+    @property
+    def total(self) -> int:
+        """Ranks of all nodes."""
+        return self.devices * self.nodes
 
     def check(self, spec: RunSpec) -> None:
         """Raise UserError where engines or batches don't divide."""
@@ -80,9 +86,9 @@ class Ranks:
                 do="choose a tensor_parallel that divides devices",
             )
         for name, prompts in (("batch_prompts", t.batch_prompts), ("mini_batch_prompts", t.mini_batch_prompts)):
-            if prompts * t.group % self.devices:
+            if prompts * t.group % self.total:
                 raise UserError(
-                    f"{prompts} prompts × {t.group} responses don't divide among {self.devices} devices",
+                    f"{prompts} prompts × {t.group} responses don't divide among {self.total} devices",
                     where=f"run {spec.id}: training.{name}",
                     do="choose --devices that divides them: the batch is the paper's, the devices are yours",
                 )
@@ -111,7 +117,7 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks
         "custom_reward_function.path": here("reward"),
         "custom_reward_function.name": "compute_scores",
         "trainer.n_gpus_per_node": ranks.devices,
-        "trainer.nnodes": 1,
+        "trainer.nnodes": ranks.nodes,
         "trainer.logger": ["console"],
         "trainer.total_epochs": 1,  # the data order holds all epochs
         "trainer.val_before_train": False,
@@ -135,6 +141,8 @@ def compose(
     ranks: Ranks,
     save_every: int,
     steps: int,
+    checkpoint_minutes: float,
+    ends: float | None,
     vocabulary: dict[str, int],
 ) -> Any:
     """verl's whole configuration for this run (an OmegaConf). Raises UserError where a table is needed and missing."""
@@ -147,7 +155,7 @@ def compose(
     if exploration["kind"] == "neighbours" and neighbours is None:
         raise UserError("exploration mixes neighbours and no table is given", where=f"run {spec.id}", do="--neighbours")
     ranks.check(spec)
-    sequences = t.batch_prompts * t.group // ranks.devices
+    sequences = t.batch_prompts * t.group // ranks.total
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra_compose("ppo_trainer")
     OmegaConf.set_struct(config, False)
@@ -155,7 +163,12 @@ def compose(
     longest = t.max_prompt_tokens + t.max_response_tokens
     own = {
         "data.ngrpo": {**run, "validation": str(validation), "steps": steps},
-        "trainer.ngrpo": {**run, "parity_limit": t.parity_limit},
+        "trainer.ngrpo": {
+            **run,
+            "parity_limit": t.parity_limit,
+            "checkpoint_minutes": checkpoint_minutes,
+            "ends": ends,
+        },
         "actor_rollout_ref.rollout.ngrpo": {
             **run,
             "neighbours": str(neighbours) if neighbours else None,
@@ -173,7 +186,7 @@ def compose(
     parts = (
         science(spec, steps),
         plumbing(model, data, validation, run_dir / "checkpoints", ranks, save_every),
-        platform.settings(sequences, t.mini_batch_prompts * t.group // ranks.devices, longest * len(vocabulary)),
+        platform.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, longest * len(vocabulary)),
         own,
     )
     for part in parts:

@@ -1,10 +1,13 @@
 """verl's trainer with whole checkpoints, the best one by validation, a stateless data order, and our metrics.
 
+A run is saved every so many steps, every so many minutes, when it is told to end, and when its job's time runs out; in
+the last two cases it then leaves, and the next job goes on.
 A step is done when its line is in metrics.jsonl; a checkpoint counts from then on. So a run killed between the two
 resumes from the checkpoint before, and no step is ever logged twice or not at all.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from ngrpo.errors import UserError
 from ngrpo.training.checkpoints import STOP, Checkpoints
+from ngrpo.training.clock import Clock
 from ngrpo.training.monitor import METRICS, MetricsFile, batch_metrics, check_parity, cut_metrics, score_of
 
 _now: dict[str, Any] = {}  # the running trainer, for the functions that verl calls without it
@@ -27,6 +31,7 @@ class Trainer(RayPPOTrainer):
         self.run_dir = Path(self.run.run_dir)
         self.kept = Checkpoints(self.run_dir, self.run.spec_digest)
         self.written = 0  # the step whose checkpoint is written and not yet committed
+        self.clock = Clock(self.run.checkpoint_minutes * 60, self.run.ends)
         _now["trainer"] = self
 
     def _load_checkpoint(self):
@@ -36,8 +41,10 @@ class Trainer(RayPPOTrainer):
         self.train_dataloader.sampler.start = self.global_steps
 
     def _save_checkpoint(self):
+        began = time.time()
         super()._save_checkpoint()
         self.written = self.global_steps
+        self.clock.saved(began, time.time())
 
     def _validate(self):
         score = score_of(super()._validate())
@@ -51,14 +58,22 @@ class Trainer(RayPPOTrainer):
         """Whether the run was asked to end."""
         return (self.run_dir / STOP).exists()
 
+    def saves_now(self) -> bool:
+        """Whether this step is to be saved whatever its number; where time runs out, the run is also asked to end."""
+        if self.clock.runs_out(time.time()):
+            (self.run_dir / STOP).write_text("its job's time is nearly over")
+        return self.stopping() or self.clock.due(time.time())
+
     def logged(self, step: int) -> None:
         """A step's line is written: commit its checkpoint. Raises UserError where the run was asked to end."""
+        self.clock.stepped(time.time())
         if self.written != step:
             return
         self.kept.commit(step)
         if self.stopping() and step < self.total_training_steps:
+            why = (self.run_dir / STOP).read_text() or "it was told to"
             raise UserError(
-                f"the run was told to end; step {step} of {self.total_training_steps} is saved",
+                f"the run ends because {why}; step {step} of {self.total_training_steps} is saved",
                 where=self.run_dir,
                 do="running the same command again resumes there",
             )
@@ -74,11 +89,11 @@ class CommittingMetrics(MetricsFile):
 
 
 def save_now(stock: Callable) -> Callable:
-    """verl's question whether its machine is about to be taken away: also yes when the run was asked to end."""
+    """verl's question whether its machine is about to be taken away: also yes when we save for another reason."""
 
     @functools.wraps(stock)
     def should_save(*args, **kwargs):
-        return _now["trainer"].stopping() or stock(*args, **kwargs)
+        return _now["trainer"].saves_now() or stock(*args, **kwargs)
 
     return should_save
 

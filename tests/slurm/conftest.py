@@ -1,0 +1,42 @@
+"""One mini-SLURM and one clone of the project for all tests here; the toy study is run once, undisturbed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clone import Clone
+from mini import CannotRun, MiniSlurm
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniSlurm]:
+    """A running SLURM."""
+    try:
+        with MiniSlurm(tmp_path_factory.mktemp("slurm")) as mini:
+            yield mini
+    except CannotRun as e:
+        pytest.exit(str(e), returncode=3)
+
+
+@pytest.fixture(scope="session")
+def fresh(slurm: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which nothing has run."""
+    return Clone(tmp_path_factory.mktemp("clone") / "ngrpo", slurm)
+
+
+@pytest.fixture(scope="session")
+def clone(fresh: Clone) -> Clone:
+    """The clone after `snakemake --profile slurm all`."""
+    assert fresh.snakemake("all") == 0, fresh.said[-8000:]
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def reference(clone: Clone) -> tuple[bytes, list[dict], Path]:
+    """The undisturbed run: its weights and its metrics without times."""
+    return clone.weights(), science(clone.metrics())
+
+
+def science(rows: list[dict]) -> list[dict]:
+    """Metrics without wall times."""
+    return [{name: value for name, value in row.items() if not name.startswith("seconds/")} for row in rows]

@@ -1,0 +1,144 @@
+"""What each stage asks of a cluster, and what is read from SLURM's own answers (here written down, from 22.05)."""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from ngrpo.cluster import before_submission, check_cluster, job_end, orphans, partitions
+from ngrpo.errors import UserError
+from ngrpo.study.cluster import Cluster
+from ngrpo.study.settings import read_settings
+
+SITE = {
+    "account": "lab",
+    "cpu": {"partition": "short"},
+    "gpu": {"partition": "h100", "type": "h100", "per_node": 8},
+    "walltime": 1440,
+}
+CLUSTER = Cluster.model_validate(SITE)
+
+
+def test_a_sampling_job_takes_one_gpu_and_a_training_a_node() -> None:
+    assert CLUSTER.needs("train")["gres"] == "gpu:h100:8"
+    assert CLUSTER.needs("sample")["gres"] == "gpu:h100:1"
+    assert CLUSTER.needs("sample")["cpus_per_task"] * 8 == CLUSTER.needs("train")["cpus_per_task"]
+    for stage in ("grade", "neighbours", "training-data"):
+        needs = CLUSTER.needs(stage)
+        assert "gres" not in needs
+        assert needs["slurm_partition"] == "short"
+
+
+def test_only_a_training_is_told_to_leave_and_no_job_outlasts_the_time_limit() -> None:
+    assert CLUSTER.needs("train")["slurm_extra"] == "--signal=TERM@300"
+    assert "slurm_extra" not in CLUSTER.needs("sample")
+    short = Cluster.model_validate({**SITE, "walltime": 40, "extra": "--qos=long"})
+    assert short.needs("train")["slurm_extra"] == "--signal=TERM@240 --qos=long"  # not before it has begun
+    assert short.needs("grade")["runtime"] == 40
+
+
+def test_what_a_site_does_not_set_is_not_asked_for() -> None:
+    needs = Cluster().needs("train")
+    assert not needs.keys() & {"slurm_account", "slurm_partition"}
+    assert needs["gres"] == "gpu:8"
+    assert "slurm_account" not in Cluster(account="none").needs("grade")
+
+
+def test_one_machine_is_asked_for_nothing() -> None:
+    local = read_settings({})
+    assert local.needs("sample").keys() == {"checkpoint_minutes"}
+    assert local.nodes("ngrpo-toy", "toy") == 1
+
+
+def test_nodes_are_named_by_run_or_by_model() -> None:
+    settings = read_settings({"cluster": {**SITE, "nodes": {"toy": 2, "ngrpo-toy": 4}}})
+    assert settings.nodes("ngrpo-toy", "toy") == 4
+    assert settings.nodes("grpo-toy", "toy") == 2
+    assert settings.nodes("grpo-other", "other") == 1
+
+
+def test_a_job_shorter_than_a_checkpoint_interval_is_refused_when_it_is_read() -> None:
+    with pytest.raises(UserError, match="no job would ever save its work"):
+        read_settings({"cluster": {**SITE, "walltime": 30, "checkpoint_minutes": 30}})
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"cluster\.gpu\.kind"):
+        read_settings({"cluster": {**SITE, "gpu": {"kind": "h100"}}})
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """SLURM's commands, each printing what is given."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def answer(name: str, *lines: str) -> None:
+        (tmp_path / f"{name}.txt").write_text("".join(line + "\n" for line in lines))
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ncat {tmp_path}/{name}.txt\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    answer(
+        "sinfo",
+        "short|4:00:00|64|256000+|(null)|10",
+        "h100|2-00:00:00|96+|1000000|gpu:h100:8(S:0-1)|3",
+        "h100|2-00:00:00|128|2000000|gpu:h100_pcie:4(S:0),gpu:h100:2(S:1)|1",
+        "any|infinite|32|64000|gpu:4|2",
+    )
+    answer("sacctmgr", "lab", "other")
+    answer("squeue")
+    return answer
+
+
+def test_partitions_of_mixed_nodes(commands) -> None:
+    found = partitions()
+    assert found["h100"].gpus == {"h100": 8, "h100_pcie": 4}
+    assert (found["h100"].minutes, found["h100"].cpus, found["h100"].nodes) == (2880, 128, 4)
+    assert found["any"].gpus == {"": 4}
+    assert found["any"].minutes == float("inf")
+    assert found["short"].memory_mb == 256000
+    assert "account: lab" in check_cluster(CLUSTER)
+
+
+def test_an_account_of_somebody_else(commands) -> None:
+    with pytest.raises(UserError, match="you have no account 'labs'") as caught:
+        check_cluster(Cluster.model_validate({**SITE, "account": "labs"}))
+    assert "yours: lab, other" in str(caught.value)
+
+
+def test_jobs_of_a_dead_snakemake_in_this_folder_are_found(commands) -> None:
+    here = Path.cwd()
+    commands(
+        "squeue",
+        f"7|RUNNING|{here}|rule_train_wildcards_ngrpo-toy",
+        f"8|PENDING|{here}|rule_grade_wildcards_a_b",
+        f"9|COMPLETED|{here}|rule_train_wildcards_grpo-toy",
+        "10|RUNNING|/somewhere/else|rule_train_wildcards_ngrpo-toy",
+        f"11|RUNNING|{here}|(null)",
+    )
+    assert orphans() == {"7": "train ngrpo-toy", "8": "grade a_b"}
+    with pytest.raises(UserError, match=r"still in the queue: 7 \(train ngrpo-toy\); 8") as caught:
+        before_submission(CLUSTER)
+    assert "scancel --signal=TERM --full 7 8" in str(caught.value)
+
+
+def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="no `sinfo` on this machine"):
+        check_cluster(CLUSTER)
+
+
+def test_when_a_job_ends(commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert job_end() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    commands("squeue", "2030-01-02T03:04:05")
+    assert job_end() == 1893553445
+    commands("squeue", "N/A")
+    assert job_end() is None
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1893553446")
+    assert job_end() == 1893553446
