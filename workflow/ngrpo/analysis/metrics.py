@@ -22,6 +22,8 @@ POWER = 0.80
 BOOTSTRAP_RESAMPLES = 10_000
 SIGN_FLIPS = 10_000
 CHUNK = 1000
+ESTIMATORS = {"unbiased": unbiased_pass_at_k, "bootstrap": bootstrap_pass_at_k}
+"""The two of Pass@k, as vectors of values at c = 0 … n."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,25 @@ def _metrics(counts: Counts, ks: Sequence[int], seed: int | None) -> list[_Metri
             values = drawn_pass_at_k(counts.correct, counts.n, k, np.random.default_rng([seed, k]))
         metrics.append(_Metric(f"Pass@{k}", "bootstrap", g, values))
     return metrics
+
+
+def problem_values(
+    grades: pd.DataFrame, metric: str, estimator: str = "unbiased", where: object | None = None
+) -> pd.Series:
+    """One value a problem, in [0, 1], indexed by problem id, sorted: what a paired test pairs.
+
+    metric: "mean" or "pass@k". estimator: "unbiased" or "bootstrap" (its expectation); "mean" has only one.
+    Raises UserError for a metric that isn't one, and as `count` does.
+    """
+    counts = count(grades, where)
+    name, _, k = metric.partition("@")
+    if metric == "mean":
+        g = unbiased_pass_at_k(counts.n, 1)
+    elif name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
+        g = ESTIMATORS[estimator](counts.n, int(k))
+    else:
+        raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
+    return pd.Series(g[counts.correct], index=list(counts.problems))
 
 
 def _sampling_variance(correct: np.ndarray, g: np.ndarray, model: ChanceModel) -> float:
@@ -169,7 +190,7 @@ def compare(
         error = np.sqrt(
             _sampling_variance(a.correct, first.g, models[0]) + _sampling_variance(b.correct, second.g, models[1])
         )
-        spread = float(differences.std(ddof=1)) / np.sqrt(size) if size > 1 else 1.0
+        spread = float(differences.std(ddof=1)) / np.sqrt(size) if np.ptp(differences) > 0 else 0.0
         half = _problem_half_width(spread, size)
         low, high = _paired_bootstrap(differences, np.random.default_rng([seed, 1]))
         improved, worsened = int((differences > 0).sum()), int((differences < 0).sum())
@@ -208,13 +229,20 @@ def _problem_half_width(spread: float, size: int) -> float:
     if size < 2:
         return 1.0
     if spread == 0:
-        return 1.0 - ((1 - CONFIDENCE) / 2) ** (1 / size)
+        return hidden((1 - CONFIDENCE) / 2, size)
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)) * spread
+
+
+def hidden(chance: float, size: int) -> float:
+    """The share of changed problems of which N = `size` drawn problems show none with this chance: 1 − chance^(1/N)."""
+    return 1.0 - chance ** (1 / size)
 
 
 def _detectable(spread: float, size: int) -> float:
     if size < 2:
         return 1.0
+    if spread == 0:  # no sign of a spread is no certainty: both tails of what may not have been seen
+        return min(1.0, hidden((1 - CONFIDENCE) / 2, size) + hidden(1 - POWER, size))
     return float(spread * (stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1) + stats.t.ppf(POWER, size - 1)))
 
 
@@ -223,6 +251,9 @@ def _paired_bootstrap(differences: np.ndarray, rng: np.random.Generator) -> tupl
     size = len(differences)
     if size < 2:
         return -1.0, 1.0
+    if np.ptp(differences) == 0:  # every resample is the same, which says nothing of problems not seen
+        half = hidden((1 - CONFIDENCE) / 2, size)
+        return float(differences[0]) - half, float(differences[0]) + half
     means = np.concatenate(
         [
             differences[rng.integers(0, size, (CHUNK, size), dtype=np.int32)].mean(axis=1)
