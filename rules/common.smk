@@ -121,6 +121,16 @@ def grades_of(wildcards):
     ]
 
 
+def repeats_of(wildcards):
+    """The grades of the tables' trained policies with the scale's further seeds."""
+    wanted = {c.evaluation for t in TABLES for c in STUDY.cells[t]}
+    return [
+        f"{R}/evaluations/{again}.grades.parquet"
+        for e in sorted(wanted)
+        for again in STUDY.repeats.get(e, [])
+    ]
+
+
 def cells_of(wildcards):
     """A digest of a table's cells: another label or order makes the table anew."""
     return digest(

@@ -15,20 +15,31 @@ ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
 
 
-def make_study(results: Path, scale: str = "toy", problems: int = 24, seed: int = 1) -> Study:
-    """Write a whole study's results to results/{scale} and return it: the project's own, with one model."""
+def make_study(
+    results: Path,
+    scale: str = "toy",
+    problems: int = 24,
+    seed: int = 1,
+    tables: tuple[str, ...] = ("main",),
+    repeats: tuple[int, ...] = (),
+) -> Study:
+    """Write a whole study's results to results/{scale} and return it: the project's own, with one model.
+
+    repeats: further training seeds. The configuration lies in results/config.
+    """
     config, root, rng = results / "config", results / scale, np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
-    (config / "study.yaml").write_bytes((ROOT / "config" / "study.yaml").read_bytes())
+    for name in ("study.yaml", "claims.yaml", "paper_values.yaml"):
+        (config / name).write_bytes((ROOT / "config" / name).read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=["main"], demo=None)
+    size.update(tables=list(tables), demo=None, repeats=list(repeats))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     study.write_specs(root)
-    for table in study.cells.values():
-        for cell in table:
-            write_grades(study, root, cell.evaluation, CHANCES[cell.label], problems, rng)
+    for evaluation, label in {c.evaluation: c.label for table in study.cells.values() for c in table}.items():
+        for name in (evaluation, *study.repeats.get(evaluation, ())):
+            write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
         write_run(study, root, run, rng)
     for name, spec in study.datasets.items():
@@ -97,6 +108,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             "parity_mean": 2e-7,
             "mixing_share": rng.normal(0.1, 0.006) if mixes else 0.0,
             "seconds": 1.1,
+            "rollout_seconds": 0.42 if mixes else 0.4,
         }
         if mixes:
             row |= {"mixing_cosine": 0.997 + rng.normal(0, 3e-4), "mixing_cosine_min": 0.93, "mixing_cosine_low": 0.01}
