@@ -51,6 +51,16 @@ class Hyperparameters(Config):
     epochs: int
 
 
+class Evaluation(Config):
+    """§4.1: how policies are measured, and by what the checkpoint is chosen."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    validation: Id
+
+
 class Paired(Config):
     """Table 9: problems by who solves them."""
 
@@ -84,6 +94,7 @@ class PaperValues(Config):
     averages: dict[Id, Id] = Field(default_factory=dict)
     """Tables that print only the averages of another table."""
     hyperparameters: Hyperparameters
+    evaluation: Evaluation
     sizes: dict[Id, int]
     """Problems of each benchmark (Table 7)."""
     paired: Paired
