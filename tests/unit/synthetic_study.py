@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ngrpo.analysis.compliance import verl_settings
 from ngrpo.analysis.state import LOGGED
 from ngrpo.files import write_json
 from ngrpo.study.expand import Study, load_study
@@ -90,6 +91,18 @@ def write_grades(
     return frame
 
 
+def nested(settings: dict) -> dict:
+    """Dotted keys as nested mappings."""
+    whole: dict = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        part = whole
+        for name in path:
+            part = part.setdefault(name, {})
+        part[last] = value
+    return whole
+
+
 def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, steps: int = 100) -> None:
     """One finished run: its log, in which the reward rises, and the exported model's card."""
     spec, folder = study.runs[run], root / "runs" / run
@@ -106,9 +119,10 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             "kl": 0.12 * way + abs(rng.normal(0, 0.006)),
             "parity_max": 10 ** rng.normal(-4.8, 0.15),
             "parity_mean": 2e-7,
-            "mixing_share": rng.normal(0.1, 0.006) if mixes else 0.0,
+            "mixing_share": 0.1 + 0.006 * (-1) ** step if mixes else 0.0,
             "seconds": 1.1,
             "rollout_seconds": 0.42 if mixes else 0.4,
+            "learning_rate": spec.training.learning_rate * min(1.0, (step - 1) / max(1, spec.training.warmup_steps)),
         }
         if mixes:
             row |= {"mixing_cosine": 0.997 + rng.normal(0, 3e-4), "mixing_cosine_min": 0.93, "mixing_cosine_low": 0.01}
@@ -117,6 +131,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             best = max(best, (step, row["validation"]), key=lambda b: b[1])
         lines.append({LOGGED[k]: float(v) if k != "step" else v for k, v in row.items()})
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "verl.json", nested(verl_settings(spec)))
     pd.DataFrame(lines).to_json(folder / "metrics.jsonl", orient="records", lines=True)
     write_json(
         folder / "model" / "ngrpo.json", {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps}

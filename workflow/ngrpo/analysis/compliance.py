@@ -27,6 +27,8 @@ STATES = {
     "declared": "differs, as its method says in study.yaml",
     "not recorded": "not recorded",
 }
+EVALUATIONS = "evaluations"
+"""What stands in a run's place where a check is of the study's evaluations."""
 SIGMAS = 5
 """Standard errors by which a logged share of mixed steps may miss ρ."""
 
@@ -65,10 +67,10 @@ def _of_evaluations(study: Study, results: Path, paper: PaperValues) -> Iterator
         other = {n: found_in(e) for n, e in there.items() if not _same(required, found_in(e))}
         for name, found in other.items():
             file = f"evaluations/{name}.spec.json"
-            yield Check("evaluations", f"{what}: {name}", required, "paper, §4.1", found, file, "off")
+            yield Check(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", found, file, "off")
         if there and not other:
             file = f"evaluations/{next(iter(there))}.spec.json"
-            yield Check("evaluations", f"{what}, all {len(there)}", required, "paper, §4.1", required, file, "ok")
+            yield Check(EVALUATIONS, f"{what}, all {len(there)}", required, "paper, §4.1", required, file, "ok")
 
 
 def _checks(study: Study, results: Path, run: RunState, paper: PaperValues | None) -> Iterator[Check]:
@@ -242,7 +244,9 @@ def _of_log(run: RunState) -> Iterator[Check]:
         yield check("mean response length, highest", f"≤ {limit}", round(longest, 1), longest <= limit)
     if (worst := run.over("parity_max", "max")) is not None:
         found = float(f"{worst:.2g}")
-        yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", found, worst <= t.parity_limit)
+        good, limit = worst <= t.parity_limit, f"≤ {t.parity_limit:g}"
+        note = "" if good else "its policy was trained on another history than the one it sampled"
+        yield check("|rollout − replayed| log-prob, highest", limit, found, good, note=note)
     yield from _mixed(run, check)
     if run.state == "finished" and "validation" in run.log:
         best = run.log["validation"].max()

@@ -92,7 +92,7 @@ def as_html(sheet: pd.DataFrame, study: Study) -> str:
     table, shown = _table(sheet, study, marked=False)
     for column, rank in (("ours", "rank"), ("paper", "paper_rank")):
         for place, look in ((1, style.text(weight="bold")), (2, style.text(decorate="underline"))):
-            rows = [i for i, r in enumerate(shown[rank]) if r == place]
+            rows = [i for i, r in enumerate(shown[rank]) if pd.notna(r) and r == place]
             if rows:
                 table = table.tab_style(look, loc.body(columns=column, rows=rows))
     identified = table.with_id(f"table-{sheet['table'].iloc[0]}")
@@ -141,7 +141,7 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
     table = table.cols_label({key: text for key, text in LABELS.items() if key != "system"})
     table = table.cols_align("right", [key for key in LABELS if key != "system"])
     table = table.tab_source_note(
-        "Ours: mean of n samples, or Pass@k by the bootstrap with which the paper’s numbers were made. Unbiased: Eq. 15."
+        "Ours: mean of n samples, or Pass@k by the bootstrap, as the paper’s numbers were made. Unbiased: Eq. 15."
         " Intervals: other samples of other such problems."
     )
     noted = sheet[sheet["note"].fillna("") != ""].drop_duplicates(["label", "model", "benchmark"])

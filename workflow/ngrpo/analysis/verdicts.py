@@ -83,6 +83,8 @@ class Finding:
     missing: tuple[str, ...] = ()
     error: bool = False
     """Whether the claim names what doesn't exist."""
+    same_as: str | None = None
+    """At a scale without verdicts: the claim before it that has the same evidence here."""
 
 
 @dataclass
@@ -157,7 +159,7 @@ def findings(study: Study, results: Path) -> list[Finding]:
     if study.folder is None:
         return []
     paper, reader = read_paper_values(study.folder), _Reader(study, results)
-    found = []
+    found, seen = [], {}
     for name, claim in read_claims(study.folder).items():
         try:
             check_names(name, claim, study, paper)
@@ -166,11 +168,12 @@ def findings(study: Study, results: Path) -> list[Finding]:
             reason = f"The claim names what doesn’t exist: {error.what} ({error.do})."
             found.append(Finding(name, claim.where, claim.says, verdict, reason, error=True))
             continue
-        found.append(_finding(name, claim, study, reader))
+        found.append(_finding(name, claim, study, reader, seen))
     return found
 
 
-def _finding(name: str, claim: Claim, study: Study, reader: _Reader) -> Finding:
+def _finding(name: str, claim: Claim, study: Study, reader: _Reader, seen: dict[str, str]) -> Finding:
+    """One claim's finding. seen: what was already asked at a scale whose one model stands in for several."""
     try:
         test = here(claim.test, study)
         gathered = _gather(test, reader)
@@ -179,6 +182,9 @@ def _finding(name: str, claim: Claim, study: Study, reader: _Reader) -> Finding:
     same = (name, claim.where, claim.says)
     shown = {"parts": tuple(gathered.parts), "missing": tuple(dict.fromkeys(gathered.missing))}
     if not study.size.verdicts:
+        first = seen.setdefault(repr((gathered.missing, [replace(part, paper=0.0) for part in gathered.parts])), name)
+        if first != name:
+            return Finding(*same, None, f"The same evidence here as for {first}.", same_as=first)
         return Finding(*same, None, f"No verdict ({scale_note(study.scale, False)}).", **shown)
     if gathered.missing:
         return Finding(*same, "not run", REASONS["not run"], **shown)
