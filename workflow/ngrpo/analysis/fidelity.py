@@ -76,12 +76,23 @@ def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
             continue
         differ = {key for key in a if a[key] != b[key]}
         switches = {s for s in SWITCHES if (s.part, s.field) in differ and s.paper == a[s.part, s.field]}
-        explained = {(s.part, s.field) for s in switches} | (set(SCRIPTS) if other.id in release else set())
+        explained = {(s.part, s.field) for s in switches}
+        if other.id in release:
+            explained |= {key for key in SCRIPTS if key in differ and _scripted(study, one, other, key)}
         if switches and differ <= explained:
             names = [s.name for s in SWITCHES if s in switches and _concerns(s, one)]
             names += [name for key, name in SCRIPTS.items() if key in differ]
             found.append((one.id, other.id, names))
     return found
+
+
+def _scripted(study: Study, one: RunSpec, other: RunSpec, key: tuple[str, str]) -> bool:
+    """Whether a field differs because the released script of this model sets it and the first run leaves it alone."""
+    part, field = key
+    value, own = (getattr(getattr(run, part), field) for run in (other, one))
+    usual = study.size.training if part == "training" else None
+    left = getattr(usual, field) if usual else type(getattr(one, part)).model_fields[field].default
+    return value == study.size.release.get(one.model.id, {}).get(part, {}).get(field) and own == left
 
 
 def _concerns(switch: Any, run: RunSpec) -> bool:
