@@ -56,8 +56,9 @@ def beside(frame: pd.DataFrame, study: Study, paper: PaperValues | None) -> pd.D
                 other = by.loc["unbiased"]
                 row |= {"unbiased": other["value"]}
                 row |= {"unbiased_low": other["problems_low"], "unbiased_high": other["problems_high"]}
-            row |= {key: main[key] for key in ("n", "problems", "status", "note", "spec")}
-            rows.append({**row, "seeds": 1})
+            row |= {key: main[key] for key in ("n", "problems", "status", "spec")}
+            notes = [main["note"] or "", _other_size(paper, main) if printed[0] is not None else ""]
+            rows.append({**row, "note": "; ".join(filter(None, notes)), "seeds": 1})
     columns = ["table", "model", "benchmark", "metric", "label", "paper", "paper_table", "ours", "low", "high"]
     columns += ["difference", "unbiased", "unbiased_low", "unbiased_high", "n", "problems", "seeds", "rank"]
     columns += ["paper_rank", "status", "note", "spec"]
@@ -75,6 +76,18 @@ def _printed(
 ) -> tuple[float | None, str | None]:
     found = paper.value(row["table"], model, row["label"], benchmark, metric_id(metric)) if paper else None
     return found or (None, None)
+
+
+def _other_size(paper: PaperValues, row: pd.Series) -> str:
+    """A note where a benchmark's problems, or n, aren't as many as the paper's."""
+    sizes = [("problems", row["problems"], paper.sizes.get(row["benchmark"]))]
+    sizes.append(("samples a problem", row["n"], paper.evaluation.samples))
+    told = [
+        f"{int(ours)} {what}, the paper has {theirs}"
+        for what, ours, theirs in sizes
+        if theirs is not None and pd.notna(ours) and int(ours) != theirs
+    ]
+    return "; ".join(told)
 
 
 def write_tables(sheet: pd.DataFrame, study: Study, folder: Path) -> list[str]:
