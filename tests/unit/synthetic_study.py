@@ -107,6 +107,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
     """One finished run: its log, in which the reward rises, and the exported model's card."""
     spec, folder = study.runs[run], root / "runs" / run
     mixes = spec.exploration.kind != "none"
+    share = getattr(spec.exploration, "rho", 1.0) if mixes else 0.0
     lines, best = [], (0, 0.0)
     for step in range(1, steps + 1):
         way = 1 - np.exp(-step / 30)
@@ -119,7 +120,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             "kl": 0.12 * way + abs(rng.normal(0, 0.006)),
             "parity_max": 10 ** rng.normal(-4.8, 0.15),
             "parity_mean": 2e-7,
-            "mixing_share": 0.1 + 0.006 * (-1) ** step if mixes else 0.0,
+            "mixing_share": share * (1 + 0.06 * (-1) ** step),
             "seconds": 1.1,
             "rollout_seconds": 0.42 if mixes else 0.4,
             "learning_rate": spec.training.learning_rate * min(1.0, (step - 1) / max(1, spec.training.warmup_steps)),

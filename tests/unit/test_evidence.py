@@ -123,6 +123,10 @@ def test_equal_differences_are_no_certainty() -> None:
         assert low < 0 < high
         assert effect.detectable > 0
         assert VERDICTS[int(judge([effect], [0.05], replicated=True))] == verdict
+    saturated = over_problems([np.random.default_rng(1).normal(0, 1e-4, (3, 40))])
+    assert saturated.detectable > 0.1  # all but solved by both: what 40 problems don't show is not excluded
+    alike = over_problems([np.full((3, 40), 0.1)])
+    assert alike.interval()[0] < 0.05
     few = over_problems([np.concatenate([np.ones((3, 4)), np.zeros((3, 496))], axis=1)])
     assert few.interval()[0] < 0  # 4 problems for, none against: p = 0.125 in the exact sign test
     many = over_problems([np.concatenate([np.ones((3, 12)), np.zeros((3, 488))], axis=1)])

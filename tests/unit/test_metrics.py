@@ -272,8 +272,8 @@ def test_equal_differences_are_no_certainty(size):
         assert row.problems_low < row.difference < row.problems_high
         assert row.bootstrap_low < row.difference < row.bootstrap_high
         assert row.detectable >= row.problems_high - row.difference > 0
-    spread = compare(grades([3] * size, 8), grades([3] * (size - 1) + [4], 8), []).iloc[0]
-    assert spread.detectable > 0
+    nearly = compare(grades([8] * size, 8), grades([8] * (size - 1) + [7], 8), [8]).iloc[-1]
+    assert nearly.detectable > 0.9 * (1 - 0.025 ** (1 / size))
 
 
 @pytest.mark.parametrize("kinds", [("sampling",), ("problems", "bootstrap")])

@@ -9,7 +9,7 @@ A claim is about methods and about problems of a kind: both seeds and problems a
 wider of two: Student's t over the S seeds' means, and over the N problems' means; so a claim is only supported where
 other seeds would show it and other problems would, too. Benchmarks are averaged with equal weights: their problems are
 independent, their seeds are the same. Where few problems differ N counts for less: their effective number is
-(Σd²)²/Σd⁴. Where none differ the interval is as wide as what N problems may hide.
+(Σd²)²/Σd⁴. Where they differ by less than one problem's worth in all, what N problems may hide adds to the width.
 
 A claim may need several effects ("best of three" needs two): all of them must hold, so each is tested at 5 % and the
 chance of a false "supported" stays below that (an intersection-union test, Berger 1982). Simulated, with 2 to 10 seeds
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ngrpo.analysis.metrics import CONFIDENCE, POWER, hidden
+from ngrpo.analysis.metrics import CONFIDENCE, POWER, hidden, unseen
 
 VERDICTS = ("supported", "not supported", "contradicted", "underpowered", "not run")
 LEAST_SEEDS = 2
@@ -33,8 +33,8 @@ BATCHES = 10
 
 @dataclass(frozen=True)
 class Arm:
-    """One source of error: standard error, degrees of freedom, and what it may hide: (weight, N, whether no problem
-    differed) a benchmark. Arrays of the effect's shape, or numbers."""
+    """One source of error: standard error, degrees of freedom, and what problems may hide: (weight, N, how much of it
+    counts) a benchmark. Arrays of the effect's shape, or numbers."""
 
     error: np.ndarray
     freedom: np.ndarray
@@ -43,8 +43,8 @@ class Arm:
     def width(self, tail: float) -> np.ndarray:
         """What lies beyond the estimate with chance `tail` on one side."""
         square = (stats.t.isf(tail, self.freedom) * self.error) ** 2
-        for weight, size, degenerate in self.unseen:
-            square = square + np.where(degenerate, (weight * hidden(tail, size)) ** 2, 0.0)
+        for weight, size, share in self.unseen:
+            square = square + (weight * share * hidden(tail, size)) ** 2
         return np.sqrt(square)
 
 
@@ -76,16 +76,16 @@ def over_problems(differences: Sequence[np.ndarray], trained: bool = True) -> Ef
     trained: whether the rows are training seeds; else, or with one seed, the error is that of the problems alone.
     """
     weight, seeds = 1 / len(differences), differences[0].shape[-2]
-    square, share, unseen = 0.0, 0.0, []
+    square, share, hides = 0.0, 0.0, []
     for d in differences:
         problem = d.mean(-2)
         part = weight**2 * problem.var(-1, ddof=1) / d.shape[-1]
         square = square + part
         share = share + part**2 / np.maximum(_effective(problem) - 1, 1)
-        unseen.append((weight, d.shape[-1], np.ptp(problem, axis=-1) == 0))
+        hides.append((weight, d.shape[-1], unseen(problem)))
     tiny = np.finfo(float).tiny
     freedom = np.maximum(square**2 / np.maximum(share, tiny), 1.0)  # Satterthwaite's, over benchmarks
-    arms = [Arm(np.sqrt(square), freedom, tuple(unseen))]
+    arms = [Arm(np.sqrt(square), freedom, tuple(hides))]
     by_seed = weight * sum(d.mean(-1) for d in differences)
     if trained and seeds > 1:
         arms.append(Arm(by_seed.std(-1, ddof=1) / np.sqrt(seeds), np.float64(seeds - 1)))

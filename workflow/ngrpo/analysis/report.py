@@ -289,7 +289,8 @@ def _run_label(study: Study, run: RunState) -> str:
 
 
 def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
-    """For each model its training curves; a system keeps the colour that it has in the tables."""
+    """For each model its training curves, of the first seed; a system keeps the colour that it has in the tables."""
+    runs = [run for run in runs if run.spec.seed == study.study.seed]
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
     looks = figures.styles(labels)
     for model in dict.fromkeys(r.spec.model.id for r in runs):
@@ -357,14 +358,15 @@ def _facts(study: Study, runs: list[RunState], tables: list[dict], claims: list[
 
 
 def _alerts(checks: list[Check]) -> list[str]:
-    """What makes a result untrustworthy: every value that is off."""
-    return [
-        f"{'Evaluations' if c.run == EVALUATIONS else f'Run {c.run}'}: {c.what}:"
-        f" {'nothing' if c.found is None else plain(c.found)} ({c.file}), where the {c.by} requires {plain(c.required)}"
-        f"{f'; {c.note}' if c.note else ''}."
-        for c in checks
-        if c.state == "off"
-    ]
+    """What makes a result untrustworthy: every value that is off, a sentence a run."""
+    told: dict[str, list[str]] = {}
+    for c in checks:
+        if c.state == "off":
+            found = "nothing" if c.found is None else plain(c.found)
+            note = f"; {c.note}" if c.note else ""
+            text = f"{c.what}: {found} ({c.file}), where the {c.by} requires {plain(c.required)}{note}"
+            told.setdefault("Evaluations" if c.run == EVALUATIONS else f"Run {c.run}", []).append(text)
+    return [f"{who}: {'. '.join(texts)}." for who, texts in told.items()]
 
 
 def _unfinished(study: Study, results: Path, runs: list[RunState], tables: list[dict]) -> Iterator[tuple[str, str]]:

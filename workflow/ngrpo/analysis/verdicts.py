@@ -56,7 +56,7 @@ class Part:
     high: float
     detectable: float
     paper: float
-    """What the paper reports, or the margin."""
+    """What the paper reports, or the margin where that is the reference."""
     seeds: int
     a: float | None = None
     """The system's own value, and b the other's."""
@@ -67,6 +67,7 @@ class Part:
     problems: int | None = None
     by_seed: tuple[float, ...] = ()
     other_estimator: float | None = None
+    reference: str = "paper"
     files: tuple[str, ...] = ()
 
 
@@ -204,7 +205,7 @@ def _gather(test: Predicate, reader: _Reader) -> _Gathered:
 def system_name(study: Study, system: System) -> str:
     """How the page names a system: its method's title, and the decoding's where it isn't the standard one."""
     who = study.study.methods[system.method].title if system.method else "Base"
-    return who if system.decoding == "standard" else f"{who}, {study.study.decodings[system.decoding].title}"
+    return who if system.decoding == "standard" else f"{who} with {study.study.decodings[system.decoding].title}"
 
 
 def metric_name(metric: str, samples: int) -> str:
@@ -297,7 +298,7 @@ def _similar(test: Similar, reader: _Reader) -> _Gathered:
         for benchmark in test.benchmarks:
             found = _pair(test, other, [benchmark], reader, gathered)
             if found:
-                gathered.parts.append(replace(found[0], paper=margin))
+                gathered.parts.append(replace(found[0], paper=margin, reference="margin"))
                 gathered.tests += [(found[1].moved(sign, margin), margin) for sign in (1, -1)]
     return gathered
 
