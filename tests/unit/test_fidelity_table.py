@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.analysis.fidelity import fidelity_rows, switch_effects, switched_pairs
+from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
 from ngrpo.analysis.metrics import compare
 from ngrpo.analysis.paper_values import read_paper_values
+from ngrpo.analysis.report import page
+from ngrpo.analysis.tables import analyse
+from ngrpo.analysis.verdicts import findings
 from ngrpo.study.expand import Study, load_study
 
 
@@ -70,15 +75,30 @@ def test_what_the_scripts_set_may_differ_with_the_preset_only(both) -> None:
     assert (rows["k"]["paper"], rows["k"]["release"]) == ("–", "2 (toy)")
 
 
+def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
+    study, results = both
+    runs = {name: study.runs[f"{name}-toy"] for name in ("ngrpo", "ngrpo-sampled", "grpo")}
+    assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
+    assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    text = page(study, results, results / "report")
+    assert "Rows of this table mix fidelity; " in text
+    assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
+    (study.folder / "claims.yaml").write_text(
+        "claims: {x: {where: Table 1, says: y, test: {kind: higher, model: toy, system: {method: ngrpo}, metric: mean,"
+        " than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
+    )
+    write_grades(study, results, "ngrpo-sampled-toy/standard/toy-held-out", 0.4, 12, np.random.default_rng(1))
+    (found,) = findings(study, results)
+    assert found.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
+
+
 def effect(study: Study, results: Path, other: str) -> dict:
     (found,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
     return found
 
 
 def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing(both) -> None:
-    import numpy as np
-    import pandas as pd
-
     study, results = both
     name = "ngrpo-sampled-toy/standard/toy-held-out"
     lost = effect(study, results, "ngrpo-sampled-toy")

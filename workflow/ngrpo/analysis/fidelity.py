@@ -55,6 +55,22 @@ def _row(switch: str, paper: str, release: str, held: dict[str, list[str]]) -> d
     return {"switch": switch, "paper": paper, "release": release, "here": order}
 
 
+def mixed_fidelity(runs: dict[str, RunSpec]) -> list[str]:
+    """What runs that are compared hold differently of one switch, a sentence each; none where all follow the same.
+
+    runs: by the name under which a reader sees them.
+    """
+    held: dict[str, dict[str, list[str]]] = {}
+    for name, run in runs.items():
+        for row in switch_rows(run):
+            held.setdefault(row["switch"], {}).setdefault(row["run"], []).append(name)
+    return [
+        f"{switch}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+        for switch, values in held.items()
+        if len(values) > 1
+    ]
+
+
 def _fields(run: RunSpec) -> dict[tuple[str, str], Any]:
     return {(part, name): value for part in PARTS for name, value in getattr(run, part).model_dump().items()}
 

@@ -16,16 +16,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ngrpo.analysis import figures
-from ngrpo.analysis.compliance import EVALUATIONS, STATES, Check, compliance
-from ngrpo.analysis.evidence import VERDICTS
-from ngrpo.analysis.fidelity import fidelity_rows, switch_effects
+from ngrpo.analysis.compliance import STATES, Check, compliance
+from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
 from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
 from ngrpo.analysis.paper_values import PaperValues, read_paper_values
 from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
-from ngrpo.analysis.state import RunState, command, read_grades, run_state
+from ngrpo.analysis.state import RunState, command, run_state
+from ngrpo.analysis.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.analysis.tables import AVERAGE, read_table, scale_note
 from ngrpo.analysis.verdicts import Finding, findings
-from ngrpo.analysis.words import duration, effect, p_value, percent, points, short
+from ngrpo.analysis.words import duration, effect, p_value, percent, points, short, title_of
 from ngrpo.files import whole_file, write_json
 from ngrpo.grading.grader import GRADES, displayed
 from ngrpo.study.expand import Study
@@ -105,15 +105,15 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
         "tables": tables,
         "findings": [f for t in tables for f in _findings(t)],
         "claims": found.claims,
-        "claim_counts": _claim_counts(found.claims),
+        "claim_counts": claim_counts(found.claims),
         "fidelity": fidelity_rows(study, found.paper),
         "switch_effects": switch_effects(study, results),
-        "checks": _checks(found.checks),
+        "checks": checks_by_run(found.checks),
         "check_counts": {state: sum(c.state == state for c in found.checks) for state in STATES},
         "states": STATES,
-        "facts": _facts(study, runs, tables, found.claims),
-        "alerts": _alerts(found.checks),
-        "unfinished": list(_unfinished(study, results, runs, tables)),
+        "facts": facts(study, runs, tables, found.claims),
+        "alerts": alerts(found.checks),
+        "unfinished": list(unfinished(study, results, runs, tables)),
         "runs": runs,
         "curves": list(_curves(study, runs)),
         "smoothing": figures.SMOOTHING,
@@ -130,17 +130,11 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
 # --- tables ---
 
 
-def _title(study: Study, kind: str, name: str) -> str:
-    if name == AVERAGE:
-        return "average of the benchmarks"
-    source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
-    return source.title or name
-
-
 def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None) -> dict:
     """One table as the page shows it: a group a model and benchmark."""
     file = f"analysis/{name}.parquet"
-    base = {"id": name, "title": study.study.tables[name].title, "file": file, "groups": [], "note": "", "files": []}
+    base = {"id": name, "title": study.study.tables[name].title, "file": file, "groups": [], "note": ""}
+    base |= {"files": [], "mixed": ""}
     if not (results / file).exists():
         return {**base, "note": f"This table isn't computed yet; made by: {command(study, results, file)}"}
     frame = read_table(results / file)
@@ -151,11 +145,21 @@ def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None) -
         make = make if "--force" in make else f"{make} --force"
         base["note"] = f"This table was computed for another version of the study; remade by: {make}"
     groups = frame.groupby(["model", "benchmark"], sort=False)
+    base["mixed"] = _mixed(study, name)
     base["files"] = [f"tables/{name}.{suffix}" for suffix in FORMATS]
     keys = ["model", "benchmark", "metric", "label"]
     printed = {tuple(row[key] for key in keys): row for row in sheet.to_dict("records")}
     known = [(m, b, part) for (m, b), part in groups if _known(study, m, b)]
     return {**base, "groups": [_group(study, name, m, b, part, printed) for m, b, part in known]}
+
+
+def _mixed(study: Study, table: str) -> str:
+    """What the runs of a table hold differently of paper and released code; empty where all follow the same."""
+    told = []
+    for model in dict.fromkeys(c.model for c in study.cells[table]):
+        policies = {c.label: study.evaluations[c.evaluation].policy for c in study.cells[table] if c.model == model}
+        told += mixed_fidelity({label: p for label, p in policies.items() if p.type == "run"})
+    return "; ".join(dict.fromkeys(told))
 
 
 def _known(study: Study, model: str, benchmark: str) -> bool:
@@ -173,13 +177,13 @@ def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataF
     labels = list(dict.fromkeys(own["label"]))
     shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
     slug = f"{table}-{model}-{benchmark}".lower().replace(".", "-")
-    where = f"{_title(study, 'model', model)}, {_title(study, 'benchmark', benchmark)}"
+    where = f"{title_of(study, 'model', model)}, {title_of(study, 'benchmark', benchmark)}"
     done = headline[headline["status"] == "ok"]
     looks = figures.styles(labels)
     return {
         "id": slug,
-        "model": _title(study, "model", model),
-        "benchmark": _title(study, "benchmark", benchmark),
+        "model": title_of(study, "model", model),
+        "benchmark": title_of(study, "benchmark", benchmark),
         "average": benchmark == AVERAGE,
         "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
         "columns": [(metric, ESTIMATOR_TITLES[estimator]) for metric, estimator in columns],
@@ -309,75 +313,9 @@ def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
         if panels:
             keys = [(label, looks[label]) for label in mine]
             files = [r.id for r in mine.values()]
-            yield {"model": _title(study, "model", model), "panels": panels, "keys": keys, "runs": files}
+            yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": files}
 
 
 def _last(log: pd.DataFrame, column: str) -> float | None:
     values = log[column].dropna() if column in log else []
     return float(values.iloc[-1]) if len(values) else None
-
-
-# --- the top of the page ---
-
-
-def _claim_counts(claims: list[Finding]) -> list[tuple[str, int]]:
-    """(verdict, number of claims) of the verdicts that occur."""
-    given = [claim.verdict or "no verdict" for claim in claims]
-    return [(verdict, given.count(verdict)) for verdict in (*VERDICTS, "no verdict") if verdict in given]
-
-
-def _checks(checks: list[Check]) -> list[tuple[str, list[Check]]]:
-    """(run, its checks), in the runs' order."""
-    return [(run, [c for c in checks if c.run == run]) for run in dict.fromkeys(c.run for c in checks)]
-
-
-def _facts(study: Study, runs: list[RunState], tables: list[dict], claims: list[Finding]) -> list[tuple[str, str]]:
-    """What a reader wants to know first, besides the results."""
-    models = ", ".join(_title(study, "model", m) for m in study.size.models)
-    names = dict.fromkeys(e.benchmark.id for e in study.evaluations.values())
-    sizes = sorted({s for t in tables for g in t["groups"] if not g["average"] for s in g["size"]})
-    facts = [("Base model" if len(study.size.models) == 1 else "Base models", models)]
-    facts.append(("Measured on", ", ".join(_title(study, "benchmark", b) for b in names)))
-    facts.append(("Size", "; ".join(f"{p} problems × {n} samples" for p, n in sizes) or "nothing measured yet"))
-    finished = sum(r.state == "finished" for r in runs)
-    seeds = (study.study.seed, *study.size.repeats)
-    told = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"one seed ({seeds[0]})"
-    facts.append(("Training runs", f"{finished} of {len(runs)} finished, with {told}"))
-    if claims:
-        facts.append(("Claims", ", ".join(f"{count} {verdict}" for verdict, count in _claim_counts(claims))))
-    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in runs), default=(0, 0))
-    if worst[0]:
-        facts.append(("Replay parity", f"worst {short(worst[0], 2)} of {plain(worst[1])} allowed"))
-    counts = {r["evaluation"]: r["counts"] for t in tables for g in t["groups"] for r in g["rows"] if r["evaluation"]}
-    known = [c for c in counts.values() if c]
-    if known:
-        facts.append(
-            ("Grader errors", f"{sum(c['grader_error'] for c in known):,} of {sum(sum(c.values()) for c in known):,}")
-        )
-    return facts
-
-
-def _alerts(checks: list[Check]) -> list[str]:
-    """What makes a result untrustworthy: every value that is off, a sentence a run."""
-    told: dict[str, list[str]] = {}
-    for c in checks:
-        if c.state == "off":
-            found = "nothing" if c.found is None else plain(c.found)
-            note = f"; {c.note}" if c.note else ""
-            text = f"{c.what}: {found} ({c.file}), where the {c.by} requires {plain(c.required)}{note}"
-            told.setdefault("Evaluations" if c.run == EVALUATIONS else f"Run {c.run}", []).append(text)
-    return [f"{who}: {'. '.join(texts)}." for who, texts in told.items()]
-
-
-def _unfinished(study: Study, results: Path, runs: list[RunState], tables: list[dict]) -> Iterator[tuple[str, str]]:
-    """(what, note) of everything that the study asks for and that isn't there whole."""
-    for run in runs:
-        if run.state != "finished":
-            yield f"Training run {run.id}", run.note
-    for evaluation in study.evaluations:
-        grades = read_grades(study, results, evaluation)
-        if grades.status != "ok":
-            yield f"Evaluation {evaluation}", f"{grades.status}: {grades.note}"
-    for table in tables:
-        if table["note"]:
-            yield f"Table {table['id']}", table["note"]

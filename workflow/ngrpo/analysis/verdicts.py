@@ -26,6 +26,7 @@ from ngrpo.analysis.claims import (
     read_claims,
 )
 from ngrpo.analysis.evidence import LEAST_SEEDS, VERDICTS, Effect, judge, over_problems, over_runs
+from ngrpo.analysis.fidelity import mixed_fidelity
 from ngrpo.analysis.metrics import problem_values, sampled_sign_flip_p
 from ngrpo.analysis.paper_values import read_paper_values
 from ngrpo.analysis.state import Grades, read_grades, run_state
@@ -68,6 +69,8 @@ class Part:
     by_seed: tuple[float, ...] = ()
     other_estimator: float | None = None
     reference: str = "paper"
+    note: str = ""
+    """What the compared runs hold differently of paper and released code."""
     files: tuple[str, ...] = ()
 
 
@@ -278,8 +281,15 @@ def _pair(
         by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
         other_estimator=float(over_problems(differences(OTHER[test.estimator])).estimate) if k_metric else None,
         files=tuple(dict.fromkeys(f"evaluations/{name}.grades.parquet" for name in names.values())),
+        note=_mixed(study, test.model, (test.system, other)),
     )
     return part, effect
+
+
+def _mixed(study: Study, model: str, systems: Sequence[System]) -> str:
+    found = {system_name(study, s): study.run_id(s.method, model) for s in systems if s.method}
+    told = mixed_fidelity({name: study.runs[run] for name, run in found.items() if run})
+    return f"mixed fidelity: {'; '.join(told)}" if told else ""
 
 
 def _higher(test: Higher, reader: _Reader) -> _Gathered:

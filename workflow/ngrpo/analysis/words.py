@@ -1,8 +1,10 @@
-"""Numbers as a reader of the page sees them: percent, points, times; a dash where there is none."""
+"""Numbers and names as a reader of the page sees them: percent, points, times; a dash where there is none."""
 
 import pandas as pd
 
 from ngrpo.analysis.provenance import plain
+from ngrpo.analysis.tables import AVERAGE
+from ngrpo.study.expand import Study
 
 
 def percent(share: float | None) -> str:
@@ -45,3 +47,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def title_of(study: Study, kind: str, name: str) -> str:
+    """How the page names a model or benchmark. kind: "model" or "benchmark"; name: its id, or the average."""
+    if name == AVERAGE:
+        return "average of the benchmarks"
+    source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
+    return source.title or name
