@@ -15,7 +15,7 @@ MODEL = "r1-qwen-1.5b"
 
 
 def sheet_of(study, results: Path) -> pd.DataFrame:
-    return beside(table_frame("main", study, results), study, read_paper_values(study.folder))
+    return beside(table_frame("main", study, results), study, results, read_paper_values(study.folder))
 
 
 @pytest.fixture
@@ -91,6 +91,26 @@ def test_a_cell_without_data_says_so_in_its_place(paper, tmp_path: Path) -> None
     for text in (as_html(sheet, study), as_latex(sheet, study)):
         assert "missing" in text
         assert "snakemake --profile slurm" in text.replace("{-}", "-")
+
+
+def test_further_seeds_stand_beside_the_first_and_a_missing_one_isnt_counted(tmp_path: Path) -> None:
+    study, results = make_study(tmp_path, "paper", problems=4, repeats=(2, 3)), tmp_path / "paper"
+    sheet = sheet_of(study, results)
+    at = {"benchmark": "amc23", "metric": "Mean@32"}
+    one, base = row(sheet, label="GRPO", **at), row(sheet, label="Base", **at)
+    files = [f"grpo-{MODEL}{seed}/standard/amc23.grades.parquet" for seed in ("", "-seed2", "-seed3")]
+    shares = [(pd.read_parquet(results / "evaluations" / f)["grade"] == "correct").mean() for f in files]
+    assert one["ours"] == pytest.approx(shares[0])
+    assert one["seeds"] == 3
+    assert (one["over_seeds"], one["least"], one["most"]) == pytest.approx((sum(shares) / 3, min(shares), max(shares)))
+    assert base["seeds"] == 1
+    assert pd.isna(base["over_seeds"])
+    assert f"{100 * one['over_seeds']:.2f} ({100 * one['least']:.1f} to" in as_html(sheet, study)
+    (results / "evaluations" / files[1]).unlink()
+    fewer = sheet_of(study, results)
+    assert row(fewer, label="GRPO", **at)["seeds"] == 2
+    assert row(fewer, label="GRPO", benchmark="Avg", metric="Mean@32")["seeds"] == 2
+    assert row(fewer, label="N-GRPO", **at)["seeds"] == 3
 
 
 def test_another_number_of_problems_than_the_papers_is_noted(paper) -> None:

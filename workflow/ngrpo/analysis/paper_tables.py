@@ -8,10 +8,13 @@ its status and the command that makes it, and no number.
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from great_tables import GT, loc, style
 
+from ngrpo.analysis.metrics import problem_values
 from ngrpo.analysis.paper_values import AVERAGE, PaperValues, metric_id
+from ngrpo.analysis.state import read_grades
 from ngrpo.analysis.tables import scale_note
 from ngrpo.files import whole_file
 from ngrpo.study.expand import Study
@@ -31,15 +34,18 @@ LABELS = {
     "n": "n",
     "problems": "Problems",
     "seeds": "Seeds",
+    "over_seeds": "Mean over them (range)",
 }
 
 
-def beside(frame: pd.DataFrame, study: Study, paper: PaperValues | None) -> pd.DataFrame:
-    """One table's headline values beside the paper's. frame: as `ngrpo analyse` wrote it.
+def beside(frame: pd.DataFrame, study: Study, results: Path, paper: PaperValues | None) -> pd.DataFrame:
+    """One table's headline values beside the paper's. frame: as `ngrpo analyse` wrote it; results: results/{scale}.
 
     Columns: table, model, benchmark, metric, label, paper, paper_table (which table prints it), ours, low, high (other
-    problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds,
-    rank, paper_rank (1 the best of its block; null below two values), status, note, spec.
+    problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
+    (training seeds whose grades are there), over_seeds, least, most (mean and range over them, where there are several;
+    all other numbers are the first seed's), rank, paper_rank (1 the best of its block; null below two values), status,
+    note, spec.
     """
     own = frame[frame["against"].isna() & frame["headline"]]
     rows = []
@@ -58,17 +64,38 @@ def beside(frame: pd.DataFrame, study: Study, paper: PaperValues | None) -> pd.D
                 row |= {"unbiased_low": other["problems_low"], "unbiased_high": other["problems_high"]}
             row |= {key: main[key] for key in ("n", "problems", "status", "spec")}
             notes = [main["note"] or "", _other_size(paper, main) if printed[0] is not None else ""]
-            rows.append({**row, "note": "; ".join(filter(None, notes)), "seeds": 1})
+            rows.append({**row, "note": "; ".join(filter(None, notes))})
     columns = ["table", "model", "benchmark", "metric", "label", "paper", "paper_table", "ours", "low", "high"]
-    columns += ["difference", "unbiased", "unbiased_low", "unbiased_high", "n", "problems", "seeds", "rank"]
-    columns += ["paper_rank", "status", "note", "spec"]
+    columns += ["difference", "unbiased", "unbiased_low", "unbiased_high", "n", "problems", "seeds", "over_seeds"]
+    columns += ["least", "most", "rank", "paper_rank", "status", "note", "spec"]
     sheet = pd.DataFrame(rows).reindex(columns=columns)
+    _add_seeds(sheet, study, results)
+    sheet["seeds"] = sheet["seeds"].astype("Int64")
     blocks = sheet.groupby(["model", "benchmark", "metric"], sort=False)
     for values, rank in (("ours", "rank"), ("paper", "paper_rank")):
         sheet[values] = sheet[values].astype(float)
         enough = blocks[values].transform("count") >= 2
         sheet[rank] = blocks[values].rank(method="min", ascending=False).where(enough).astype("Int64")
     return sheet
+
+
+def _add_seeds(sheet: pd.DataFrame, study: Study, results: Path) -> None:
+    """Fill in seeds, over_seeds, least and most; a benchmark's average needs all its benchmarks of a seed."""
+    cells = {(c.model, c.label, c.benchmark): c.evaluation for c in study.cells[sheet["table"].iloc[0]]}
+    known: dict[str, pd.DataFrame | None] = {}
+    for place, row in sheet.iterrows():
+        wanted, on = (row["model"], row["label"]), row["benchmark"]
+        mine = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
+        values = [row["ours"]] if row["status"] == "ok" else []
+        for again in zip(*(study.repeats.get(e, []) for e in mine), strict=True) if values else ():
+            known |= {e: read_grades(study, results, e).frame for e in again if e not in known}
+            frames = [known[e] for e in again]
+            if not any(frame is None for frame in frames):
+                metric = metric_id(row["metric"])
+                values.append(float(np.mean([problem_values(f, metric, "bootstrap").mean() for f in frames])))
+        sheet.loc[place, "seeds"] = len(values)
+        if len(values) > 1:
+            sheet.loc[place, ["over_seeds", "least", "most"]] = np.mean(values), min(values), max(values)
 
 
 def _printed(
@@ -143,6 +170,7 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
             "n": [_count(v) for v in sheet["n"]],
             "problems": [_count(v) for v in sheet["problems"]],
             "seeds": [_count(v) for v in sheet["seeds"]],
+            "over_seeds": [_over(*v) for v in zip(sheet["over_seeds"], sheet["least"], sheet["most"], strict=True)],
             "rank": sheet["rank"],
             "paper_rank": sheet["paper_rank"],
         }
@@ -155,7 +183,7 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
     table = table.cols_align("right", [key for key in LABELS if key != "system"])
     table = table.tab_source_note(
         "Ours: mean of n samples, or Pass@k by the bootstrap, as the paper’s numbers were made. Unbiased: Eq. 15."
-        " Intervals: other samples of other such problems."
+        " Intervals: other samples of other such problems. All but the last column: the first seed."
     )
     noted = sheet[sheet["note"].fillna("") != ""].drop_duplicates(["label", "model", "benchmark"])
     for _, row in noted.iterrows():
@@ -181,6 +209,10 @@ def _percent(share: float | None) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "–" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _over(mean: float, least: float, most: float) -> str:
+    return "–" if pd.isna(mean) else f"{100 * mean:.2f} ({100 * least:.1f} to {100 * most:.1f})"
 
 
 def _signed(share: float | None) -> str:

@@ -66,7 +66,7 @@ def gather(study: Study, results: Path) -> Gathered:
     paper = read_paper_values(study.folder) if study.folder else None
     runs = [run_state(study, results, run) for run in study.runs]
     files = {name: results / "analysis" / f"{name}.parquet" for name in study.size.tables}
-    sheets = {name: beside(read_table(file), study, paper) for name, file in files.items() if file.exists()}
+    sheets = {name: beside(read_table(file), study, results, paper) for name, file in files.items() if file.exists()}
     checks = compliance(study, results, runs, paper)
     return Gathered(runs, findings(study, results), checks, sheets, paper)
 
@@ -222,6 +222,7 @@ def _beside(row: dict, columns: list[tuple[str, str]], printed: dict, where: tup
         compared = estimator != "unbiased"
         cell["rank"] = own["rank"] if compared and pd.notna(own["rank"]) else 0
         cell["paper"] = own["paper"] if compared and pd.notna(own["paper"]) else None
+        cell["seeds"] = own if compared and pd.notna(own["over_seeds"]) else None
         cell["to_paper"] = own["difference"] if cell["paper"] is not None else None
     row["note"] = "; ".join(
         dict.fromkeys(n for n in (row["note"], printed[(*where, columns[0][0], row["label"])]["note"]) if n)
