@@ -135,6 +135,22 @@ def grades_of(wildcards):
     ]
 
 
+def claims_files(wildcards):
+    """What the paper says, where the configuration folder has it."""
+    names = ("claims.yaml", "paper_values.yaml")
+    return [path for n in names if (path := Path(SETTINGS.config) / n).exists()]
+
+
+def repeats_of(wildcards):
+    """The grades of the tables' trained policies with the scale's further seeds."""
+    wanted = {c.evaluation for t in TABLES for c in STUDY.cells[t]}
+    return [
+        f"{R}/evaluations/{again}.grades.parquet"
+        for e in sorted(wanted)
+        for again in STUDY.repeats.get(e, [])
+    ]
+
+
 def cells_of(wildcards):
     """A digest of a table's cells: another label or order makes the table anew."""
     return digest(

@@ -36,9 +36,18 @@ rule notebook:
 rule report:
     input:
         tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
+        repeats=repeats_of,
         notebook=f"{R}/report/results.ipynb",
+        claims=claims_files,
     output:
-        f"{R}/report/index.html",
+        page=f"{R}/report/index.html",
+        claims=f"{R}/report/claims.json",
+        compliance=f"{R}/report/compliance.csv",
+        tables=expand(
+            f"{R}/report/tables/{{table}}.{{kind}}",
+            table=TABLES,
+            kind=("html", "tex", "csv"),
+        ),
     log:
         f"{R}/logs/report.log",
     conda:
@@ -47,4 +56,4 @@ rule report:
         code=fingerprint("analysis"),
         study=STUDY_OPTIONS,
     shell:
-        "workflow_env ngrpo report {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "workflow_env ngrpo report {params.study} --out {output.page:q} 2>&1 | tee {log:q}"

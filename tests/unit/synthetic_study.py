@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ngrpo.analysis.compliance import verl_settings
 from ngrpo.analysis.state import LOGGED
 from ngrpo.files import write_json
 from ngrpo.study.expand import Study, load_study
@@ -15,20 +16,31 @@ ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
 
 
-def make_study(results: Path, scale: str = "toy", problems: int = 24, seed: int = 1) -> Study:
-    """Write a whole study's results to results/{scale} and return it: the project's own, with one model."""
+def make_study(
+    results: Path,
+    scale: str = "toy",
+    problems: int = 24,
+    seed: int = 1,
+    tables: tuple[str, ...] = ("main",),
+    repeats: tuple[int, ...] = (),
+) -> Study:
+    """Write a whole study's results to results/{scale} and return it: the project's own, with one model.
+
+    repeats: further training seeds. The configuration lies in results/config.
+    """
     config, root, rng = results / "config", results / scale, np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
-    (config / "study.yaml").write_bytes((ROOT / "config" / "study.yaml").read_bytes())
+    for name in ("study.yaml", "claims.yaml", "paper_values.yaml"):
+        (config / name).write_bytes((ROOT / "config" / name).read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=["main"], demo=None)
+    size.update(tables=list(tables), demo=None, repeats=list(repeats))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     study.write_specs(root)
-    for table in study.cells.values():
-        for cell in table:
-            write_grades(study, root, cell.evaluation, CHANCES[cell.label], problems, rng)
+    for evaluation, label in {c.evaluation: c.label for table in study.cells.values() for c in table}.items():
+        for name in (evaluation, *study.repeats.get(evaluation, ())):
+            write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
         write_run(study, root, run, rng)
     for name, spec in study.datasets.items():
@@ -79,10 +91,23 @@ def write_grades(
     return frame
 
 
+def nested(settings: dict) -> dict:
+    """Dotted keys as nested mappings."""
+    whole: dict = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        part = whole
+        for name in path:
+            part = part.setdefault(name, {})
+        part[last] = value
+    return whole
+
+
 def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, steps: int = 100) -> None:
     """One finished run: its log, in which the reward rises, and the exported model's card."""
     spec, folder = study.runs[run], root / "runs" / run
     mixes = spec.exploration.kind != "none"
+    share = getattr(spec.exploration, "rho", 1.0) if mixes else 0.0
     lines, best = [], (0, 0.0)
     for step in range(1, steps + 1):
         way = 1 - np.exp(-step / 30)
@@ -95,8 +120,10 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             "kl": 0.12 * way + abs(rng.normal(0, 0.006)),
             "parity_max": 10 ** rng.normal(-4.8, 0.15),
             "parity_mean": 2e-7,
-            "mixing_share": rng.normal(0.1, 0.006) if mixes else 0.0,
+            "mixing_share": share * (1 + 0.06 * (-1) ** step),
             "seconds": 1.1,
+            "rollout_seconds": 0.42 if mixes else 0.4,
+            "learning_rate": spec.training.learning_rate * min(1.0, (step - 1) / max(1, spec.training.warmup_steps)),
         }
         if mixes:
             row |= {"mixing_cosine": 0.997 + rng.normal(0, 3e-4), "mixing_cosine_min": 0.93, "mixing_cosine_low": 0.01}
@@ -105,6 +132,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             best = max(best, (step, row["validation"]), key=lambda b: b[1])
         lines.append({LOGGED[k]: float(v) if k != "step" else v for k, v in row.items()})
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "verl.json", nested(verl_settings(spec)))
     pd.DataFrame(lines).to_json(folder / "metrics.jsonl", orient="records", lines=True)
     write_json(
         folder / "model" / "ngrpo.json", {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps}

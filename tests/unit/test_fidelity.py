@@ -102,6 +102,10 @@ def test_rows_say_paper_release_or_what_else() -> None:
     assert held("rollout temperature", training={"temperature": 0.9}) == "other: 0.9"
     assert held("neighbours found", exploration={"refresh": 1}) == "release"
     assert held("where mixing stops", exploration={"stop_after": "</think>"}) == "release"
+    for end, own in (("low", 3e-4), ("high", 4e-4)):
+        switch = {"low": "GSPO clip, below", "high": "GSPO clip, above"}[end]
+        for value, held_by in ((None, "paper"), (own, "paper"), (0.2, "release"), (0.1, "other: 0.1")):
+            assert held(switch, objective={"kind": "gspo", f"clip_{end}": value}) == held_by
 
 
 def test_a_script_that_names_no_field_is_refused() -> None:

@@ -18,6 +18,7 @@ from ngrpo.analysis.metrics import (
     count,
     exact_sign_flip_p,
     paired_table,
+    problem_values,
     sampled_sign_flip_p,
     sign_test_p,
     summarise,
@@ -263,6 +264,18 @@ def test_equal_evaluations_differ_by_nothing_but_keep_a_width():
     assert row.problems_low < 0 < row.problems_high
 
 
+@pytest.mark.parametrize("size", [1, 2, 30, 500])
+def test_equal_differences_are_no_certainty(size):
+    """No problem differs, or all by the same: more of N problems may differ than N problems show."""
+    for correct in ([3] * size, [5] * size):
+        row = compare(grades([3] * size, 8), grades(correct, 8), []).iloc[0]
+        assert row.problems_low < row.difference < row.problems_high
+        assert row.bootstrap_low < row.difference < row.bootstrap_high
+        assert row.detectable >= row.problems_high - row.difference > 0
+    nearly = compare(grades([8] * size, 8), grades([8] * (size - 1) + [7], 8), [8]).iloc[-1]
+    assert nearly.detectable > 0.9 * (1 - 0.025 ** (1 / size))
+
+
 @pytest.mark.parametrize("kinds", [("sampling",), ("problems", "bootstrap")])
 def test_the_intervals_of_a_difference_cover(kinds):
     rng, n, size, gain, hits = np.random.default_rng(5), 16, 30, 0.05, dict.fromkeys(kinds, 0)
@@ -283,6 +296,19 @@ def test_tests_of_no_difference_reject_as_rarely_as_they_say():
         p = rng.beta(0.5, 0.5, 30)
         rejected += exact_sign_flip_p(rng.binomial(32, p) - rng.binomial(32, p)) <= 0.05
     assert 0.02 <= rejected / 400 <= 0.08
+
+
+def test_values_a_problem_average_to_what_a_summary_says():
+    frame = grades([0, 1, 4, 8], 8)
+    whole = summarise(frame, [4]).set_index(["metric", "estimator"])["value"]
+    assert problem_values(frame, "mean").mean() == pytest.approx(whole["Mean@8", "mean"])
+    assert list(problem_values(frame, "pass@4").index) == ["p000", "p001", "p002", "p003"]
+    for estimator, tolerance in (("unbiased", 1e-12), ("bootstrap", 0.02)):
+        mean = problem_values(frame, "pass@4", estimator).mean()
+        assert mean == pytest.approx(whole["Pass@4", estimator], abs=tolerance)
+    for metric, estimator in (("pass", "unbiased"), ("recall@4", "unbiased"), ("pass@4", "median")):
+        with pytest.raises(UserError, match="no metric"):
+            problem_values(frame, metric, estimator)
 
 
 def test_different_problems_are_not_compared():

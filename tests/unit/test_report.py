@@ -15,6 +15,7 @@ from synthetic_study import ROOT, make_study
 from ngrpo.analysis import figures
 from ngrpo.analysis.report import page, report
 from ngrpo.analysis.tables import analyse
+from ngrpo.analysis.words import points
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "line", "use", "rect", "circle"}
 PAPER = "https://arxiv.org/abs/2606.10768"
@@ -225,6 +226,90 @@ def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
     words = written(study, results).words()
     assert "Not to be trusted. Run ngrpo-toy" in words
     assert words.index("Not to be trusted") < words.index("Results")
+
+
+def test_claims_come_first_and_get_no_verdict_at_toy_scale(finished) -> None:
+    _, results, page = finished
+    words = page.words()
+    assert words.index("Claims") < words.index("Results")
+    claims = json.loads((results / "report" / "claims.json").read_text())
+    assert len(claims) == len([a for a in page.all("tr") if a.get("id", "").startswith("claim-")]) >= 20
+    for claim in claims:
+        assert claim["verdict"] is None
+        assert " ".join(claim["says"].split()) in words
+    verdicts = [a["class"] for a in page.all("span") if a.get("class", "").startswith("verdict")]
+    assert set(verdicts) == {"verdict no-verdict"}
+
+
+def test_effects_on_the_page_are_those_of_the_grades(finished) -> None:
+    _, results, page = finished
+    claim = next(
+        c for c in json.loads((results / "report" / "claims.json").read_text()) if c["id"] == "ngrpo-mean-1.5b"
+    )
+    (part,) = claim["parts"]
+    ours, theirs = (pd.read_parquet(results / file) for file in part["files"])
+    difference = (ours["grade"] == "correct").mean() - (theirs["grade"] == "correct").mean()
+    assert part["estimate"] == pytest.approx(difference)
+    assert points(difference) in page.words()
+
+
+def test_a_misnamed_claim_says_so_in_its_place(toy) -> None:
+    study, results = toy
+    file = study.folder / "claims.yaml"
+    file.write_text(file.read_text().replace("method: ngspo}", "method: ngsp}"))
+    words = written(study, results).words()
+    assert "The claim names what doesn’t exist: there is no method 'ngsp' (did you mean 'ngspo'?)" in words
+
+
+def test_a_study_without_claims_and_paper_values_still_has_its_page(toy) -> None:
+    study, results = toy
+    for name in ("claims.yaml", "paper_values.yaml"):
+        (study.folder / name).unlink()
+    assert "nothing is claimed" in written(study, results).words()
+
+
+def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:
+    study = make_study(tmp_path, "paper", problems=5)
+    results = tmp_path / "paper"
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    page = written(study, results)
+    words = page.words()
+    sheet = pd.read_csv(results / "report" / "tables" / "main.csv")
+    for _, row in sheet.iterrows():
+        assert f"paper {100 * row['paper']:.1f} ({points(row['difference'])})" in words
+    looks = [a.get("class", "") for a in page.all("span")]
+    assert looks.count("value best") == ((sheet["rank"] == 1).sum())
+    assert "5 problems, the paper has 30" in words
+    assert "underpowered" in words
+
+
+def test_what_is_off_is_red_at_the_top_of_the_page_and_in_its_row(toy) -> None:
+    study, results = toy
+    file = results / "runs" / "ngrpo-toy" / "verl.json"
+    settings = json.loads(file.read_text())
+    settings["actor_rollout_ref"]["actor"]["optim"]["lr"] = 0.0002
+    file.write_text(json.dumps(settings))
+    page = written(study, results)
+    words = page.words()
+    said = "Run ngrpo-toy: actor_rollout_ref.actor.optim.lr: 0.0002 (runs/ngrpo-toy/verl.json)"
+    assert f"{said}, where the spec requires 0.0001" in words
+    assert words.index(said) < words.index("Claims The paper’s sentences")
+    assert [a for a in page.all("p") if a.get("class") == "alert"]
+    assert "1 are off" in words
+    rows = pd.read_csv(results / "report" / "compliance.csv")
+    assert list(rows.loc[rows["state"] == "off", "what"]) == ["actor_rollout_ref.actor.optim.lr"]
+
+
+def test_the_fidelity_table_has_every_switch_that_applies(finished) -> None:
+    words = finished[2].words()
+    for said in (
+        "Paper and released code",
+        "mixing weights",
+        "rollout temperature",
+        "No two runs of this study differ",
+    ):
+        assert said in words
+    assert "GSPO clip" not in words
 
 
 def luminance(colour: str) -> float:

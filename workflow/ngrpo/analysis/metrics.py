@@ -22,6 +22,10 @@ POWER = 0.80
 BOOTSTRAP_RESAMPLES = 10_000
 SIGN_FLIPS = 10_000
 CHUNK = 1000
+EQUAL = 1e-12
+"""A range of differences below this is rounding."""
+ESTIMATORS = {"unbiased": unbiased_pass_at_k, "bootstrap": bootstrap_pass_at_k}
+"""The two of Pass@k, as vectors of values at c = 0 … n."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,25 @@ def _metrics(counts: Counts, ks: Sequence[int], seed: int | None) -> list[_Metri
             values = drawn_pass_at_k(counts.correct, counts.n, k, np.random.default_rng([seed, k]))
         metrics.append(_Metric(f"Pass@{k}", "bootstrap", g, values))
     return metrics
+
+
+def problem_values(
+    grades: pd.DataFrame, metric: str, estimator: str = "unbiased", where: object | None = None
+) -> pd.Series:
+    """One value a problem, in [0, 1], indexed by problem id, sorted: what a paired test pairs.
+
+    metric: "mean" or "pass@k". estimator: "unbiased" or "bootstrap" (its expectation); "mean" has only one.
+    Raises UserError for a metric that isn't one, and as `count` does.
+    """
+    counts = count(grades, where)
+    name, _, k = metric.partition("@")
+    if metric == "mean":
+        g = unbiased_pass_at_k(counts.n, 1)
+    elif name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
+        g = ESTIMATORS[estimator](counts.n, int(k))
+    else:
+        raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
+    return pd.Series(g[counts.correct], index=list(counts.problems))
 
 
 def _sampling_variance(correct: np.ndarray, g: np.ndarray, model: ChanceModel) -> float:
@@ -170,7 +193,8 @@ def compare(
             _sampling_variance(a.correct, first.g, models[0]) + _sampling_variance(b.correct, second.g, models[1])
         )
         spread = float(differences.std(ddof=1)) / np.sqrt(size) if size > 1 else 1.0
-        half = _problem_half_width(spread, size)
+        share = float(unseen(differences))
+        half = _problem_half_width(spread, size, share)
         low, high = _paired_bootstrap(differences, np.random.default_rng([seed, 1]))
         improved, worsened = int((differences > 0).sum()), int((differences < 0).sum())
         whole = b.correct * a.n - a.correct * b.n if first.estimator == "mean" else None
@@ -194,7 +218,7 @@ def compare(
                 "improved": improved,
                 "worsened": worsened,
                 "equal": size - improved - worsened,
-                "detectable": _detectable(spread, size),
+                "detectable": _detectable(spread, size, share),
                 "problems": size,
                 "n_a": a.n,
                 "n_b": b.n,
@@ -203,19 +227,32 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _problem_half_width(spread: float, size: int) -> float:
-    """Half the interval over problems; where all N differences are equal, what one unseen kind of problem may hide."""
+def _problem_half_width(spread: float, size: int, share: float) -> float:
+    """Half the interval over problems: Student's t, and the share of what N problems may hide."""
     if size < 2:
         return 1.0
-    if spread == 0:
-        return 1.0 - ((1 - CONFIDENCE) / 2) ** (1 / size)
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)) * spread
+    return float(
+        np.hypot(stats.t.isf((1 - CONFIDENCE) / 2, size - 1) * spread, share * hidden((1 - CONFIDENCE) / 2, size))
+    )
 
 
-def _detectable(spread: float, size: int) -> float:
+def unseen(differences: np.ndarray) -> np.ndarray:
+    """How much of what N problems may hide counts, 0 … 1: all where every difference is the same, none where at least
+    one problem's worth of difference was seen in all. differences: (…, N); without a spread the spread says nothing."""
+    worth = np.clip(1.0 - np.abs(differences).sum(-1), 0.0, 1.0)
+    return np.where(np.ptp(differences, axis=-1) < EQUAL, 1.0, worth)
+
+
+def hidden(chance: float, size: int) -> float:
+    """The share of changed problems of which N = `size` drawn problems show none with this chance: 1 − chance^(1/N)."""
+    return 1.0 - chance ** (1 / size)
+
+
+def _detectable(spread: float, size: int, share: float) -> float:
     if size < 2:
         return 1.0
-    return float(spread * (stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1) + stats.t.ppf(POWER, size - 1)))
+    seen = np.hypot(stats.t.ppf(POWER, size - 1) * spread, share * hidden(1 - POWER, size))
+    return float(min(1.0, _problem_half_width(spread, size, share) + seen))
 
 
 def _paired_bootstrap(differences: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
@@ -223,6 +260,9 @@ def _paired_bootstrap(differences: np.ndarray, rng: np.random.Generator) -> tupl
     size = len(differences)
     if size < 2:
         return -1.0, 1.0
+    if np.ptp(differences) < EQUAL:  # every resample is the same, which says nothing of problems not seen
+        half = hidden((1 - CONFIDENCE) / 2, size)
+        return float(differences[0]) - half, float(differences[0]) + half
     means = np.concatenate(
         [
             differences[rng.integers(0, size, (CHUNK, size), dtype=np.int32)].mean(axis=1)

@@ -1,13 +1,14 @@
 """The report: one self-contained HTML page, readable without JavaScript: what a study found and how to check it.
 
-It shows what `analysis/{table}.parquet`, the runs' logs, cards and specs say; it computes nothing but layout. Every
-number stands beside a relative link to its file. What is missing is said where it would stand, with the command that
-makes it.
+It shows what `analysis/{table}.parquet`, the runs' logs, cards and specs, and `ngrpo.analysis` say; it computes nothing
+but layout. Every number stands beside a relative link to its file. What is missing is said where it would stand, with
+the command that makes it. Beside the page lie claims.json, compliance.csv and tables/: its claims, checks and tables.
 A section is a function here that gathers plain values and a block of templates/report.html.j2 that lays them out.
 """
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ngrpo.analysis import figures
+from ngrpo.analysis.compliance import STATES, Check, compliance
+from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
+from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
+from ngrpo.analysis.paper_values import PaperValues, read_paper_values
 from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
-from ngrpo.analysis.state import RunState, command, read_grades, run_state
+from ngrpo.analysis.state import RunState, command, run_state
+from ngrpo.analysis.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.analysis.tables import AVERAGE, read_table, scale_note
-from ngrpo.files import whole_file
+from ngrpo.analysis.verdicts import Finding, findings
+from ngrpo.analysis.words import duration, effect, p_value, percent, points, short, title_of
+from ngrpo.files import whole_file, write_json
 from ngrpo.grading.grader import GRADES, displayed
 from ngrpo.study.expand import Study
 
@@ -28,17 +36,47 @@ ALL_PAIRS = 3
 
 
 def report(study: Study, results: Path, out: Path) -> None:
-    """Write the page. results: results/{scale}; out: the HTML file, from which links are relative."""
+    """Write the page, and what it links to beside it. results: results/{scale}; out: the HTML file."""
+    found = gather(study, results)
+    write_json(out.parent / "claims.json", [asdict(claim) for claim in found.claims])
+    with whole_file(out.parent / "compliance.csv") as part:
+        columns = [field.name for field in fields(Check)]
+        pd.DataFrame([asdict(c) for c in found.checks], columns=columns).to_csv(part, index=False)
+    for sheet in found.sheets.values():
+        write_tables(sheet, study, out.parent / "tables")
     with whole_file(out) as part:
-        part.write_text(page(study, results, out.parent), encoding="utf-8")
+        part.write_text(page(study, results, out.parent, found), encoding="utf-8")
     print(f"report: {out}")
 
 
-def page(study: Study, results: Path, folder: Path) -> str:
+@dataclass(frozen=True)
+class Gathered:
+    """What the page shows beside its tables' files."""
+
+    runs: list[RunState]
+    claims: list[Finding]
+    checks: list[Check]
+    sheets: dict[str, pd.DataFrame]
+    """Each finished table beside the paper's values."""
+    paper: PaperValues | None
+
+
+def gather(study: Study, results: Path) -> Gathered:
+    """Claims, checks and tables of a study. Raises UserError for configuration that can't be read."""
+    paper = read_paper_values(study.folder) if study.folder else None
+    runs = [run_state(study, results, run) for run in study.runs]
+    files = {name: results / "analysis" / f"{name}.parquet" for name in study.size.tables}
+    sheets = {name: beside(read_table(file), study, results, paper) for name, file in files.items() if file.exists()}
+    checks = compliance(study, results, runs, paper)
+    return Gathered(runs, findings(study, results), checks, sheets, paper)
+
+
+def page(study: Study, results: Path, folder: Path, found: Gathered | None = None) -> str:
     """The page's HTML. folder: where it will lie."""
+    found = found or gather(study, results)
     environment = Environment(
         loader=PackageLoader("ngrpo.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"],
     )  # fmt: skip
     environment.filters |= {
         "percent": percent,
@@ -47,13 +85,14 @@ def page(study: Study, results: Path, folder: Path) -> str:
         "short": short,
         "duration": duration,
         "p_value": p_value,
+        "effect": effect,
     }
 
     def link(file: str) -> str:
         return Path(os.path.relpath(results / file, folder)).as_posix()
 
-    runs = [run_state(study, results, run) for run in study.runs]
-    tables = [_table(study, results, name) for name in study.size.tables]
+    runs = found.runs
+    tables = [_table(study, results, name, found.sheets.get(name)) for name in study.size.tables]
     values = {
         "study": study,
         "scale": study.scale,
@@ -65,9 +104,16 @@ def page(study: Study, results: Path, folder: Path) -> str:
         "command": lambda target: command(study, results, target),
         "tables": tables,
         "findings": [f for t in tables for f in _findings(t)],
-        "facts": _facts(study, runs, tables),
-        "alerts": _alerts(runs),
-        "unfinished": list(_unfinished(study, results, runs, tables)),
+        "claims": found.claims,
+        "claim_counts": claim_counts(found.claims),
+        "fidelity": fidelity_rows(study, found.paper),
+        "switch_effects": switch_effects(study, results),
+        "checks": checks_by_run(found.checks),
+        "check_counts": {state: sum(c.state == state for c in found.checks) for state in STATES},
+        "states": STATES,
+        "facts": facts(study, runs, tables, found.claims),
+        "alerts": alerts(found.checks),
+        "unfinished": list(unfinished(study, results, runs, tables)),
         "runs": runs,
         "curves": list(_curves(study, runs)),
         "smoothing": figures.SMOOTHING,
@@ -81,58 +127,14 @@ def page(study: Study, results: Path, folder: Path) -> str:
     return environment.get_template("report.html.j2").render(values)
 
 
-# --- words for numbers ---
-
-
-def percent(share: float | None) -> str:
-    """A share in percent with one decimal; a dash where there is none."""
-    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f}"
-
-
-def points(difference: float | None) -> str:
-    """A difference of shares in percentage points, signed, with a true minus."""
-    return "–" if difference is None or pd.isna(difference) else signed(100 * difference, 1)
-
-
-def signed(number: float, decimals: int) -> str:
-    """A number with its sign; a zero after rounding has none."""
-    text = f"{number:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
-
-
-def short(number: float | None, digits: int = 3) -> str:
-    """A number in a few significant digits; a dash where there is none."""
-    return "–" if number is None or pd.isna(number) else plain(float(f"{number:.{digits}g}"))
-
-
-def p_value(p: float) -> str:
-    """A p value in two digits; below 1 in 10,000, as sampled tests can't resolve it, only that."""
-    return "< 0.0001" if p < 1e-4 else short(p, 2)
-
-
-def duration(seconds: float | None) -> str:
-    """A time as h, min and s; a dash where there is none."""
-    if seconds is None or pd.isna(seconds):
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
 # --- tables ---
 
 
-def _title(study: Study, kind: str, name: str) -> str:
-    if name == AVERAGE:
-        return "average of the benchmarks"
-    source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
-    return source.title or name
-
-
-def _table(study: Study, results: Path, name: str) -> dict:
+def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None) -> dict:
     """One table as the page shows it: a group a model and benchmark."""
     file = f"analysis/{name}.parquet"
     base = {"id": name, "title": study.study.tables[name].title, "file": file, "groups": [], "note": ""}
+    base |= {"files": [], "mixed": ""}
     if not (results / file).exists():
         return {**base, "note": f"This table isn't computed yet; made by: {command(study, results, file)}"}
     frame = read_table(results / file)
@@ -143,33 +145,51 @@ def _table(study: Study, results: Path, name: str) -> dict:
         make = make if "--force" in make else f"{make} --force"
         base["note"] = f"This table was computed for another version of the study; remade by: {make}"
     groups = frame.groupby(["model", "benchmark"], sort=False)
-    return {**base, "groups": [_group(study, name, m, b, part) for (m, b), part in groups if _known(study, m, b)]}
+    base["mixed"] = _mixed(study, name)
+    base["files"] = [f"tables/{name}.{suffix}" for suffix in FORMATS]
+    keys = ["model", "benchmark", "metric", "label"]
+    printed = {tuple(row[key] for key in keys): row for row in sheet.to_dict("records")}
+    known = [(m, b, part) for (m, b), part in groups if _known(study, m, b)]
+    return {**base, "groups": [_group(study, name, m, b, part, printed) for m, b, part in known]}
+
+
+def _mixed(study: Study, table: str) -> str:
+    """What the runs of a table hold differently of paper and released code; empty where all follow the same."""
+    told = []
+    for model in dict.fromkeys(c.model for c in study.cells[table]):
+        policies = {c.label: study.evaluations[c.evaluation].policy for c in study.cells[table] if c.model == model}
+        told += mixed_fidelity({label: p for label, p in policies.items() if p.type == "run"})
+    return "; ".join(dict.fromkeys(told))
 
 
 def _known(study: Study, model: str, benchmark: str) -> bool:
     return model in study.size.models and (benchmark == AVERAGE or benchmark in study.size.datasets)
 
 
-def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame) -> dict:
-    """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures."""
+def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame, printed: dict) -> dict:
+    """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures.
+
+    printed: rows of the table's sheet, with the paper's values, by model, benchmark, metric and label.
+    """
     own, pairs = frame[frame["against"].isna()], frame[frame["against"].notna()]
     headline = own[own["headline"]]
     columns = list(headline[["metric", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
     labels = list(dict.fromkeys(own["label"]))
     shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
     slug = f"{table}-{model}-{benchmark}".lower().replace(".", "-")
-    where = f"{_title(study, 'model', model)}, {_title(study, 'benchmark', benchmark)}"
+    where = f"{title_of(study, 'model', model)}, {title_of(study, 'benchmark', benchmark)}"
     done = headline[headline["status"] == "ok"]
     looks = figures.styles(labels)
     return {
         "id": slug,
-        "model": _title(study, "model", model),
-        "benchmark": _title(study, "benchmark", benchmark),
+        "model": title_of(study, "model", model),
+        "benchmark": title_of(study, "benchmark", benchmark),
         "average": benchmark == AVERAGE,
         "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
         "columns": [(metric, ESTIMATOR_TITLES[estimator]) for metric, estimator in columns],
         "rows": [
-            _row(part, columns) | {"style": looks[label]} for label, part in headline.groupby("label", sort=False)
+            _beside(_row(part, columns), columns, printed, (model, benchmark)) | {"style": looks[label]}
+            for label, part in headline.groupby("label", sort=False)
         ],
         "differences": [
             _row(part, columns) | {"against": against}
@@ -193,6 +213,21 @@ def _row(part: pd.DataFrame, columns: list[tuple[str, str]]) -> dict:
         "cells": [cells.loc[key].to_dict() for key in columns if key in cells.index] if ok else [],
         "counts": {g: int(first[g]) for g in GRADES} if ok and pd.notna(first["correct"]) else None,
     }
+
+
+def _beside(row: dict, columns: list[tuple[str, str]], printed: dict, where: tuple[str, str]) -> dict:
+    """A row whose cells hold the paper's value and their rank, too; the unbiased estimator's have neither."""
+    for (metric, estimator), cell in zip(columns, row["cells"], strict=False):
+        own = printed[(*where, metric, row["label"])]
+        compared = estimator != "unbiased"
+        cell["rank"] = own["rank"] if compared and pd.notna(own["rank"]) else 0
+        cell["paper"] = own["paper"] if compared and pd.notna(own["paper"]) else None
+        cell["seeds"] = own if compared and pd.notna(own["over_seeds"]) else None
+        cell["to_paper"] = own["difference"] if cell["paper"] is not None else None
+    row["note"] = "; ".join(
+        dict.fromkeys(n for n in (row["note"], printed[(*where, columns[0][0], row["label"])]["note"]) if n)
+    )
+    return row
 
 
 def _told(rows: pd.DataFrame) -> str:
@@ -259,7 +294,8 @@ def _run_label(study: Study, run: RunState) -> str:
 
 
 def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
-    """For each model its training curves; a system keeps the colour that it has in the tables."""
+    """For each model its training curves, of the first seed; a system keeps the colour that it has in the tables."""
+    runs = [run for run in runs if run.spec.seed == study.study.seed]
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
     looks = figures.styles(labels)
     for model in dict.fromkeys(r.spec.model.id for r in runs):
@@ -278,58 +314,9 @@ def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
         if panels:
             keys = [(label, looks[label]) for label in mine]
             files = [r.id for r in mine.values()]
-            yield {"model": _title(study, "model", model), "panels": panels, "keys": keys, "runs": files}
+            yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": files}
 
 
 def _last(log: pd.DataFrame, column: str) -> float | None:
     values = log[column].dropna() if column in log else []
     return float(values.iloc[-1]) if len(values) else None
-
-
-# --- the top of the page ---
-
-
-def _facts(study: Study, runs: list[RunState], tables: list[dict]) -> list[tuple[str, str]]:
-    """What a reader wants to know first, besides the results."""
-    models = ", ".join(_title(study, "model", m) for m in study.size.models)
-    names = dict.fromkeys(e.benchmark.id for e in study.evaluations.values())
-    sizes = sorted({s for t in tables for g in t["groups"] if not g["average"] for s in g["size"]})
-    facts = [("Base model" if len(study.size.models) == 1 else "Base models", models)]
-    facts.append(("Measured on", ", ".join(_title(study, "benchmark", b) for b in names)))
-    facts.append(("Size", "; ".join(f"{p} problems × {n} samples" for p, n in sizes) or "nothing measured yet"))
-    finished = sum(r.state == "finished" for r in runs)
-    facts.append(("Training runs", f"{finished} of {len(runs)} finished, with one seed ({study.study.seed})"))
-    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in runs), default=(0, 0))
-    if worst[0]:
-        facts.append(("Replay parity", f"worst {short(worst[0], 2)} of {plain(worst[1])} allowed"))
-    counts = {r["evaluation"]: r["counts"] for t in tables for g in t["groups"] for r in g["rows"] if r["evaluation"]}
-    known = [c for c in counts.values() if c]
-    if known:
-        facts.append(
-            ("Grader errors", f"{sum(c['grader_error'] for c in known):,} of {sum(sum(c.values()) for c in known):,}")
-        )
-    return facts
-
-
-def _alerts(runs: list[RunState]) -> list[str]:
-    """What makes a result untrustworthy."""
-    return [
-        f"Run {r.id}: replayed and rollout log-probs differed by {short(worst, 2)}, above its limit of"
-        f" {plain(r.spec.training.parity_limit)}. Its policy was trained on another history than the one it sampled."
-        for r in runs
-        if (worst := r.over("parity_max", "max")) is not None and worst > r.spec.training.parity_limit
-    ]
-
-
-def _unfinished(study: Study, results: Path, runs: list[RunState], tables: list[dict]) -> Iterator[tuple[str, str]]:
-    """(what, note) of everything that the study asks for and that isn't there whole."""
-    for run in runs:
-        if run.state != "finished":
-            yield f"Training run {run.id}", run.note
-    for evaluation in study.evaluations:
-        grades = read_grades(study, results, evaluation)
-        if grades.status != "ok":
-            yield f"Evaluation {evaluation}", f"{grades.status}: {grades.note}"
-    for table in tables:
-        if table["note"]:
-            yield f"Table {table['id']}", table["note"]

@@ -101,6 +101,8 @@ LOGGED = {
     "mixing_cosine_min": "mixing/cosine_min",
     "mixing_cosine_low": "mixing/cosine_below_0.95",
     "seconds": "seconds/step",
+    "learning_rate": "policy/learning_rate",
+    "rollout_seconds": "seconds/rollout",
 }
 """Column of a run's log as analysis names it: the key in metrics.jsonl."""
 

@@ -105,6 +105,9 @@ class ScaleFile(Config):
         default_factory=dict
     )
     """Values that the released code's scripts set for one model, used by methods of `fidelity: release`."""
+    repeats: tuple[int, ...] = ()
+    """Further root seeds: every training run is trained and evaluated again with each. The report gives no verdict on
+    a trained policy without one; a study's cost grows with each."""
     threads: int = Field(1, ge=1)
     """CPU threads of a training or sampling job; with as many cores as one job takes, jobs follow one another."""
     checkpoint_every: int = Field(10, ge=1)
@@ -146,6 +149,12 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
                 known("model", name, size.models, f"{where}.models")
             for name in table.benchmarks or ():
                 known("data set", name, size.datasets, f"{where}.benchmarks")
+    if study.seed in size.repeats or len(set(size.repeats)) < len(size.repeats):
+        raise UserError(
+            f"a seed is given twice: {study.seed} (the study's), {', '.join(map(str, size.repeats))}",
+            where=f"{here}: repeats",
+            do="name each further seed once",
+        )
     too_many = [k for k in size.evaluation.pass_at if k > size.evaluation.samples]
     if too_many:
         raise UserError(

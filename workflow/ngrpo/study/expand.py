@@ -49,6 +49,12 @@ class Study:
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     neighbours: dict[str, NeighbourSpec] = field(default_factory=dict)
+    repeats: dict[str, list[str]] = field(default_factory=dict)
+    """An evaluation of a trained policy: the same with the scale's further seeds."""
+    names: dict[str, str] = field(default_factory=dict)
+    """The digest of what was asked for: the id under which it is made."""
+    folder: Path | None = None
+    """The configuration folder."""
 
     @cached_property
     def datasets(self) -> dict[str, DatasetSpec]:
@@ -83,6 +89,22 @@ class Study:
         spec = NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
         self.neighbours.setdefault(name, spec)
         return name
+
+    def run_id(self, method: str, model: str, seed: int | None = None) -> str | None:
+        """The run of a method on a model (with a further seed), under the id that it has; None where no table asks."""
+        return self.names.get(_asked(_run(self, method, model, seed)))
+
+    def evaluation_id(
+        self, method: str | None, decoding: str, model: str, benchmark: str, seed: int | None = None
+    ) -> str | None:
+        """The evaluation of a method's run, or of the base model; None where no table asks for it."""
+        policy: RunSpec | ModelSpec = self.models[model]
+        if method is not None:
+            run = self.run_id(method, model, seed)
+            if run is None:
+                return None
+            policy = self.runs[run]
+        return self.names.get(_asked(_evaluation(self, policy, decoding, benchmark)))
 
     def table(self, name: str) -> Table:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
@@ -136,7 +158,12 @@ class Study:
                 write_json(path, spec.json_value())
 
 
-def _run(study: Study, method_id: str, model_id: str) -> RunSpec:
+def _asked(spec: RunSpec | EvaluationSpec) -> str:
+    """A spec's digest without the id that it was asked for under: equal ones are one job."""
+    return digest({**spec.json_value(), "id" if isinstance(spec, RunSpec) else "decoding_id": ""})
+
+
+def _run(study: Study, method_id: str, model_id: str, seed: int | None = None) -> RunSpec:
     method, size = study.study.methods[method_id], study.size
     where = f"methods.{method_id}"
     training = parse(Training, {**size.training.model_dump(), **method.training}, f"{where}.training")
@@ -145,53 +172,61 @@ def _run(study: Study, method_id: str, model_id: str) -> RunSpec:
         given = {"exploration": method.exploration, "objective": method.objective, "training": method.training}
         parts = release(parts, given, size.release.get(model_id, {}), where)
     return RunSpec(
-        id=f"{method_id}-{model_id}",
+        id=f"{method_id}-{model_id}" + (f"-seed{seed}" if seed is not None else ""),
         scale=study.scale,
         model=study.models[model_id],
         data=study.training_data[model_id],
         validation=study.datasets[size.validation],
         validation_decoding=Decoding(mixer=NoMixer(), **size.decoding.model_dump()),
-        seed=study.study.seed,
+        seed=study.study.seed if seed is None else seed,
         **parts,
     )
 
 
-def _cell(study: Study, row: Row, model_id: str, benchmark: str, known: dict[str, str]) -> Cell:
-    """Note what this cell needs; `known` maps the digest of what was asked to the id under which it is already made."""
-    policy: RunSpec | ModelSpec = study.models[model_id]
-    if row.method is not None:
-        run = _run(study, row.method, model_id)
-        same = digest({**run.json_value(), "id": ""})
-        policy = study.runs.setdefault(known.setdefault(same, run.id), run)
-        study.neighbour_table(policy.exploration, policy.model)
-    decoding = study.study.decodings[row.decoding]
-    spec = EvaluationSpec(
+def _evaluation(study: Study, policy: RunSpec | ModelSpec, decoding: str, benchmark: str) -> EvaluationSpec:
+    return EvaluationSpec(
         scale=study.scale,
         policy=policy,
-        decoding_id=row.decoding,
-        decoding=Decoding(mixer=decoding.mixer, **study.size.decoding.model_dump()),
+        decoding_id=decoding,
+        decoding=Decoding(mixer=study.study.decodings[decoding].mixer, **study.size.decoding.model_dump()),
         benchmark=study.datasets[benchmark],
         max_prompt_tokens=study.size.training.max_prompt_tokens,
         samples=study.size.evaluation.samples,
-        seed=study.study.seed,
+        seed=policy.seed if isinstance(policy, RunSpec) else study.study.seed,
         engine=study.size.evaluation.engine,
     )
-    same = digest({**spec.json_value(), "decoding_id": ""})
-    name = known.setdefault(same, f"{policy.id}/{row.decoding}/{benchmark}")
+
+
+def _needed(study: Study, row: Row, model_id: str, benchmark: str, seed: int | None = None) -> str:
+    """Note what a cell (with a further seed) needs, and return its evaluation's id."""
+    policy: RunSpec | ModelSpec = study.models[model_id]
+    if row.method is not None:
+        run = _run(study, row.method, model_id, seed)
+        policy = study.runs.setdefault(study.names.setdefault(_asked(run), run.id), run)
+        study.neighbour_table(policy.exploration, policy.model)
+    spec = _evaluation(study, policy, row.decoding, benchmark)
+    name = study.names.setdefault(_asked(spec), f"{policy.id}/{row.decoding}/{benchmark}")
     study.evaluations.setdefault(name, spec)
-    study.neighbour_table(decoding.mixer, study.models[model_id])
+    study.neighbour_table(spec.decoding.mixer, study.models[model_id])
+    return name
+
+
+def _cell(study: Study, row: Row, model_id: str, benchmark: str) -> Cell:
+    name = _needed(study, row, model_id, benchmark)
+    if row.method is not None:
+        again = [_needed(study, row, model_id, benchmark, seed) for seed in study.size.repeats]
+        study.repeats.update({name: again} if again else {})
     return Cell(row.label, model_id, benchmark, name)
 
 
 def load_study(folder: Path, scale: str) -> Study:
     """Read the configuration folder and expand it at one scale."""
     study_file, size = load(folder, scale)
-    study = Study(scale, study_file, size)
-    known: dict[str, str] = {}
+    study = Study(scale, study_file, size, folder=folder)
     for table_id in dict.fromkeys((*size.tables, *(size.demo or ()))):
         table = study_file.tables[table_id]
         study.cells[table_id] = [
-            _cell(study, row, model_id, benchmark, known)
+            _cell(study, row, model_id, benchmark)
             for model_id in table.models or size.models
             for row in table.rows
             for benchmark in table.benchmarks or size.benchmarks

@@ -25,6 +25,8 @@ class Switch:
     in_paper: str
     in_release: str
     kinds: tuple[str, ...] | None = None
+    silent: Any = None
+    """The value in force where the field isn't set: the same as the paper's, said aloud."""
 
 
 SWITCHES = (
@@ -47,9 +49,9 @@ SWITCHES = (
            ("gaussian",)),
     Switch("Gumbel weights", "exploration", "weights", None, "clean", "noisy scores", "clean logits", ("gumbel",)),
     Switch("GSPO clip, below", "objective", "clip_low", None, 0.2, "not stated (GSPO's own 3e-4)", "GRPO's 0.2",
-           ("gspo",)),
+           ("gspo",), 3e-4),
     Switch("GSPO clip, above", "objective", "clip_high", None, 0.2, "not stated (GSPO's own 4e-4)", "GRPO's 0.2",
-           ("gspo",)),
+           ("gspo",), 4e-4),
 )  # fmt: skip
 
 
@@ -86,6 +88,7 @@ def switch_rows(run: RunSpec) -> list[dict[str, str]]:
         if not _applies(switch, part):
             continue
         value = getattr(part, switch.field)
-        held = {switch.paper: "paper", switch.release: "release"}.get(value, f"other: {value}")
+        known = {switch.silent: "paper", switch.paper: "paper", switch.release: "release"}
+        held = known.get(value, f"other: {value}")
         rows.append({"switch": switch.name, "paper": switch.in_paper, "release": switch.in_release, "run": held})
     return rows

@@ -1,5 +1,6 @@
 """Plain data to configuration models: the first mistake becomes one UserError with file, key and the nearest name."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -33,19 +34,25 @@ M = TypeVar("M", bound=BaseModel)
 _CONTAINERS = (dict, list, tuple)
 
 
-def _model_in(annotation: Any) -> Any:
-    """The annotation's model among its alternatives (such as `X | None`); else the annotation itself."""
+def _model_in(annotation: Any, kind: str | None = None) -> Any:
+    """The annotation's model among its alternatives (such as `X | None`, or of this kind); else the annotation."""
     candidates = [annotation, *(get_args(annotation) if get_origin(annotation) not in _CONTAINERS else ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), annotation)
+    models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    told = [
+        m for m in models if kind and "kind" in m.model_fields and kind in get_args(m.model_fields["kind"].annotation)
+    ]
+    return next(iter([*told, *models]), annotation)
 
 
 def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
     """The keys that are valid beside the last part of a validation error's location."""
     current: Any = model
-    for part in location[:-1]:
+    for part, after in pairwise(location):
         if isinstance(current, type) and issubclass(current, BaseModel):
+            if current.model_fields.get("kind") and part in get_args(current.model_fields["kind"].annotation):
+                continue  # the part says which of several models the value is
             field = current.model_fields.get(str(part))
-            current = _model_in(field.annotation if field else None)
+            current = _model_in(field.annotation if field else None, after)
         elif get_origin(current) is dict:  # the part is a key, or an index below
             current = _model_in(get_args(current)[1])
         elif get_origin(current) in _CONTAINERS:

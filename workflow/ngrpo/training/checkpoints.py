@@ -136,7 +136,12 @@ class Checkpoints:
             number += 1
             aside = aside.with_name(f"{found['spec']}.{number}")
         aside.mkdir(parents=True)
-        for name in ("metrics.jsonl", "train.log", "checkpoints"):  # the card goes last: a kill on the way is mended
+        for name in (
+            "metrics.jsonl",
+            "verl.json",
+            "train.log",
+            "checkpoints",
+        ):  # the card last: a kill on the way is mended
             if (self.run_dir / name).exists():
                 os.replace(self.run_dir / name, aside / name)
         print(f"[train] this folder held another spec's run (at step {found['step']}): moved to {aside}", flush=True)

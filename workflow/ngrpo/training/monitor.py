@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.errors import UserError
-from ngrpo.files import whole_file
+from ngrpo.files import whole_file, write_json
 
 METRICS = "metrics.jsonl"  # in the run folder
+SETTINGS = "verl.json"  # there, too: verl's whole configuration as its trainer holds it when training starts
 _NAMES = {
     "critic/score/mean": "reward/mean",
     "response_length/mean": "response/length",
@@ -87,10 +88,12 @@ def batch_metrics(batch: Any) -> dict[str, float]:
 
 
 class MetricsFile:
-    """Takes the place of verl's Tracking: metrics.jsonl in the run folder."""
+    """Takes the place of verl's Tracking: metrics.jsonl in the run folder, and verl's resolved settings beside it."""
 
     def __init__(self, project_name, experiment_name, default_backend=None, config=None):
-        self.path = Path(config["trainer"]["ngrpo"]["run_dir"]) / METRICS
+        folder = Path(config["trainer"]["ngrpo"]["run_dir"])
+        self.path = folder / METRICS
+        write_json(folder / SETTINGS, config)
 
     def log(self, data: dict[str, Any], step: int) -> None:
         """Append one step's line."""

@@ -175,12 +175,7 @@ def compose(
             "exploration": exploration,
             "refresh": getattr(spec.exploration, "refresh", None),
             "space": getattr(spec.exploration, "space", None) or "embedding",
-            "engine_limits": {
-                "max_total_tokens": min(sequences * ranks.tensor_parallel, 256) * longest,
-                "max_running_requests": 256,
-            }
-            if platform.on_cpu()
-            else {},
+            "engine_limits": platform.engine_limits(sequences * ranks.tensor_parallel, longest),
         },
     }
     parts = (

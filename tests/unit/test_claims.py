@@ -1,0 +1,271 @@
+"""Every claim of the paper gets its evidence and a verdict, and says in its place what is missing or misnamed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_study import ROOT, make_study, write_grades
+
+from ngrpo.analysis.claims import Higher, check_names, read_claims, systems_of
+from ngrpo.analysis.evidence import VERDICTS
+from ngrpo.analysis.paper_values import read_paper_values
+from ngrpo.analysis.verdicts import Finding, findings
+from ngrpo.errors import UserError
+from ngrpo.study.expand import Study, load_study
+
+CONFIG = ROOT / "config"
+MODEL = "r1-qwen-1.5b"
+LABELS = {
+    (None, "standard"): "Base",
+    (None, "soft-thinking"): "Soft Thinking",
+    ("grpo", "standard"): "GRPO",
+    ("grpo", "soft-thinking"): "GRPO + Soft Thinking",
+    ("stht", "standard"): "STHT",
+    ("ngrpo", "standard"): "N-GRPO",
+    ("ngrpo", "mixing"): "N-GRPO + mixing",
+    ("ngrpo-always", "standard"): "N-GRPO w/o rate",
+    ("ngrpo-rho0.2", "standard"): "ρ = 0.2",
+    ("ngrpo-l2", "standard"): "L2",
+    ("ngrpo-l1", "standard"): "L1",
+    ("gumbel", "standard"): "Gumbel Soft-Thinking",
+    ("gspo", "standard"): "GSPO",
+    ("ngspo", "standard"): "N-GSPO",
+}
+
+
+def set_claims(study: Study, **claims) -> None:
+    (study.folder / "claims.yaml").write_text(yaml.safe_dump({"claims": claims}))
+
+
+def by_id(study: Study, results: Path) -> dict[str, Finding]:
+    return {finding.id: finding for finding in findings(study, results)}
+
+
+def higher(a: str | None, b: str | None, **changes) -> dict:
+    test = {"kind": "higher", "model": MODEL, "system": {"method": a}, "than": [{"method": b}], "metric": "mean"}
+    test |= {"benchmarks": ["aime25", "amc23"], "paper": [10.0], **changes}
+    return {"where": "Table 1", "says": "One is above the other.", "test": test}
+
+
+@pytest.fixture(scope="module")
+def replicated(tmp_path_factory: pytest.TempPathFactory):
+    """Paper scale, three seeds, 40 problems a benchmark; N-GRPO and GRPO far above Base and alike."""
+    folder = tmp_path_factory.mktemp("replicated")
+    return make_study(folder, "paper", problems=40, repeats=(2, 3)), folder / "paper"
+
+
+@pytest.fixture
+def single(tmp_path: Path):
+    """Paper scale, one seed, to damage."""
+    return make_study(tmp_path, "paper", problems=6), tmp_path / "paper"
+
+
+def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -> None:
+    study, paper = load_study(CONFIG, "paper"), read_paper_values(CONFIG)
+    claims = read_claims(CONFIG)
+    assert len(claims) >= 20
+    for name, claim in claims.items():
+        check_names(name, claim, study, paper)
+        if isinstance(claim.test, Higher) and claim.test.benchmarks != ("aime24",):
+            on = claim.test.benchmarks[0] if len(claim.test.benchmarks) == 1 else "Avg"
+            values = [
+                paper.value("table1", claim.test.model, LABELS[s.method, s.decoding], on, claim.test.metric)[0]
+                for s in systems_of(claim.test)
+            ]
+            assert claim.test.paper == pytest.approx([100 * (values[0] - v) for v in values[1:]], abs=0.006), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"system": {"method": "ngprpo"}}, "no method 'ngprpo'.*did you mean 'ngrpo'"),
+        ({"than": [{"method": "grpo", "decoding": "standart"}]}, "no decoding 'standart'.*'standard'"),
+        ({"model": "r1-qwen-1.5"}, "no model 'r1-qwen-1.5'.*'r1-qwen-1.5b'"),
+        ({"benchmarks": ["aime26"]}, "no benchmark 'aime26'.*'aime2[45]'"),
+    ],
+)
+def test_a_claim_that_names_what_doesnt_exist_says_so_in_its_place(single, change: dict, message: str) -> None:
+    study, results = single
+    set_claims(study, wrong=higher("ngrpo", "grpo", **change), right=higher("ngrpo", "grpo"))
+    found = by_id(study, results)
+    assert not found["right"].error
+    assert found["wrong"].error
+    assert found["wrong"].verdict == "not run"
+    assert pd.Series([found["wrong"].reason]).str.contains(message).all(), found["wrong"].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "passs@4"}, "metric"),
+        ({"paper": [1.0, 2.0]}, "2 differences, than has 1"),
+        ({"benchmark": ["aime25"]}, "did you mean 'benchmarks'"),
+        ({"kind": "greater"}, "greater"),
+    ],
+)
+def test_a_claim_that_cant_be_read_is_an_error_with_file_and_key(single, change: dict, message: str) -> None:
+    study, results = single
+    set_claims(study, wrong=higher("ngrpo", "grpo", **change))
+    with pytest.raises(UserError, match=message) as error:
+        findings(study, results)
+    assert "claims.yaml: claims.wrong" in str(error.value)
+
+
+def test_large_effects_are_supported_and_their_opposite_contradicted(replicated) -> None:
+    study, results = replicated
+    set_claims(study, up=higher("ngrpo", None), down=higher(None, "ngrpo"), same=higher("ngrpo", "grpo", paper=[1.0]))
+    found = by_id(study, results)
+    assert [found[i].verdict for i in ("up", "down", "same")] == ["supported", "contradicted", "underpowered"]
+    (part,) = found["up"].parts
+    assert part.seeds == 3
+    assert part.low > 0
+    assert part.problems == 80
+    assert part.estimate == pytest.approx(part.a - part.b)
+    assert part.estimate == pytest.approx(np.mean(part.by_seed))
+    grades = [pd.read_parquet(results / file) for file in part.files]
+    assert len(grades) == 2 * (3 + 1)  # the base model needs no second seed
+    share = {f.split("/")[1]: [] for f in part.files}
+    for file, frame in zip(part.files, grades, strict=True):
+        share[file.split("/")[1]].append((frame["grade"] == "correct").mean())
+    own = np.mean([np.mean(v) for policy, v in share.items() if policy.startswith("ngrpo")])
+    assert part.a == pytest.approx(own)
+    assert part.b == pytest.approx(np.mean(share[MODEL]))
+
+
+def test_both_estimators_are_shown_and_pass_at_k_differs_between_them(replicated) -> None:
+    study, results = replicated
+    both = {e: higher("ngrpo", None, metric="pass@8", estimator=e) for e in ("bootstrap", "unbiased")}
+    set_claims(study, **both)
+    one, other = (by_id(study, results)[e].parts[0] for e in both)
+    assert one.other_estimator == pytest.approx(other.estimate)
+    assert other.other_estimator == pytest.approx(one.estimate)
+    assert one.estimate != other.estimate
+
+
+def test_similar_needs_the_interval_within_the_margin(replicated) -> None:
+    study, results = replicated
+    test = {"kind": "similar", "model": MODEL, "system": {"method": "ngrpo"}, "metric": "mean"}
+    test |= {"benchmarks": ["aime25", "amc23"]}
+
+    def claim(to: str | None, within: float) -> dict:
+        return {"where": "x", "says": "y", "test": {**test, "to": [{"method": to}], "within": within}}
+
+    set_claims(study, wide=claim("grpo", 40.0), narrow=claim("grpo", 0.1), base=claim(None, 5.0))
+    found = by_id(study, results)
+    assert [found[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
+    assert [p.what.split(", ")[-1] for p in found["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+
+
+def test_logged_metrics_are_judged_over_runs(replicated) -> None:
+    study, results = replicated
+
+    def claim(**test) -> dict:
+        test = {"model": MODEL, "method": "ngrpo", **test}
+        return {"where": "x", "says": "y", "test": test}
+
+    cosine = {"kind": "logged", "metric": "mixing_cosine", "paper": 0.9985}
+    slow = {"kind": "slowdown", "than": "grpo", "paper": 5.0}
+    set_claims(
+        study,
+        low=claim(**cosine, at_least=0.99),
+        high=claim(**cosine, at_least=0.9995),
+        most=claim(**cosine, at_most=0.9995),
+        quick=claim(**slow, at_most=20.0),
+        quicker=claim(**slow, at_most=1.0),
+        misnamed=claim(kind="logged", metric="mixing_cosin", paper=1.0, at_least=0.5),
+    )
+    found = by_id(study, results)
+    verdicts = [found[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
+    assert verdicts == ["supported", "contradicted", "supported", "supported", "contradicted"]
+    assert found["quick"].parts[0].estimate == pytest.approx(1 - 0.4 / 0.42, abs=0.02)
+    assert "did you mean 'mixing_cosine'" in found["misnamed"].reason
+
+
+def test_one_seed_reproduces_nothing_that_was_trained(single) -> None:
+    study, results = single
+    set_claims(study, up=higher("ngrpo", None, paper=[60.0]))
+    found = by_id(study, results)["up"]
+    assert found.verdict == "underpowered"
+    assert "repeats" in found.reason
+
+
+def test_base_models_under_two_decodings_need_no_second_seed(tmp_path: Path) -> None:
+    study = make_study(tmp_path, "paper", problems=40, tables=("ablation-inference",))
+    rng, root = np.random.default_rng(3), tmp_path / "paper"
+    for benchmark in ("aime25", "amc23"):
+        write_grades(study, root, f"{MODEL}/mixing/{benchmark}", 0.2, 40, rng)
+        write_grades(study, root, f"{MODEL}/standard/{benchmark}", 0.8, 40, rng)
+    set_claims(study, hurts=higher(None, None, than=[{"decoding": "mixing"}]))
+    assert by_id(study, root)["hurts"].verdict == "supported"
+
+
+def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
+    study, results = single
+    set_claims(
+        study,
+        gone=higher("ngrpo", "grpo"),
+        unasked=higher("gspo", "grpo"),
+        elsewhere=higher("ngrpo", "grpo", benchmarks=["gpqa-diamond"]),
+        tries=higher("ngrpo", "grpo", metric="pass@64"),
+        whole=higher("ngrpo", "grpo", benchmarks=["math500"]),
+        log={
+            "where": "x",
+            "says": "y",
+            "test": {"kind": "slowdown", "model": MODEL, "method": "ngrpo", "than": "grpo", "at_most": 9, "paper": 9},
+        },
+    )
+    file = results / "evaluations" / f"grpo-{MODEL}" / "standard" / "amc23.grades.parquet"
+    file.unlink()
+    (results / "runs" / f"grpo-{MODEL}" / "model" / "ngrpo.json").unlink()
+    found = by_id(study, results)
+    for name, said in {
+        "gone": f"missing: not there yet; made by: snakemake --profile slurm {file}",
+        "unasked": "no table of scale paper measures gspo",
+        "elsewhere": "this scale has no gpqa-diamond",
+        "tries": "pass@64 needs 64 samples",
+        "log": f"Training run grpo-{MODEL}: stopped or running at step",
+    }.items():
+        assert found[name].verdict == "not run", name
+        assert said in " ".join(found[name].missing), (name, found[name].missing)
+        assert not found[name].error
+    assert found["whole"].verdict == "underpowered"
+
+
+@pytest.mark.parametrize("damage", ["n", "spec"])
+def test_an_evaluation_with_another_n_or_of_another_scale_is_not_used(single, damage: str) -> None:
+    study, results = single
+    set_claims(study, claim=higher("ngrpo", "grpo"))
+    path = results / "evaluations" / f"ngrpo-{MODEL}" / "standard" / "aime25.grades.parquet"
+    frame = pd.read_parquet(path)
+    changed = frame[frame["sample"] < 16] if damage == "n" else frame.assign(spec="0123456789ab")
+    changed.to_parquet(path, index=False)
+    found = by_id(study, results)["claim"]
+    assert found.verdict == "not run"
+    assert {"n": "another number of samples than 32", "spec": "another spec"}[damage] in found.missing[0]
+
+
+def test_a_missing_seed_is_not_left_out_silently(tmp_path: Path) -> None:
+    study, results = make_study(tmp_path, "paper", problems=4, repeats=(2,)), tmp_path / "paper"
+    set_claims(study, claim=higher("ngrpo", "grpo"))
+    (results / "evaluations" / f"ngrpo-{MODEL}-seed2" / "standard" / "aime25.grades.parquet").unlink()
+    found = by_id(study, results)["claim"]
+    assert found.verdict == "not run"
+    assert f"ngrpo-{MODEL}-seed2" in found.missing[0]
+
+
+def test_a_scale_without_verdicts_gives_effects_and_none(tmp_path: Path) -> None:
+    study, results = make_study(tmp_path, problems=8), tmp_path / "toy"
+    found = by_id(study, results)
+    assert {f.verdict for f in found.values()} == {None}
+    assert found["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
+    assert "toy" in found["ngrpo-over-grpo-1.5b"].reason
+    assert replace(found["cosine-mean"], verdict="supported").verdict in VERDICTS
+
+
+def test_a_study_without_claims_claims_nothing(single) -> None:
+    study, results = single
+    (study.folder / "claims.yaml").unlink()
+    assert findings(study, results) == []

@@ -1,0 +1,117 @@
+"""The fidelity table says what this study's runs hold, and what came of runs that differ in switches alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_study import ROOT, make_study, write_grades
+
+from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
+from ngrpo.analysis.metrics import compare
+from ngrpo.analysis.paper_values import read_paper_values
+from ngrpo.analysis.report import page
+from ngrpo.analysis.tables import analyse
+from ngrpo.analysis.verdicts import findings
+from ngrpo.study.expand import Study, load_study
+
+
+@pytest.fixture
+def both(tmp_path: Path):
+    """A toy study with N-GRPO as in the paper, as released, with one switch set, and with another k."""
+    make_study(tmp_path, problems=12)
+    file = tmp_path / "config" / "study.yaml"
+    value = yaml.safe_load(file.read_text())
+    mixing = {"kind": "neighbours", "rho": 0.1, "k": 3, "metric": "cosine"}
+    value["methods"] |= {
+        "ngrpo-release": {"title": "released", "exploration": {"kind": "neighbours"}, "fidelity": "release"},
+        "ngrpo-sampled": {"title": "sampled", "exploration": {**mixing, "text": "sampled"}},
+        "ngrpo-k5": {"title": "k5", "exploration": {**mixing, "k": 5}},
+    }
+    value["tables"]["main"]["rows"] += [
+        {"label": name, "method": name} for name in ("ngrpo-release", "ngrpo-sampled", "ngrpo-k5")
+    ]
+    file.write_text(yaml.safe_dump(value, allow_unicode=True))
+    return load_study(tmp_path / "config", "toy"), tmp_path / "toy"
+
+
+def test_every_switch_says_what_the_runs_hold(both) -> None:
+    study, _ = both
+    rows = {row["switch"]: row for row in fidelity_rows(study, read_paper_values(study.folder))}
+    assert dict(rows["text at a mixed step"]["here"]) == {
+        "paper": ["ngrpo-toy", "ngrpo-k5-toy"],
+        "release": ["ngrpo-release-toy", "ngrpo-sampled-toy"],
+    }
+    assert dict(rows["k"]["here"])["5"] == ["ngrpo-k5-toy"]
+    assert rows["k"]["paper"] == "3"
+    assert rows["learning rate"]["paper"] == "1e-6"
+    assert "Gumbel weights" not in rows
+    assert rows["Pass@k"]["here"] == [("both, side by side", [])]
+
+
+def test_runs_that_differ_in_switches_alone_are_paired(both) -> None:
+    study, _ = both
+    pairs = {(one, other): names for one, other, names in switched_pairs(study)}
+    assert set(pairs) == {("ngrpo-toy", "ngrpo-release-toy"), ("ngrpo-toy", "ngrpo-sampled-toy"),
+                          ("ngrpo-sampled-toy", "ngrpo-release-toy")}  # fmt: skip
+    assert pairs["ngrpo-toy", "ngrpo-sampled-toy"] == ["text at a mixed step"]
+    released = pairs["ngrpo-toy", "ngrpo-release-toy"]
+    assert {"mixing weights", "neighbour space", "loss aggregation"} <= set(released)
+    assert "rollout temperature" not in released  # the toy samples at 1.0 anyway
+    assert "text at a mixed step" not in pairs["ngrpo-sampled-toy", "ngrpo-release-toy"]
+
+
+def test_what_the_scripts_set_may_differ_with_the_preset_only(both) -> None:
+    study, _ = both
+    size = study.folder / "scales" / "toy.yaml"
+    value = yaml.safe_load(size.read_text())
+    value["release"] = {"toy": {"exploration": {"k": 2}, "training": {"learning_rate": 5e-5}}}
+    size.write_text(yaml.safe_dump(value))
+    pairs = {(one, other): names for one, other, names in switched_pairs(load_study(study.folder, "toy"))}
+    assert {"k", "learning rate"} <= set(pairs["ngrpo-toy", "ngrpo-release-toy"])
+    assert ("ngrpo-toy", "ngrpo-k5-toy") not in pairs
+    rows = {row["switch"]: row for row in fidelity_rows(load_study(study.folder, "toy"), None)}
+    assert (rows["k"]["paper"], rows["k"]["release"]) == ("–", "2 (toy)")
+
+
+def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
+    study, results = both
+    runs = {name: study.runs[f"{name}-toy"] for name in ("ngrpo", "ngrpo-sampled", "grpo")}
+    assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
+    assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
+    analyse("main", study, results, results / "analysis" / "main.parquet")
+    text = page(study, results, results / "report")
+    assert "Rows of this table mix fidelity; " in text
+    assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
+    (study.folder / "claims.yaml").write_text(
+        "claims: {x: {where: Table 1, says: y, test: {kind: higher, model: toy, system: {method: ngrpo}, metric: mean,"
+        " than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
+    )
+    write_grades(study, results, "ngrpo-sampled-toy/standard/toy-held-out", 0.4, 12, np.random.default_rng(1))
+    (found,) = findings(study, results)
+    assert found.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
+
+
+def effect(study: Study, results: Path, other: str) -> dict:
+    (found,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
+    return found
+
+
+def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing(both) -> None:
+    study, results = both
+    name = "ngrpo-sampled-toy/standard/toy-held-out"
+    lost = effect(study, results, "ngrpo-sampled-toy")
+    assert lost["rows"] == []
+    assert f"snakemake --cores 2 {results}/evaluations/{name}.grades.parquet" in lost["missing"][0]
+    other = write_grades(study, results, name, 0.4, 12, np.random.default_rng(1))
+    first = pd.read_parquet(results / "evaluations/ngrpo-toy/standard/toy-held-out.grades.parquet")
+    found = effect(study, results, "ngrpo-sampled-toy")
+    assert found["missing"] == []
+    expected = compare(first, other)
+    assert [row["difference"] for row in found["rows"]] == list(expected["difference"])
+    assert {row["benchmark"] for row in found["rows"]} == {"toy-held-out"}
+
+
+def test_a_study_without_such_runs_has_none() -> None:
+    assert switched_pairs(load_study(ROOT / "config", "toy")) == []

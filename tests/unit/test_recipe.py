@@ -1,0 +1,53 @@
+"""What verl is told is what the compliance checker requires, for every run of every scale; and it is written down."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ngrpo.analysis.compliance import verl_settings
+from ngrpo.files import read_json
+from ngrpo.study.expand import load_study
+from ngrpo.study.specs import RunSpec
+from ngrpo.training.monitor import MetricsFile
+from ngrpo.training.recipe import compose
+
+pytestmark = pytest.mark.train
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+def settings_of(spec: RunSpec, run_dir: Path) -> dict:
+    """verl's resolved settings for a run, as its trainer hands them to the tracker."""
+    paths = {name: run_dir / name for name in ("spec_file", "model", "data", "validation", "neighbours")}
+    config = compose(
+        spec, **paths, run_dir=run_dir, devices=1, save_every=10, steps=spec.training.steps or 9, vocabulary={"a": 0}
+    )
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def differing(spec: RunSpec, settings: dict) -> dict:
+    config = OmegaConf.create(settings)
+    required = verl_settings(spec)
+    return {key: value for key, value in required.items() if OmegaConf.select(config, key) != value}
+
+
+@pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])
+def test_every_run_tells_verl_what_the_checker_requires(scale: str, tmp_path: Path) -> None:
+    study = load_study(CONFIG, scale)
+    for name, spec in study.runs.items():
+        assert differing(spec, settings_of(spec, tmp_path / name)) == {}
+
+
+def test_a_setting_of_another_run_is_found(tmp_path: Path) -> None:
+    study = load_study(CONFIG, "toy")
+    other = settings_of(study.runs["grpo-toy"], tmp_path)
+    assert "actor_rollout_ref.rollout.ngrpo.exploration.kind" in differing(study.runs["ngrpo-toy"], other)
+
+
+def test_the_tracker_writes_verls_settings_into_the_run_folder(tmp_path: Path) -> None:
+    spec = load_study(CONFIG, "toy").runs["ngrpo-toy"]
+    settings = settings_of(spec, tmp_path)
+    MetricsFile("ngrpo", "run", config=settings).log({"actor/lr": 1e-4}, step=1)
+    assert read_json(tmp_path / "verl.json") == settings
+    assert (tmp_path / "metrics.jsonl").exists()
