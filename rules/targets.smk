@@ -1,4 +1,4 @@
-# Named targets: one per table and one per run.
+# Named targets: one per table, one per run, and those that a scale names.
 for _table in STUDY.cells:
 
     rule:
@@ -15,3 +15,20 @@ for _run in STUDY.runs:
             _run
         input:
             f"{R}/runs/{_run}/model",
+
+
+# Other names for the same results, such as a figure's or an appendix's (config/scales: targets).
+for _target, _names in STUDY.size.targets.items():
+
+    rule:
+        name:
+            _target
+        input:
+            [f"{R}/{STUDY.products[name]}" for name in _names],
+
+
+# Everything that the internet is needed for: run it where there is one (a login node), the rest works offline.
+rule fetch:
+    input:
+        expand(f"{R}/models/{{model}}", model=STUDY.models),
+        expand(f"{R}/data/{{dataset}}.parquet", dataset=STUDY.datasets),

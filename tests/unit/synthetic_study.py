@@ -34,7 +34,7 @@ def make_study(
         (config / name).write_bytes((ROOT / "config" / name).read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=list(tables), demo=None, repeats=list(repeats))
+    size.update(tables=list(tables), targets={}, demo=None, repeats=list(repeats))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     study.write_specs(root)

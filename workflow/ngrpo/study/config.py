@@ -42,6 +42,8 @@ class Row(Config):
     label: str
     method: Id | None = None
     decoding: Id = "standard"
+    models: tuple[Id, ...] | None = None
+    """None: every model of the table."""
 
 
 class Table(Config):
@@ -101,6 +103,8 @@ class ScaleFile(Config):
     """What `all` makes."""
     demo: tuple[Id, ...] | None = None
     """What the target `demo` makes; None: the same as `all`."""
+    targets: dict[Id, tuple[Id, ...]] = Field(default_factory=dict)
+    """Further targets: other names for tables, runs, base models or neighbour tables, one or several."""
     release: dict[Id, dict[Literal["exploration", "objective", "training"], dict[str, float | int]]] = Field(
         default_factory=dict
     )
@@ -147,6 +151,9 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
         if table_id in (*size.tables, *(size.demo or ())):
             for name in table.models or ():
                 known("model", name, size.models, f"{where}.models")
+            for row in table.rows:
+                for name in row.models or ():
+                    known("model", name, table.models or size.models, f"{where}.rows ({row.label}).models")
             for name in table.benchmarks or ():
                 known("data set", name, size.datasets, f"{where}.benchmarks")
     if study.seed in size.repeats or len(set(size.repeats)) < len(size.repeats):

@@ -122,6 +122,16 @@ class Study:
             raise unknown_name("table", tables, ("all", "demo", *self.cells), where="--config tables=")
         return (tables,)
 
+    @cached_property
+    def products(self) -> dict[str, str]:
+        """What can be asked for by name, and the file or folder below the results that it is."""
+        return {
+            **{name: f"models/{name}" for name in self.models},
+            **{name: f"neighbors/{name}.safetensors" for name in self.neighbours},
+            **{name: f"runs/{name}/model" for name in self.runs},
+            **{name: f"analysis/{name}.parquet" for name in self.cells},
+        }
+
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
         files = {}
@@ -229,9 +239,16 @@ def load_study(folder: Path, scale: str) -> Study:
             _cell(study, row, model_id, benchmark)
             for model_id in table.models or size.models
             for row in table.rows
+            if row.models is None or model_id in row.models
             for benchmark in table.benchmarks or size.benchmarks
         ]
     clash = set(study.runs) & set(study.models)
     if clash:
         raise UserError(f"a run and a model are both called '{min(clash)}'", where=folder, do="rename one of them")
+    for target, names in size.targets.items():
+        for name in names:
+            if name not in study.products:
+                raise unknown_name(
+                    "table, run, model or neighbour table", name, study.products, where=f"targets.{target}"
+                )
     return study
