@@ -224,7 +224,7 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
     for name, said in {
         "gone": f"missing: not there yet; made by: snakemake --profile slurm {file}",
         "unasked": "no table of scale paper measures gspo",
-        "elsewhere": "this scale has no gpqa-diamond",
+        "elsewhere": "measures ngrpo with standard decoding on gpqa-diamond",
         "tries": "pass@64 needs 64 samples",
         "log": f"Training run grpo-{MODEL}: stopped or running at step",
     }.items():
