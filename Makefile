@@ -9,7 +9,7 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-toy test-slurm test-gpu lint format bench gpu-lock \
+.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data lint format bench gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -46,16 +46,26 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 12 minutes)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(MAKE) --no-print-directory test-workflow test-train test-toy
+	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
 	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
 
-test-train: $(TRAIN)/.ready ## tests of the method, the engines and training through verl
-	$(TRAIN)/bin/pytest -m "not layouts"
+test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
+	$(TRAIN)/bin/pytest -m "not layouts" --ignore tests/contract --ignore tests/workflow/test_layouts.py
+
+test-sglang: $(TRAIN)/.ready ## what every engine promises, on the real sglang engine on CPU; training on two ranks and with TP 2
+	$(TRAIN)/bin/pytest -m "not layouts" tests/contract tests/workflow/test_layouts.py
+
+test-layouts: $(TRAIN)/.ready ## every mixer through verl on one rank, two ranks and TP 2, with a resume (about 20 minutes)
+	$(TRAIN)/bin/pytest tests/workflow/test_layouts.py
 
 test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 	$(WORKFLOW)/bin/pytest -m toy
+
+test-data: env ## real problems load, filter, render and grade (DATA=a folder of them; see tests/data)
+	NGRPO_REAL_DATA="$(DATA)" $(WORKFLOW)/bin/pytest tests/data
+	NGRPO_REAL_DATA="$(DATA)" $(TRAIN)/bin/pytest tests/data
 
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
