@@ -102,9 +102,9 @@ def run_inputs(wildcards):
     }
 
 
-def nodes_of_run(wildcards):
-    """The nodes of a run's training."""
-    return SETTINGS.nodes(wildcards.run, STUDY.runs[wildcards.run].model.id)
+def layout_of_run(wildcards):
+    """The nodes of a run's training, and the GPUs that share a rollout engine."""
+    return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)
 
 
 def sample_inputs(wildcards):

@@ -12,7 +12,8 @@ rule train:
     threads: STUDY.size.threads
     resources:
         **SETTINGS.needs("train"),
-        nodes=nodes_of_run,
+        nodes=lambda wildcards: layout_of_run(wildcards)[0],
+        tensor_parallel=lambda wildcards: layout_of_run(wildcards)[1],
     params:
         version=VERSIONS["train"],
         neighbours=neighbour_option,
@@ -21,4 +22,5 @@ rule train:
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
+        " --tensor-parallel {resources.tensor_parallel}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -49,14 +49,15 @@ def test_what_a_site_does_not_set_is_not_asked_for() -> None:
 def test_one_machine_is_asked_for_nothing() -> None:
     local = read_settings({})
     assert local.needs("sample").keys() == {"checkpoint_minutes"}
-    assert local.nodes("ngrpo-toy", "toy") == 1
+    assert local.layout("ngrpo-toy", "toy") == (1, 1)
 
 
-def test_nodes_are_named_by_run_or_by_model() -> None:
-    settings = read_settings({"cluster": {**SITE, "nodes": {"toy": 2, "ngrpo-toy": 4}}})
-    assert settings.nodes("ngrpo-toy", "toy") == 4
-    assert settings.nodes("grpo-toy", "toy") == 2
-    assert settings.nodes("grpo-other", "other") == 1
+def test_nodes_and_engines_are_named_by_run_or_by_model() -> None:
+    site = {**SITE, "nodes": {"toy": 2, "ngrpo-toy": 4}, "tensor_parallel": {"toy": 2}}
+    settings = read_settings({"cluster": site})
+    assert settings.layout("ngrpo-toy", "toy") == (4, 2)
+    assert settings.layout("grpo-toy", "toy") == (2, 2)
+    assert settings.layout("grpo-other", "other") == (1, 1)
 
 
 def test_a_job_shorter_than_a_checkpoint_interval_is_refused_when_it_is_read() -> None:

@@ -52,6 +52,8 @@ class Cluster(Config):
     """A training is saved at least this often: the most that a fault can cost."""
     nodes: dict[Id, int] = Field(default_factory=dict)
     """Nodes of a training, by run or by base model; 1 where nothing is said. More nodes change no result's identity."""
+    tensor_parallel: dict[Id, int] = Field(default_factory=dict)
+    """GPUs that share a rollout engine of a training, by run or by base model; 1 where nothing is said."""
     extra: str = ""
     """More sbatch options for every job, such as "--qos=long --constraint=nvlink"."""
 

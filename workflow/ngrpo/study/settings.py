@@ -61,10 +61,12 @@ class Settings(Config):
         """Snakemake's resources of a stage's job: on one machine, nothing that limits it."""
         return self.cluster.needs(stage) if self.cluster else {"checkpoint_minutes": CHECKPOINT_MINUTES}
 
-    def nodes(self, run: str, model: str) -> int:
-        """Nodes of a run's training."""
-        given = self.cluster.nodes if self.cluster else {}
-        return given.get(run, given.get(model, 1))
+    def layout(self, run: str, model: str) -> tuple[int, int]:
+        """Nodes of a run's training, and the GPUs that share a rollout engine."""
+        cluster = self.cluster or Cluster.model_construct(nodes={}, tensor_parallel={})
+        given = (cluster.nodes, cluster.tensor_parallel)
+        nodes, tensor_parallel = (g.get(run, g.get(model, 1)) for g in given)
+        return nodes, tensor_parallel
 
 
 def read_settings(config: dict) -> Settings:
