@@ -19,8 +19,9 @@ rule train:
         neighbours=neighbour_option,
         checkpoint_every=STUDY.size.checkpoint_every,
     shell:
+        "trap '' TERM; "
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --tensor-parallel {resources.tensor_parallel}"
-        " --out {output:q} 2>&1 | tee {log:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"  # a cluster's farewell goes to the whole job: the trainer answers it, shell and tee wait

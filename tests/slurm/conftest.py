@@ -1,11 +1,16 @@
 """One mini-SLURM and one clone of the project for all tests here; the toy study is run once, undisturbed."""
 
+import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from clone import Clone
 from mini import CannotRun, MiniSlurm
+
+
+def pytest_configure() -> None:
+    """A test run that is told to end stops its SLURM first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +37,7 @@ def clone(fresh: Clone) -> Clone:
 
 
 @pytest.fixture(scope="session")
-def reference(clone: Clone) -> tuple[bytes, list[dict], Path]:
+def reference(clone: Clone) -> tuple[bytes, list[dict]]:
     """The undisturbed run: its weights and its metrics without times."""
     return clone.weights(), science(clone.metrics())
 

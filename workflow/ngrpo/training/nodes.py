@@ -85,7 +85,8 @@ def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
         _wait_for_port(ip, int(port), process, folder)
         if others:
             join = shlex.join([*common, f"--address={address}"])
-            work = f"unset {AMD_GPUS}; {join}; rm -rf {shlex.quote(str(folder))}"
+            tidy = f'[ "$(hostname)" = {socket.gethostname()} ] || rm -rf {shlex.quote(str(folder))}'
+            work = f"trap : TERM; unset {AMD_GPUS}; {join}; {tidy}"  # the shell outlives Ray, to tidy up after it
             count = str(len(others))
             srun = ["srun", "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
             srun += ["--cpu-bind=none", f"--nodelist={','.join(others)}", "sh", "-c", work]
