@@ -13,7 +13,7 @@ import pytest
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.training import checkpoints
-from ngrpo.training.checkpoints import Checkpoints, Lease
+from ngrpo.training.checkpoints import Checkpoints, Lease, check_lease
 from ngrpo.training.clock import Clock
 from ngrpo.training.monitor import cut_metrics, read_metrics
 
@@ -240,3 +240,23 @@ def test_a_trainer_whose_lease_was_taken_ends_itself(tmp_path: Path, monkeypatch
         assert lease.lost
     assert [pid for pid, _ in signals] == [os.getpid()]
     assert lease.path.exists()  # it is the other's now
+
+
+def test_who_no_longer_holds_the_folder_writes_nothing(tmp_path: Path) -> None:
+    with Lease(tmp_path) as lease:
+        check_lease(tmp_path, lease.me)
+        for other in ({"pid": lease.me["pid"] + 1}, {"host": "elsewhere"}, {"job": "77"}):
+            with pytest.raises(UserError, match="no longer holds"):
+                check_lease(tmp_path, {**lease.me, **other})
+    with pytest.raises(UserError, match="no longer holds"):
+        check_lease(tmp_path, lease.me)
+
+
+def test_what_outlives_its_trainer_writes_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, json; from pathlib import Path; from ngrpo.training.checkpoints import Lease;"
+        "lease = Lease(Path(sys.argv[1])).__enter__(); print(json.dumps(lease.me), flush=True); os._exit(1)"
+    )
+    said = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    with pytest.raises(UserError, match=r"process \d+, is gone"):
+        check_lease(tmp_path, json.loads(said.stdout))

@@ -136,12 +136,8 @@ class Checkpoints:
             number += 1
             aside = aside.with_name(f"{found['spec']}.{number}")
         aside.mkdir(parents=True)
-        for name in (
-            "metrics.jsonl",
-            "verl.json",
-            "train.log",
-            "checkpoints",
-        ):  # the card last: a kill on the way is mended
+        # the card last: a kill on the way is mended
+        for name in ("metrics.jsonl", "verl.json", "train.log", "checkpoints"):
             if (self.run_dir / name).exists():
                 os.replace(self.run_dir / name, aside / name)
         print(f"[train] this folder held another spec's run (at step {found['step']}): moved to {aside}", flush=True)
@@ -160,6 +156,30 @@ def _started(pid: int) -> str | None:
         return None
     state, *rest = stat.rpartition(")")[2].split()
     return None if state == "Z" else rest[18]
+
+
+def check_lease(run_dir: Path, holder: dict) -> None:
+    """Raise UserError unless `holder` (a `Lease.me`) still has this run folder; asked before anything is written to it.
+
+    Ray's processes can outlive the trainer that started them by seconds: what they'd write then would be another's.
+    """
+    held = _read(run_dir / "lease.json")
+    here = holder["host"] == socket.gethostname()
+    if held is None or {**holder, "heartbeat": held["heartbeat"]} != held:
+        what = "this trainer no longer holds its run folder"
+    elif here and _started(holder["pid"]) != holder["started"]:
+        what = f"the trainer, process {holder['pid']}, is gone"
+    else:
+        return
+    raise UserError(f"{what}; nothing more is written", where=run_dir, do="running the same command again resumes")
+
+
+def _read(path: Path) -> dict | None:
+    """What a lease says, None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 class Lease:
@@ -194,22 +214,15 @@ class Lease:
         print(f"[train] waiting for a sign of life of process {held['pid']} on {held['host']}", flush=True)
         while self._is_alive(held):
             time.sleep(LEASE_SECONDS / 120)
-            now = self._held()
+            now = _read(self.path)
             if now is None:
                 return False  # it has just ended
             if now != held:
                 return True
         return False
 
-    def _held(self) -> dict | None:
-        """What the lease says, None where there is none."""
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-
     def _mine(self) -> bool:
-        held = self._held()
+        held = _read(self.path)
         return held is not None and {**self.me, "heartbeat": held["heartbeat"]} == held
 
     def _beat(self) -> None:
@@ -239,7 +252,7 @@ class Lease:
                 os.link(claim, self.path)
                 return
             except FileExistsError:
-                held = self._held()
+                held = _read(self.path)
             if held is None:
                 continue
             if self._is_alive(held) and self._beats(held):

@@ -86,6 +86,7 @@ def train(
                 steps=steps,
                 checkpoint_minutes=checkpoint_minutes,
                 ends=ends,
+                lease=lease.me,
                 vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
             )
             with _progress(run_dir, label, start, steps):

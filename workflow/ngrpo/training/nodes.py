@@ -113,6 +113,11 @@ def wait_for_nodes(nodes: int) -> None:
 def _session(command: list[str], log) -> Iterator[subprocess.Popen]:
     """Run a command as a session of its own, which ends with this block, or with this process."""
     libc = ctypes.CDLL(None)
+
+    def told_when_we_die() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a job's shell may have it ignored
+        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; killed outright, `ray start` would leave Ray behind
+
     environment = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(("SLURM_", "SRUN_"))}
     process = subprocess.Popen(
         command,
@@ -121,7 +126,7 @@ def _session(command: list[str], log) -> Iterator[subprocess.Popen]:
         stdout=log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=lambda: libc.prctl(1, signal.SIGTERM if command[0] == "srun" else signal.SIGKILL),
+        preexec_fn=told_when_we_die,
     )
     try:
         yield process

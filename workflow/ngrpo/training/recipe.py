@@ -143,6 +143,7 @@ def compose(
     steps: int,
     checkpoint_minutes: float,
     ends: float | None,
+    lease: dict[str, Any],
     vocabulary: dict[str, int],
 ) -> Any:
     """verl's whole configuration for this run (an OmegaConf). Raises UserError where a table is needed and missing."""
@@ -168,6 +169,7 @@ def compose(
             "parity_limit": t.parity_limit,
             "checkpoint_minutes": checkpoint_minutes,
             "ends": ends,
+            "lease": lease,
         },
         "actor_rollout_ref.rollout.ngrpo": {
             **run,

@@ -15,7 +15,7 @@ from typing import Any
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from ngrpo.errors import UserError
-from ngrpo.training.checkpoints import STOP, Checkpoints
+from ngrpo.training.checkpoints import STOP, Checkpoints, check_lease
 from ngrpo.training.clock import Clock
 from ngrpo.training.monitor import METRICS, MetricsFile, batch_metrics, check_parity, cut_metrics, score_of
 
@@ -42,6 +42,7 @@ class Trainer(RayPPOTrainer):
 
     def _save_checkpoint(self):
         began = time.time()
+        check_lease(self.run_dir, dict(self.run.lease))
         super()._save_checkpoint()
         self.written = self.global_steps
         self.clock.saved(began, time.time())
@@ -84,8 +85,10 @@ class CommittingMetrics(MetricsFile):
 
     def log(self, data: dict[str, Any], step: int) -> None:
         """Write one step's line, then commit what was saved at that step."""
+        trainer = _now["trainer"]
+        check_lease(trainer.run_dir, dict(trainer.run.lease))
         super().log(data, step)
-        _now["trainer"].logged(step)
+        trainer.logged(step)
 
 
 def save_now(stock: Callable) -> Callable:
