@@ -90,7 +90,9 @@ def test_the_card_sums_the_samples_up_and_no_shard_is_left(undisturbed: Path) ->
         "tokens": sum(r["tokens"] for r in rows),
         "truncated": sum(r["finish_reason"] == "length" for r in rows),
     }
-    assert sorted(p.name for p in undisturbed.parent.iterdir()) == ["a.samples.card.json", "a.samples.parquet"]
+    assert sorted(p.name for p in undisturbed.parent.iterdir()) == [
+        "a.samples.card.json", "a.samples.parquet", "a.samples.time.json",
+    ]  # fmt: skip
 
 
 def _seeds(path: Path) -> list[int]:

@@ -290,6 +290,41 @@ def doctor(options: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("target", default="all")
+@click.option("--rate", type=float, help="What a GPU-hour costs you; default: config/costs.yaml.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes that you have at a time; default: as many as jobs.")
+@click.option("--jobs", is_flag=True, help="Name every job that would run.")
+@with_study
+def plan(
+    target: str, rate: float | None, nodes: int | None, jobs: bool, config: Path, scale: str, results: Path
+) -> None:
+    """Tell what a target (all, a table, a run, …) would cost, what of it is done, and why the rest would run."""
+    from ngrpo.study.plan import Plan, plan_text
+
+    study, costs = _with_costs(config, scale, results)
+    print(plan_text(Plan(study, results / scale, costs, target), rate=rate, nodes=nodes, every_job=jobs))
+
+
+@main.command()
+@with_study
+def ledger(config: Path, scale: str, results: Path) -> None:
+    """Tell what every run and evaluation was planned to cost, and what it has."""
+    from ngrpo.study.plan import ledger_text
+
+    study, costs = _with_costs(config, scale, results)
+    print(ledger_text(study, results / scale, costs))
+
+
+def _with_costs(config: Path, scale: str, results: Path):
+    """The study at a scale, and its costs."""
+    from ngrpo.study.costs import Costs
+    from ngrpo.study.expand import load_study
+
+    study = load_study(config, scale)
+    return study, Costs(config, scale, results / scale, study.runs, study.evaluations)
+
+
+@main.command()
 @click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
 def schema(out: Path) -> None:
     """Write the JSON schemas of the configuration files, for editors."""

@@ -5,8 +5,10 @@ shards that are there and draws the rest. Every sample's seed comes from its pro
 order and restarts change nothing.
 """
 
+import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +19,14 @@ from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
 from ngrpo.errors import UserError
-from ngrpo.files import whole_file, write_json
+from ngrpo.files import read_json, whole_file, write_json
 from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
 from ngrpo.study.mixers import settings
 from ngrpo.study.specs import EvaluationSpec
 
+CLOCK = "time.json"
 SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
@@ -49,7 +52,7 @@ def sample(
     shard_samples: int = 512,
     **machine: object,
 ) -> None:
-    """Draw spec.samples answers to every problem and write them to `out` (SCHEMA), with a card beside it.
+    """Draw spec.samples answers to every problem and write them to `out` (SCHEMA), beside it a card and its time.
 
     shard_samples: about how many samples a shard holds (changes what a kill loses, never a sample). Prompts above the
     token limit are not sampled; the card names them. Raises UserError where no problem is left.
@@ -80,9 +83,11 @@ def sample(
         mixer = mixer_from(settings(spec.decoding.mixer, tokenizer.get_vocab()))
         with open_engine(spec.engine, model, neighbours, [mixer], **machine) as engine:
             for path, part in steps(todo, label, "shards"):
-                drawn = _draw(spec, engine, mixer, tokenizer, {i: prompts[i] for i in part})
+                began = time.monotonic()
+                drawn = list(_draw(spec, engine, mixer, tokenizer, {i: prompts[i] for i in part}))
                 with whole_file(path) as temporary:
-                    pq.write_table(pa.Table.from_pylist(list(drawn), SCHEMA), temporary)
+                    pq.write_table(pa.Table.from_pylist(drawn, SCHEMA), temporary)
+                _add_time(shards / CLOCK, time.monotonic() - began)
     table = pa.concat_tables([pq.read_table(path) for path, _ in parts])
     with whole_file(out) as temporary:
         pq.write_table(table, temporary)
@@ -98,7 +103,17 @@ def sample(
             "truncated": table["finish_reason"].to_pylist().count("length"),
         },
     )
+    if (shards / CLOCK).exists():  # it is gone where a job was killed right here
+        os.replace(shards / CLOCK, out.with_suffix(".time.json"))
     shutil.rmtree(shards)
+
+
+def _add_time(clock: Path, seconds: float) -> None:
+    """Note what a shard took; shards that a killed job was drawing aren't in it."""
+    import torch
+
+    before = read_json(clock)["seconds"] if clock.exists() else 0.0
+    write_json(clock, {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()})
 
 
 def _draw(spec: EvaluationSpec, engine, mixer: Mixer, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:

@@ -1,0 +1,199 @@
+"""What a study would cost, what of it is done and why the rest would run; what was spent."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_study import ROOT, make_study
+
+from ngrpo.errors import UserError
+from ngrpo.study.costs import Costs, Span
+from ngrpo.study.expand import Study, load_study
+from ngrpo.study.plan import Plan, changed_values, ledger_text, plan_text
+
+CONFIG = ROOT / "config"
+
+
+def costs_of(study: Study, results: Path, folder: Path = CONFIG) -> Costs:
+    return Costs(folder, study.scale, results, study.runs, study.evaluations)
+
+
+def plan_of(study: Study, results: Path, target: str = "all") -> Plan:
+    return Plan(study, results, costs_of(study, results), target)
+
+
+def text(plan: Plan, **options) -> str:
+    return plan_text(plan, **{"rate": None, "nodes": None, "every_job": False, **options})
+
+
+@pytest.fixture(scope="module")
+def paper() -> Study:
+    return load_study(CONFIG, "paper")
+
+
+@pytest.fixture
+def finished(tmp_path: Path):
+    """A finished synthetic study at paper scale, with all files that jobs would write."""
+    study, results = make_study(tmp_path, "paper", problems=6), tmp_path / "paper"
+    for job in plan_of(study, results).jobs:
+        for path in OUTPUTS[job.stage](job.name, study):
+            (results / path).parent.mkdir(parents=True, exist_ok=True)
+            if not (results / path).exists():
+                (results / path).touch()
+    return study, results
+
+
+OUTPUTS = {
+    "dataset": lambda name, _: [f"data/{name}.parquet"],
+    "model": lambda name, _: [f"models/{name}"],
+    "training_data": lambda name, study: [f"data/{study.training_data[name].dataset.id}.{name}.parquet"],
+    "neighbours": lambda name, _: [f"neighbors/{name}.safetensors"],
+    "train": lambda name, _: [f"runs/{name}/model"],
+    "sample": lambda name, _: [f"evaluations/{name}.samples.parquet"],
+    "grade": lambda name, _: [f"evaluations/{name}.grades.parquet"],
+    "analyse": lambda name, _: [f"analysis/{name}.parquet"],
+    "notebook": lambda *_: ["report/results.ipynb"],
+    "report": lambda *_: ["report/index.html"],
+}
+
+
+def test_nothing_is_planned_twice_and_everything_is_planned(paper: Study, tmp_path: Path) -> None:
+    jobs = plan_of(paper, tmp_path).jobs
+    assert len({(j.stage, j.name) for j in jobs}) == len(jobs)
+    by_stage = {s: sum(j.stage == s for j in jobs) for s in OUTPUTS}
+    assert by_stage["train"] == len(paper.runs)
+    assert by_stage["sample"] == by_stage["grade"] == len(paper.evaluations)
+    assert by_stage["analyse"] == len(paper.cells)
+    for i, job in enumerate(jobs):
+        assert all(jobs.index(needed) < i for needed in job.needs)
+
+
+def test_a_target_takes_only_what_it_needs(paper: Study, tmp_path: Path) -> None:
+    jobs = plan_of(paper, tmp_path, "table12").jobs
+    assert {j.name for j in jobs if j.stage == "train"} == {f"ngrpo{m}-r1-qwen-1.5b" for m in ("", "-l2", "-l1")}
+    assert {j.name for j in plan_of(paper, tmp_path, "ablation-metric").jobs} == {j.name for j in jobs}
+    assert {j.stage for j in plan_of(paper, tmp_path, "fetch").jobs} == {"dataset", "model"}
+    with pytest.raises(UserError, match=r"(?s)no target 'table21'.*did you mean 'table"):
+        plan_of(paper, tmp_path, "table21")
+
+
+def test_low_and_high_add_up(paper: Study, tmp_path: Path) -> None:
+    plan = plan_of(paper, tmp_path)
+    train = [j for j in plan.jobs if j.stage == "train" and "7b" in j.name]
+    one = train[0]
+    steps = 40000 // 64
+    assert one.device_hours.low == pytest.approx(steps * 150 / 3600 * 8)
+    assert one.device_hours.high == pytest.approx(steps * 450 / 3600 * 8)
+    everywhere, on_one = plan.wall(), plan.wall(1)
+    assert 0 < everywhere.low < everywhere.high < on_one.high
+    assert on_one.low >= sum(j.device_hours.low for j in plan.jobs) / 8
+    assert "2.5 an hour" in text(plan)
+    assert "declared estimates" in text(plan)
+    assert "100 an hour" in text(plan, rate=100.0)
+
+
+def test_a_finished_study_has_nothing_to_do_and_costs_nothing(finished) -> None:
+    study, results = finished
+    plan = plan_of(study, results)
+    assert [j.name for j in plan.jobs if j.why] == []
+    assert "Nothing to be done." in text(plan)
+    assert sum(j.device_hours.high for j in plan.jobs) == 0
+
+
+def test_what_is_lacking_and_what_waits_for_it_run(finished) -> None:
+    study, results = finished
+    lost = next(e for e in study.evaluations if e.startswith("grpo-") and e.endswith("amc23"))
+    (results / "evaluations" / f"{lost}.samples.parquet").unlink()
+    plan = plan_of(study, results)
+    running = {(j.stage, j.name): j.why for j in plan.jobs if j.why}
+    assert running["sample", lost] == "not made yet"
+    assert running["grade", lost] == f"sample {lost} is to be made"
+    assert ("report", "report") in running
+    assert not any(stage in ("train", "model", "dataset") for stage, _ in running)
+
+
+def test_a_changed_value_is_named_and_reruns_what_depends_on_it(finished) -> None:
+    study, results = finished
+    run = next(r for r in study.runs if r.startswith("ngrpo"))
+    path = results / "runs" / run / "spec.json"
+    value = json.loads(study.runs[run].text())
+    value["exploration"]["rho"] = 0.4
+    path.write_text(json.dumps(value))
+    running = {(j.stage, j.name): j.why for j in plan_of(study, results).jobs if j.why}
+    assert running["train", run] == "its spec has changed: exploration.rho 0.4 → 0.1"
+    assert {name for stage, name in running if stage == "train"} == {run}
+    assert all(name.startswith(run) for stage, name in running if stage in ("sample", "grade"))
+
+
+def test_measured_steps_replace_declared_ones_and_the_ledger_adds_them_up(finished) -> None:
+    study, results = finished
+    run = next(r for r in study.runs if r.startswith("ngrpo"))
+    folder = results / "runs" / run
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": i, "seconds/step": 36.0}) + "\n" for i in range(1, 11)) + '{"step": 11, "sec'
+    )
+    (folder / "verl.json").write_text(json.dumps({"trainer": {"n_gpus_per_node": 8, "nnodes": 2, "device": "cuda"}}))
+    other = next(r for r in study.runs if r.startswith("grpo"))
+    shutil.rmtree(results / "runs" / other)
+    costs = costs_of(study, results)
+    [job] = [j for j in Plan(study, results, costs).jobs if (j.stage, j.name) == ("train", other)]
+    steps = costs.total_steps(study.runs[other])
+    assert job.wall == Span(steps * 0.01, steps * 0.01, True)
+    assert costs.train(study.runs[other], steps, declared=True).low == pytest.approx(steps * 60 / 3600)
+    line = next(line for line in ledger_text(study, results, costs).splitlines() if line.startswith(f"train {run} "))
+    assert "10 of" in line
+    assert "1.6" in line  # 10 × 36 s on 16 GPUs
+    assert line.endswith("0.10")
+
+
+def test_an_unfinished_run_costs_its_remaining_steps(finished) -> None:
+    study, results = finished
+    run = next(r for r in study.runs if r.startswith("ngrpo"))
+    shutil.rmtree(results / "runs" / run / "model")
+    (results / "runs" / run / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": i, "seconds/step": 36.0}) + "\n" for i in range(1, 101))
+    )
+    costs = costs_of(study, results)
+    [job] = [j for j in Plan(study, results, costs).jobs if (j.stage, j.name) == ("train", run)]
+    steps = costs.total_steps(study.runs[run])
+    assert job.why == f"stopped at step 100 of {steps}"
+    assert job.wall.low == pytest.approx((steps - 100) * 0.01)
+
+
+def test_specs_are_compared_value_by_value(paper: Study, tmp_path: Path) -> None:
+    spec = next(iter(paper.runs.values()))
+    (tmp_path / "spec.json").write_text(spec.text())
+    assert changed_values(spec, tmp_path / "spec.json") == ""
+    assert changed_values(spec, tmp_path / "none.json") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda v: v["scales"]["paper"]["models"].pop("r1-qwen-7b"),
+            "no costs are declared for the model 'r1-qwen-7b'",
+        ),
+        (
+            lambda v: v["scales"]["paper"]["models"]["r1-qwen-7b"].update(step_seconds=[9, 3]),
+            "no range from low to high",
+        ),
+        (lambda v: v["scales"].pop("paper"), "no scale 'paper'"),
+        (lambda v: v.update(curency="EUR"), "did you mean 'currency'"),
+    ],
+)
+def test_broken_costs_are_named(paper: Study, tmp_path: Path, change, message: str) -> None:
+    value = yaml.safe_load((CONFIG / "costs.yaml").read_text())
+    change(value)
+    (tmp_path / "costs.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(UserError, match=message):
+        Plan(paper, tmp_path, costs_of(paper, tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])
+def test_every_model_of_every_scale_has_costs(scale: str, tmp_path: Path) -> None:
+    study = load_study(CONFIG, scale)
+    assert sum(j.wall.high for j in plan_of(study, tmp_path).jobs) > 0
+    assert "train" in ledger_text(study, tmp_path, costs_of(study, tmp_path))
