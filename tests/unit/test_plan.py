@@ -159,7 +159,7 @@ def test_an_unfinished_run_costs_its_remaining_steps(finished) -> None:
     [job] = [j for j in Plan(study, results, costs).jobs if (j.stage, j.name) == ("train", run)]
     steps = costs.total_steps(study.runs[run])
     assert job.why == f"stopped at step 20 of {steps}"
-    assert job.wall.low == pytest.approx((steps - 20) * 0.01)
+    assert job.wall.high == pytest.approx((steps - 20) * 0.01)
 
 
 def test_specs_are_compared_value_by_value(paper: Study, tmp_path: Path) -> None:
