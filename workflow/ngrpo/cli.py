@@ -291,18 +291,27 @@ def doctor(options: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("target", default="all")
-@click.option("--rate", type=float, help="What a GPU-hour costs you; default: config/costs.yaml.")
+@click.option("--rate", type=click.FloatRange(0), help="What a GPU-hour costs you; default: config/costs.yaml.")
+@click.option("--currency", help="In what you pay; default: config/costs.yaml.")
 @click.option("--nodes", type=click.IntRange(1), help="Nodes that you have at a time; default: as many as jobs.")
 @click.option("--jobs", is_flag=True, help="Name every job that would run.")
 @with_study
 def plan(
-    target: str, rate: float | None, nodes: int | None, jobs: bool, config: Path, scale: str, results: Path
+    target: str,
+    rate: float | None,
+    currency: str | None,
+    nodes: int | None,
+    jobs: bool,
+    config: Path,
+    scale: str,
+    results: Path,
 ) -> None:
     """Tell what a target (all, a table, a run, …) would cost, what of it is done, and why the rest would run."""
     from ngrpo.study.plan import Plan, plan_text
 
     study, costs = _with_costs(config, scale, results)
-    print(plan_text(Plan(study, results / scale, costs, target), rate=rate, nodes=nodes, every_job=jobs))
+    found = Plan(study, results / scale, costs, target)
+    print(plan_text(found, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
 
 
 @main.command()

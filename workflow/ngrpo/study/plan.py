@@ -1,13 +1,14 @@
 """`ngrpo plan` and `ngrpo ledger`: the jobs of a target, what each would cost and why it would run, and what was spent.
 
-Jobs and their dependencies are those of rules/. A job is done when its output is there, says that it was made for this
-spec, and nothing that it depends on is to be made. Snakemake has the last word (`snakemake -n TARGET`): it also looks
-at times and at the code of cheap stages.
+Jobs and their dependencies are those of rules/. A job is done when its output is there, was made for this spec, is no
+older than its inputs, and nothing that it depends on is to be made. Snakemake has the last word (`snakemake -n
+TARGET`): it also looks at the code of cheap stages, and lets a small input that is newer but the same pass.
 """
 
+import heapq
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ngrpo.errors import unknown_name
 from ngrpo.files import read_json
 from ngrpo.study.costs import Costs, Span, evaluation_spent, run_spent
 from ngrpo.study.expand import Study
-from ngrpo.study.specs import RunSpec
+from ngrpo.study.specs import RunSpec, Spec
 
 STAGES = (
     "dataset",
@@ -42,6 +43,8 @@ class Job:
     wall: Span = field(default_factory=Span)
     """Hours from start to end; nothing for a job that is done."""
     devices: int = 0
+    made: float | None = None
+    """When its output was made, seconds since the epoch; None where there is none."""
 
     @property
     def device_hours(self) -> Span:
@@ -50,14 +53,15 @@ class Job:
 
 
 class Plan:
-    """The jobs of a target, in an order in which they could run."""
+    """The jobs of one or several targets, each once, in an order in which they could run."""
 
-    def __init__(self, study: Study, results: Path, costs: Costs, target: str = "all"):
+    def __init__(self, study: Study, results: Path, costs: Costs, *targets: str):
         self.study, self.results, self.costs = study, results, costs
         self._made: dict[tuple[str, str], Job] = {}
         self.jobs: list[Job] = []
-        for job in self._targets(target):
-            self._add(job)
+        for target in targets or ("all",):
+            for job in self._targets(target):
+                self._add(job)
 
     def _targets(self, target: str) -> Iterator[Job]:
         study = self.study
@@ -81,46 +85,58 @@ class Plan:
                 raise unknown_name("target", name, known, where="ngrpo plan")
 
     def _add(self, job: Job) -> None:
+        if any(job is other for other in self.jobs):
+            return
         for needed in job.needs:
             self._add(needed)
-        if job not in self.jobs:
-            self.jobs.append(job)
+        self.jobs.append(job)
 
-    def _job(self, stage: str, name: str, needs: list[Job], why: str, wall: Span, devices: int = 0) -> Job:
-        waiting = next((f"{n.stage} {n.name}" for n in needs if n.why), None)
-        why = why or (f"{waiting} is to be made" if waiting else "")
-        return self._made.setdefault((stage, name), Job(stage, name, needs, why, wall if why else Span(), devices))
+    def _job(self, stage: str, name: str, needs: list[Job], output: str, why: str, wall: Span, devices: int = 0) -> Job:
+        made = _made_at(self.results / output)
+        waiting = next((f"{n.stage} {n.name} is to be made" for n in needs if n.why), "")
+        newer = next((f"{n.stage} {n.name} is newer" for n in needs if n.made and made and n.made > made), "")
+        why = why or waiting or newer
+        job = Job(stage, name, needs, why, wall if why else Span(), devices, made)
+        return self._made.setdefault((stage, name), job)
 
-    def _cheap(self, stage: str, name: str, needs: list[Job], output: str, spec=None, card: str | None = None) -> Job:
-        why = self._missing(output) or (self._other(spec, card) if spec is not None and card else "")
-        return self._job(stage, name, needs, why, self.costs.cheap(stage))
+    def _cheap(self, stage: str, name: str, needs: list[Job], output: str, why: str = "") -> Job:
+        return self._job(stage, name, needs, output, self._missing(output) or why, self.costs.cheap(stage))
 
     def _missing(self, output: str) -> str:
         return "" if (self.results / output).exists() else "not made yet"
 
-    def _other(self, spec, card: str) -> str:
-        """Why an output that is there doesn't count: it was made for another spec; names the first changed value."""
-        path = self.results / card
-        if not path.exists() or read_json(path).get("spec") in (None, spec.digest):
-            return ""
-        return "its spec has changed"
+    def _changed(self, spec: Spec, written: str, output: str, card: str | None = None) -> str:
+        """Why an output that is there doesn't count: the changed values where the old spec file is there still, else
+        what the output's card says, or, where it has none, that the spec file is newer. Paths relative to results."""
+        if found := changed_values(spec, self.results / written):
+            return f"its spec has changed: {found}"
+        if card and (self.results / card).exists():
+            told = read_json(self.results / card).get("spec")
+            return "its spec has changed" if told not in (None, spec.digest) else ""
+        made, asked = _made_at(self.results / output), _made_at(self.results / written)
+        return "its spec is newer" if made and asked and asked > made else ""
 
     def _dataset(self, name: str) -> Job:
-        spec = self.study.datasets[name]
-        return self._cheap("dataset", name, [], f"data/{name}.parquet", spec, f"data/{name}.card.json")
+        stem, spec = f"data/{name}", self.study.datasets[name]
+        why = self._changed(spec, f"{stem}.spec.json", f"{stem}.parquet", f"{stem}.card.json")
+        return self._cheap("dataset", name, [], f"{stem}.parquet", why)
 
     def _model(self, name: str) -> Job:
-        return self._cheap("model", name, [], f"models/{name}")
+        stem, spec = f"models/{name}", self.study.models[name]
+        why = self._changed(spec, f"{stem}.spec.json", stem, f"{stem}/ngrpo.json")
+        return self._cheap("model", name, [], stem, why)
 
     def _training_data(self, model: str) -> Job:
         spec = self.study.training_data[model]
         needs = [self._dataset(spec.dataset.id), *(self._dataset(b.id) for b in spec.benchmarks), self._model(model)]
         stem = f"data/{spec.dataset.id}.{model}"
-        return self._cheap("training_data", model, needs, f"{stem}.parquet", spec, f"{stem}.card.json")
+        why = self._changed(spec, f"{stem}.spec.json", f"{stem}.parquet", f"{stem}.card.json")
+        return self._cheap("training_data", model, needs, f"{stem}.parquet", why)
 
     def _neighbours(self, name: str) -> Job:
-        needs = [self._model(self.study.neighbours[name].model.id)]
-        return self._cheap("neighbours", name, needs, f"neighbors/{name}.safetensors")
+        stem, spec = f"neighbors/{name}", self.study.neighbours[name]
+        why = self._changed(spec, f"{stem}.spec.json", f"{stem}.safetensors")
+        return self._cheap("neighbours", name, [self._model(spec.model.id)], f"{stem}.safetensors", why)
 
     def _table_of(self, mixer: object, model) -> list[Job]:
         name = self.study.neighbour_table(mixer, model)
@@ -130,15 +146,14 @@ class Plan:
         spec, folder = self.study.runs[name], f"runs/{name}"
         needs = [self._model(spec.model.id), self._training_data(spec.model.id), self._dataset(spec.validation.id)]
         needs += self._table_of(spec.exploration, spec.model)
-        why = self._missing(f"{folder}/model") or self._other(spec, f"{folder}/model/ngrpo.json")
-        changed = changed_values(spec, self.results / folder / "spec.json")
-        steps = self.costs.total_steps(spec)
-        if changed:
-            why = f"its spec has changed: {changed}"
-        elif why == "not made yet" and (found := run_spent(self.results / folder)):
-            why, steps = f"stopped at step {len(found[0])} of {steps}", max(0, steps - len(found[0]))
+        steps, found = self.costs.total_steps(spec), run_spent(self.results / folder)
+        why = self._changed(spec, f"{folder}/spec.json", f"{folder}/model", f"{folder}/model/ngrpo.json")
+        if self._missing(f"{folder}/model") and (not found or not why):
+            why = "not made yet"
+            if found:
+                why, steps = f"stopped at step {len(found[0])} of {steps}", max(0, steps - len(found[0]))
         devices = self.costs.model(spec.model.id).devices
-        return self._job("train", name, needs, why, self.costs.train(spec, steps), devices)
+        return self._job("train", name, needs, f"{folder}/model", why, self.costs.train(spec, steps), devices)
 
     def _evaluation(self, name: str) -> Job:
         spec = self.study.evaluations[name]
@@ -146,10 +161,9 @@ class Plan:
         policy = self._train(spec.policy.id) if isinstance(spec.policy, RunSpec) else self._model(base.id)
         needs = [policy, self._dataset(spec.benchmark.id), *self._table_of(spec.decoding.mixer, base)]
         stem = f"evaluations/{name}"
-        changed = changed_values(spec, self.results / f"{stem}.spec.json")
-        why = self._missing(f"{stem}.samples.parquet") or self._other(spec, f"{stem}.samples.card.json")
-        why = f"its spec has changed: {changed}" if changed else why
-        samples = self._job("sample", name, needs, why, self.costs.sample(spec), 1)
+        output = f"{stem}.samples.parquet"
+        why = self._missing(output) or self._changed(spec, f"{stem}.spec.json", output, f"{stem}.samples.card.json")
+        samples = self._job("sample", name, needs, output, why, self.costs.sample(spec), 1)
         return self._cheap("grade", name, [samples, self._dataset(spec.benchmark.id)], f"{stem}.grades.parquet")
 
     def _analyse(self, table: str) -> Job:
@@ -164,37 +178,69 @@ class Plan:
         return self._cheap("report", "report", [*tables, notebook], "report/index.html")
 
     def wall(self, nodes: int | None = None) -> Span:
-        """Hours from start to end: the longest chain, or, on so many nodes, no less than the work divided by them."""
-        chain: dict[int, Span] = {}
-        for job in self.jobs:
-            before = [chain[id(n)] for n in job.needs]
-            start = Span(max((b.low for b in before), default=0), max((b.high for b in before), default=0))
-            chain[id(job)] = start + job.wall
-        low, high = (max((getattr(s, side) for s in chain.values()), default=0.0) for side in ("low", "high"))
-        if nodes:
-            whole = max((j.devices for j in self.jobs), default=1) or 1
-            work = total(j.device_hours for j in self.jobs)
-            low, high = max(low, work.low / whole / nodes), max(high, work.high / whole / nodes)
-        return Span(low, high)
+        """Hours from start to end: the longest chain, or, with so many nodes, a schedule that starts what fits.
+
+        A node has as many devices as the largest job takes; jobs without devices never wait for one.
+        """
+        return Span(*(self._end(nodes, side) for side in ("low", "high")))
+
+    def _end(self, nodes: int | None, side: str) -> float:
+        whole = max((j.devices for j in self.jobs), default=0)
+        free = [whole] * (nodes or len(self.jobs))
+        waiting, ended, now = list(self.jobs), set(), 0.0
+        running: list[tuple[float, int, Job, int | None]] = []
+        while waiting or running:
+            for job in list(waiting):
+                if not all(id(n) in ended for n in job.needs):
+                    continue
+                hours, node = getattr(job.wall, side), None
+                if hours and job.devices:
+                    node = next((i for i, n in enumerate(free) if n >= job.devices), None)
+                    if node is None:
+                        continue
+                    free[node] -= job.devices
+                waiting.remove(job)
+                heapq.heappush(running, (now + hours, id(job), job, node))
+            now, _, job, node = heapq.heappop(running)
+            ended.add(id(job))
+            if node is not None:
+                free[node] += job.devices
+        return now
 
 
-def total(spans) -> Span:
+def _made_at(path: Path) -> float | None:
+    """When an output was made, as Snakemake takes it (a folder's: that of its stamp); None where it isn't there."""
+    stamp = path / ".snakemake_timestamp"
+    found = stamp if stamp.exists() else path
+    return found.stat().st_mtime if found.exists() else None
+
+
+def total(spans: Iterable[Span]) -> Span:
     """The sum of spans."""
     found = list(spans)
     return Span(sum(s.low for s in found), sum(s.high for s in found))
 
 
-def changed_values(spec, written: Path) -> str:
-    """The values in which a spec differs from the one written beside its results, at most three; empty where none."""
+def changed_values(spec: Spec, written: Path) -> str:
+    """The values in which a spec differs from the one written beside its results, at most three; empty where none.
+
+    A value that several parts of the spec repeat (a run's model, and its data's) is told once.
+    """
     if not written.exists():
         return ""
-    old, new = (dict(_flat(value)) for value in (json.loads(written.read_text()), json.loads(spec.text())))
-    keys = [k for k in dict.fromkeys((*old, *new)) if old.get(k) != new.get(k)]
-    told = [f"{k} {old.get(k, 'unset')} → {new.get(k, 'unset')}" for k in keys[:3]]
+    old, new = dict(_flat(read_json(written))), dict(_flat(spec.json_value()))
+    changes = {k: (old.get(k, "unset"), new.get(k, "unset")) for k in dict.fromkeys((*old, *new))}
+    changes = {k: (a, b) for k, (a, b) in changes.items() if a != b}
+    longest_first = sorted(changes, key=len, reverse=True)
+    keys = list({(*k.split(".")[-3:], *changes[k]): k for k in longest_first}.values())[::-1]
+    told = [f"{k} {' → '.join(changes[k])}" for k in keys[:3]]
     return ", ".join(told) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested JSON value as (dotted key, text); items of a list under their ids."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "id" in item for item in value):
+        value = {item["id"]: item for item in value}
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -209,7 +255,9 @@ def _hours(span: Span) -> str:
     return "–" if span.high == 0 else one(span.low) if span.low == span.high else f"{one(span.low)} – {one(span.high)}"
 
 
-def plan_text(plan: Plan, *, rate: float | None, nodes: int | None, every_job: bool) -> str:
+def plan_text(
+    plan: Plan, *, rate: float | None, nodes: int | None, every_job: bool, currency: str | None = None
+) -> str:
     """The plan as a page of text: jobs by stage, totals, and why jobs would run."""
     from ngrpo.analysis.inspect import table
 
@@ -230,7 +278,7 @@ def plan_text(plan: Plan, *, rate: float | None, nodes: int | None, every_job: b
     if device == "GPU":
         price = costs.file.gpu_hour if rate is None else rate
         money = " – ".join(dict.fromkeys(f"{x * price:,.0f}" for x in (work.low, work.high)))
-        lines.append(f"money       {money} {costs.file.currency} at {price:g} an hour")
+        lines.append(f"money       {money} {currency or costs.file.currency} at {price:g} an hour")
     if any(j.why and j.devices and not j.wall.measured for j in plan.jobs):
         lines.append("Costs are declared estimates (config/costs.yaml) until runs of the same model have measured them")
     lines += ["", "why"]
@@ -244,30 +292,41 @@ def plan_text(plan: Plan, *, rate: float | None, nodes: int | None, every_job: b
 
 
 def ledger_text(study: Study, results: Path, costs: Costs) -> str:
-    """Planned (declared) against spent device-hours of every run and evaluation."""
+    """Planned (declared), spent and still to come: device-hours of every run and evaluation, and their sums."""
     from ngrpo.analysis.inspect import table
 
-    rows, planned, spent = [], Span(), 0.0
-    for name, spec in study.runs.items():
-        steps, devices = costs.total_steps(spec), costs.model(spec.model.id).devices
-        plan = costs.train(spec, steps, declared=True) * devices
-        found = run_spent(results / "runs" / name)
-        done = f"{len(found[0])} of {steps} steps" if found else "not started"
-        rows.append([f"train {name}", done, _hours(plan), _hours(_once(found)), found[1].hours if found else 0.0])
-        planned, spent = planned + plan, spent + (found[1].device_hours if found else 0.0)
-    for name, spec in study.evaluations.items():
-        plan, samples = costs.sample(spec, declared=True), results / "evaluations" / f"{name}.samples.parquet"
-        found = evaluation_spent(samples)
-        done = "done" if samples.exists() else "not started"
-        rows.append([f"sample {name}", done, _hours(plan), _hours(_once(found)), found[1].hours if found else 0.0])
-        planned, spent = planned + plan, spent + (found[1].device_hours if found else 0.0)
     device = costs.declared.device
-    text = [[*row[:4], f"{row[4]:.2f}" if row[4] else "–"] for row in rows]
-    head = ["job", "state", f"planned {device}-hours", "spent", "wall hours"]
-    note = (
-        "Planned is what config/costs.yaml declares. Spent is the logged time of steps and samples, without start-ups."
+    ahead = {(j.stage, j.name): j for j in Plan(study, results, costs, *study.cells).jobs if j.devices}
+    rows, sums, spent = [], {"train": Span(), "sample": Span()}, 0.0
+
+    def add(stage: str, name: str, done: str, plan: Span, found: tuple | None) -> None:
+        nonlocal spent
+        wall = f"{found[1].hours:.2f}" if found else "–"
+        rows.append([f"{stage} {name}", done, _hours(plan), _hours(_once(found)), wall,
+                     _hours(ahead[stage, name].device_hours)])  # fmt: skip
+        sums[stage], spent = sums[stage] + plan, spent + (found[1].device_hours if found else 0.0)
+
+    for name, spec in study.runs.items():
+        steps, found = costs.total_steps(spec), run_spent(results / "runs" / name)
+        planned = costs.train(spec, steps, declared=True) * costs.model(spec.model.id).devices
+        add("train", name, f"{len(found[0])} of {steps} steps" if found else "not started", planned, found)
+    for name, spec in study.evaluations.items():
+        samples = results / "evaluations" / f"{name}.samples.parquet"
+        done = "done" if samples.exists() else "not started"
+        add("sample", name, done, costs.sample(spec, declared=True), evaluation_spent(samples))
+    left = [j for j in ahead.values() if j.why]
+    head = ["job", "state", f"planned {device}-hours", "spent", "wall hours", "to come"]
+    return "\n".join(
+        [
+            table(head, rows),
+            "",
+            f"planned   {_hours(total(sums.values()))} {device}-hours",
+            f"spent     {spent:.2f} {device}-hours",
+            f"to come   {_hours(total(j.device_hours for j in left))} {device}-hours, {len(left)} of {len(ahead)} jobs",
+            "Planned is what config/costs.yaml declares; to come is by measured times where there are any. Spent is the"
+            " logged time of steps and samples, without start-ups.",
+        ]
     )
-    return "\n".join([table(head, text), "", f"planned {_hours(planned)}, spent {spent:.2f} {device}-hours", note])
 
 
 def _once(found: tuple | None) -> Span:
