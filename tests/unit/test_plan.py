@@ -177,6 +177,7 @@ def test_a_schedule_never_holds_more_devices_than_nodes_have(paper: Study, tmp_p
     assert one.low >= sum(j.wall.low for j in trains)
     assert one.low > three.low >= many.low
     assert plan.wall(100) == many
+    assert plan_of(paper, tmp_path).wall(4) == plan_of(load_study(CONFIG, "paper"), tmp_path).wall(4)
     chain = max(j.wall.high for j in trains) + max(j.wall.high for j in plan.jobs if j.stage == "sample")
     assert many.high >= chain
 
@@ -257,6 +258,7 @@ def test_specs_are_compared_value_by_value(paper: Study, tmp_path: Path) -> None
             lambda v: v["scales"]["paper"]["models"]["r1-qwen-7b"].update(step_seconds=[9, 3]),
             "no range from low to high",
         ),
+        (lambda v: v["scales"]["paper"]["minutes"].update(grade=[3, -1]), "grade: 3.0 to -1.0 is no range"),
         (lambda v: v["scales"].pop("paper"), "no scale 'paper'"),
         (lambda v: v.update(curency="EUR"), "did you mean 'currency'"),
     ],

@@ -26,6 +26,7 @@ class ModelCosts(Config):
     step_seconds: tuple[float, float]
     """Of one optimisation step, everything included, on all devices."""
     response_tokens: tuple[float, float]
+    """Of an evaluation's answer, its ending included."""
     tokens_per_second: tuple[float, float]
     """Drawn by one device, whatever the batch."""
 
@@ -48,12 +49,20 @@ class ScaleCosts(Config):
     minutes: dict[Literal[CPU_STAGES], tuple[float, float]]
     """Of a job of each cheap stage."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "ScaleCosts":
+        for stage, (low, high) in self.minutes.items():
+            if not 0 <= low <= high:
+                raise ValueError(f"minutes.{stage}: {low} to {high} is no range from low to high")
+        return self
+
 
 class CostsFile(Config):
     """config/costs.yaml."""
 
     currency: str
     gpu_hour: float = Field(ge=0)
+    """Money of the currency that one GPU takes an hour."""
     scales: dict[Id, ScaleCosts]
 
 

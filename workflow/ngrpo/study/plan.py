@@ -187,10 +187,10 @@ class Plan:
     def _end(self, nodes: int | None, side: str) -> float:
         whole = max((j.devices for j in self.jobs), default=0)
         free = [whole] * (nodes or len(self.jobs))
-        waiting, ended, now = list(self.jobs), set(), 0.0
-        running: list[tuple[float, int, Job, int | None]] = []
+        waiting, ended, now = dict(enumerate(self.jobs)), set(), 0.0
+        running: list[tuple[float, int, int | None]] = []
         while waiting or running:
-            for job in list(waiting):
+            for place, job in list(waiting.items()):
                 if not all(id(n) in ended for n in job.needs):
                     continue
                 hours, node = getattr(job.wall, side), None
@@ -199,12 +199,14 @@ class Plan:
                     if node is None:
                         continue
                     free[node] -= job.devices
-                waiting.remove(job)
-                heapq.heappush(running, (now + hours, id(job), job, node))
-            now, _, job, node = heapq.heappop(running)
-            ended.add(id(job))
-            if node is not None:
-                free[node] += job.devices
+                del waiting[place]
+                heapq.heappush(running, (now + hours, place, node))
+            now = running[0][0]
+            while running and running[0][0] == now:
+                _, place, node = heapq.heappop(running)
+                ended.add(id(self.jobs[place]))
+                if node is not None:
+                    free[node] += self.jobs[place].devices
         return now
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from ngrpo.files import canonical_json, whole_file
 from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.costs import CostsFile
 
-SCHEMAS = {"study.schema.json": StudyFile, "scale.schema.json": ScaleFile}
+SCHEMAS = {"study.schema.json": StudyFile, "scale.schema.json": ScaleFile, "costs.schema.json": CostsFile}
 
 
 def schema_texts() -> dict[str, str]:
