@@ -9,7 +9,7 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data verify validate-crate lint format bench gpu-lock \
+.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page verify validate-crate lint format bench gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -66,6 +66,10 @@ test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 test-data: env ## real problems load, filter, render and grade (DATA=a folder of them; see tests/data)
 	NGRPO_REAL_DATA="$(DATA)" $(WORKFLOW)/bin/pytest tests/data
 	NGRPO_REAL_DATA="$(DATA)" $(TRAIN)/bin/pytest tests/data
+
+test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the system must have)
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/page.lock
+	$(WORKFLOW)/bin/pytest tests/page
 
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
