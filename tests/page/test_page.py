@@ -1,5 +1,6 @@
-"""The report page in a real browser (`make test-page`): it opens, says nothing to the console, and all of it is there."""
+"""The report page in a real browser (`make test-page`): it opens without a word, and all of it is there."""
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_headings_go_down_one_level_at_a_time_and_figures_have_texts(opened) -> 
     page = opened()
     levels = page.eval_on_selector_all("h1,h2,h3,h4,h5", "all => all.map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert page.eval_on_selector_all("img", "all => all.filter(i => !i.alt).length") == 0
     unnamed = (
         "all => all.filter(s => !s.getAttribute('aria-label') && !s.querySelector('title') && !s.ariaHidden).length"
