@@ -9,7 +9,7 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data lint format bench gpu-lock \
+.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page verify validate-crate lint format bench gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -67,6 +67,10 @@ test-data: env ## real problems load, filter, render and grade (DATA=a folder of
 	NGRPO_REAL_DATA="$(DATA)" $(WORKFLOW)/bin/pytest tests/data
 	NGRPO_REAL_DATA="$(DATA)" $(TRAIN)/bin/pytest tests/data
 
+test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the system must have)
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/page.lock
+	$(WORKFLOW)/bin/pytest tests/page
+
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
 
@@ -82,6 +86,15 @@ $(WORKFLOW)/bin/uv: envs/check.lock $(WORKFLOW)/.ready
 
 test-slurm: env ## the toy study and its faults on a SLURM started here (Debian, root; FAULTS="scancel sigterm" runs some)
 	FAULTS="$(FAULTS)" TIMES="$(or $(TIMES),1)" $(WORKFLOW)/bin/pytest tests/slurm
+
+verify: $(WORKFLOW)/.ready ## recompute an unpacked crate's tables from its grades (CRATE=folder)
+	@$(WORKFLOW)/bin/ngrpo verify $(or $(CRATE),$(error name the unpacked crate: make verify CRATE=folder))
+
+validate-crate: ## let a validator judge a crate (CRATE=folder or .zip; needs the network for the standard's vocabulary)
+	@test -n "$(CRATE)" || { echo "name the crate: make validate-crate CRATE=folder"; exit 2; }
+	@test -x .venv-validate/bin/rocrate-validator || { $(PYTHON) -m venv .venv-validate && \
+		.venv-validate/bin/pip install $(PIP_FLAGS) -r envs/validate.lock; }
+	.venv-validate/bin/rocrate-validator -y validate -p workflow-run-crate -l required --no-paging "$(CRATE)"
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

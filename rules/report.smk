@@ -57,3 +57,19 @@ rule report:
         study=STUDY_OPTIONS,
     shell:
         "workflow_env ngrpo report {params.study} --out {output.page:q} 2>&1 | tee {log:q}"
+
+
+# The study for others: specs, metrics, grades, tables and report with their provenance; `ngrpo verify` recomputes it.
+rule crate:
+    input:
+        f"{R}/report/index.html",
+    output:
+        f"{R}/crate.zip",
+    log:
+        f"{R}/logs/crate.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        study=STUDY_OPTIONS,
+    shell:
+        "workflow_env ngrpo crate {params.study} --out {output:q} 2>&1 | tee {log:q}"

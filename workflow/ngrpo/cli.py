@@ -218,6 +218,31 @@ def report(config: Path, scale: str, results: Path, out: Path) -> None:
 
 
 @main.command()
+@with_study
+@out_option
+def crate(config: Path, scale: str, results: Path, out: Path) -> None:
+    """Export the study as a Workflow Run RO-Crate: a folder, or a .zip."""
+    from ngrpo.analysis.crate import export
+    from ngrpo.study.expand import load_study
+
+    lacking = export(load_study(config, scale), config.resolve().parent, results / scale, out)
+    print(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
+
+
+@main.command()
+@click.argument("crate", type=FOLDER)
+def verify(crate: Path) -> None:
+    """Check an unpacked crate: its files, and its tables recomputed from its grades."""
+    from ngrpo.analysis.crate import verify as check
+
+    checked, differences = check(crate)
+    for line in (*(f"checked {c}" for c in checked), *differences):
+        print(line)
+    print("no difference" if not differences else f"{len(differences)} differences")
+    sys.exit(1 if differences else 0)
+
+
+@main.command()
 @click.argument("table", default="main")
 @with_study
 def table(table: str, config: Path, scale: str, results: Path) -> None:

@@ -1,0 +1,143 @@
+"""The report page in a real browser (`make test-page`): it opens without a word, and all of it is there."""
+
+import itertools
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Error, Page, sync_playwright
+from synthetic_study import make_study
+
+from ngrpo.analysis.report import report
+from ngrpo.analysis.tables import analyse, percent
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium: the system's, or the one that playwright installs."""
+    with sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(
+                executable_path=shutil.which("chromium") or shutil.which("chromium-browser"), args=["--no-sandbox"]
+            )
+        except Error as error:
+            pytest.exit(f"these tests need Chromium (apt install chromium): {error.message.splitlines()[0]}", 3)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/{scale} of a finished synthetic study with its page."""
+    folder = tmp_path_factory.mktemp("study")
+    made, results = make_study(folder, "paper", problems=12, repeats=(2,)), folder / "paper"
+    for table in made.cells:
+        analyse(table, made, results, results / "analysis" / f"{table}.parquet")
+    report(made, results, results / "report" / "index.html")
+    return results
+
+
+@pytest.fixture
+def opened(browser, study: Path):
+    """The page in a window: opened(size, **options) → the page; what the console said ends up in page.said."""
+    contexts = []
+
+    def get(size: dict = DESK, **options) -> Page:
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.said = []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("requestfailed", lambda request: page.said.append(f"not loaded: {request.url}"))
+        page.goto((study / "report" / "index.html").as_uri())
+        return page
+
+    yield get
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_without_a_word_and_holds_tables_and_figures(opened, scheme: str, scripts: bool) -> None:
+    page = opened(color_scheme=scheme, java_script_enabled=scripts)
+    assert page.said == []
+    assert page.locator("h1").count() == 1
+    assert page.locator("table").count() >= 4
+    assert page.locator("svg, img").count() >= 2
+    assert page.locator("table").first.is_visible()
+
+
+def test_nothing_is_loaded_from_elsewhere(opened, study: Path) -> None:
+    html = (study / "report" / "index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["']https?://[^"']+\.(?:js|css|woff2?|png|svg)["']""", html)
+
+
+def test_every_link_and_anchor_resolves(opened, study: Path) -> None:
+    page, here = opened(), study / "report"
+    targets = page.eval_on_selector_all("a[href]", "links => links.map(a => a.getAttribute('href'))")
+    assert len(targets) > 10
+    ids = set(page.eval_on_selector_all("[id]", "all => all.map(e => e.id)"))
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in ids, target
+        elif not target.startswith(("http://", "https://")):
+            file = unquote(target.partition("#")[0])
+            assert (here / file).exists(), target
+    assert len(page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")) == len(ids)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(opened, scheme: str) -> None:
+    page = opened(PHONE, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_headings_go_down_one_level_at_a_time_and_figures_have_texts(opened) -> None:
+    page = opened()
+    levels = page.eval_on_selector_all("h1,h2,h3,h4,h5", "all => all.map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.eval_on_selector_all("img", "all => all.filter(i => !i.alt).length") == 0
+    unnamed = (
+        "all => all.filter(s => !s.getAttribute('aria-label') && !s.querySelector('title') && !s.ariaHidden).length"
+    )
+    assert page.eval_on_selector_all("svg[role=img], figure > svg", unnamed) == 0
+
+
+CONTRAST = """() => {
+  const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const rgb = s => (s.match(/[\\d.]+/g) || []).map(Number);
+  const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.99) return c; } return [255, 255, 255]; };
+  const poor = [];
+  for (const e of document.querySelectorAll('p, td, th, li, h1, h2, h3, a, dt, dd, summary, small')) {
+    if (!e.innerText || !e.innerText.trim() || !e.offsetParent) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(e.tagName + ': ' + e.innerText.slice(0, 40));
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(opened, scheme: str) -> None:
+    page = opened(color_scheme=scheme)
+    assert page.evaluate(CONTRAST) == []
+    page.add_style_tag(content="p, td { color: #8a8a8a !important; background: #808080 !important }")
+    assert page.evaluate(CONTRAST)  # the negative control
+
+
+def test_the_pages_numbers_are_those_of_the_files(opened, study: Path) -> None:
+    frame = pd.read_parquet(study / "analysis" / "main.parquet")
+    shown = opened().locator("main, body").first.inner_text()
+    own = frame[frame["against"].isna() & frame["headline"] & (frame["status"] == "ok")].sample(12, random_state=1)
+    for row in own.itertuples():
+        assert percent(row.value) in shown, (row.label, row.benchmark, row.metric)

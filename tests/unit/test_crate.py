@@ -1,0 +1,106 @@
+"""The crate: what it holds, that its tables recompute, and that every change in it is found."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_study import ROOT, make_study
+
+from ngrpo.analysis.crate import export, verify
+from ngrpo.analysis.tables import analyse
+from ngrpo.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory):
+    """A synthetic study with its tables, and a project folder around its configuration."""
+    folder = tmp_path_factory.mktemp("study")
+    made, results = make_study(folder, "paper", problems=8), folder / "paper"
+    for table in made.cells:
+        analyse(table, made, results, results / "analysis" / f"{table}.parquet")
+    project = folder / "project"
+    shutil.copytree(made.folder, project / "config")
+    shutil.copy2(ROOT / "Snakefile", project / "Snakefile")
+    return made, project, results
+
+
+@pytest.fixture
+def crate(study, tmp_path: Path) -> Path:
+    """A crate, unpacked somewhere else."""
+    made, project, results = study
+    assert export(made, project, results, tmp_path / "made.zip") == []
+    with zipfile.ZipFile(tmp_path / "made.zip") as packed:
+        packed.extractall(tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+def entities(crate: Path) -> dict[str, dict]:
+    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    return {entity["@id"]: entity for entity in graph}
+
+
+def test_every_run_and_evaluation_is_an_action_that_links_its_files(study, crate: Path) -> None:
+    made, *_ = study
+    found = entities(crate)
+    assert found["./"]["mainEntity"] == {"@id": "Snakefile"}
+    assert "ComputationalWorkflow" in found["Snakefile"]["@type"]
+    assert len(found["./"]["conformsTo"]) == 3
+    actions = {name: e for name, e in found.items() if e["@type"] == "CreateAction"}
+    assert {f"#train-{run}" for run in made.runs} <= set(actions)
+    assert {f"#evaluate-{name.replace('/', '-')}" for name in made.evaluations} <= set(actions)
+    for action in actions.values():
+        for file in (*action["object"], *action["result"]):
+            assert (crate / file["@id"]).is_file()
+    assert not list(crate.rglob("*.safetensors"))
+
+
+def test_an_untouched_crate_has_no_difference(crate: Path) -> None:
+    checked, differences = verify(crate)
+    assert differences == []
+    assert "1 tables recomputed from grades" in checked
+
+
+def test_a_changed_number_is_found(crate: Path) -> None:
+    path = next((crate / "results").rglob("analysis/main.parquet"))
+    frame = pd.read_parquet(path)
+    frame.loc[0, "value"] += 1e-6
+    frame.to_parquet(path)
+    _, differences = verify(crate)
+    assert any("sha256" in line for line in differences)
+    assert any("value is" in line and "recomputed" in line for line in differences)
+
+
+def test_a_changed_grade_is_found(crate: Path) -> None:
+    path = next((crate / "results").rglob("*.grades.parquet"))
+    frame = pd.read_parquet(path)
+    frame.loc[0, "grade"] = "wrong" if frame.loc[0, "grade"] == "correct" else "correct"
+    frame.to_parquet(path)
+    _, differences = verify(crate)
+    assert any(line.startswith("table main: ") for line in differences)
+
+
+def test_a_removed_file_is_found(crate: Path) -> None:
+    gone = next((crate / "results").rglob("metrics.jsonl"))
+    gone.unlink()
+    _, differences = verify(crate)
+    assert differences == [f"{gone.relative_to(crate)}: the file is missing"]
+
+
+def test_an_unfinished_study_says_what_it_lacks(study, tmp_path: Path) -> None:
+    made, project, results = study
+    part = tmp_path / "paper"
+    shutil.copytree(results, part)
+    name = next(iter(made.evaluations))
+    (part / "evaluations" / f"{name}.grades.parquet").unlink()
+    assert export(made, project, part, tmp_path / "crate") == [f"evaluation {name}"]
+    with pytest.raises(UserError, match="no results to export"):
+        export(made, project, tmp_path / "nothing", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_is_no_crate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this is no crate"):
+        verify(tmp_path)
