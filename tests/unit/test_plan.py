@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,17 @@ def test_a_target_takes_only_what_it_needs(paper: Study, tmp_path: Path) -> None
     assert {j.stage for j in plan_of(paper, tmp_path, "fetch").jobs} == {"dataset", "model"}
     with pytest.raises(UserError, match=r"(?s)no target 'table21'.*did you mean 'table"):
         plan_of(paper, tmp_path, "table21")
+
+
+@pytest.mark.parametrize(("scale", "target"), [("toy", "all"), ("paper", "all"), ("paper", "table12")])
+def test_snakemake_plans_the_same_jobs(scale: str, target: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "-n", target, "--cores", "1", "--config"]
+    settings = [f"scale={scale}", f"results={tmp_path}"]
+    told = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    counted = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[0] in OUTPUTS}
+    study = load_study(CONFIG, scale)
+    assert counted == Counter(j.stage for j in plan_of(study, tmp_path / scale, target).jobs)
 
 
 def test_low_and_high_add_up(paper: Study, tmp_path: Path) -> None:
