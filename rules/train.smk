@@ -1,4 +1,5 @@
 # Training runs. Checkpoints and metrics are not declared, so a failed or killed job keeps them; the model comes last.
+# A cluster's farewell (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
 rule train:
     input:
         unpack(run_inputs),
@@ -24,4 +25,4 @@ rule train:
         " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --tensor-parallel {resources.tensor_parallel}"
-        " --out {output:q} 2>&1 | tee {log:q}"  # a cluster's farewell goes to the whole job: the trainer answers it, shell and tee wait
+        " --out {output:q} 2>&1 | tee {log:q}"
