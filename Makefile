@@ -51,7 +51,7 @@ test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and repor
 	$(WORKFLOW)/bin/pytest -m "not toy"
 
 test-train: $(TRAIN)/.ready ## tests of the method, the engines and training through verl
-	$(TRAIN)/bin/pytest
+	$(TRAIN)/bin/pytest -m "not gpu"
 
 test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 	$(WORKFLOW)/bin/pytest -m toy
