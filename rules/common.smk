@@ -49,7 +49,11 @@ def one_of(names):
     return "|".join(re.escape(n) for n in sorted(names)) or "none"
 
 
+NOTEBOOKS = ("results", "ablations", "reproducibility")
+
+
 wildcard_constraints:
+    notebook=one_of(NOTEBOOKS),
     dataset=one_of(STUDY.datasets),
     model=one_of(STUDY.models),
     table_id=one_of(STUDY.neighbours),

@@ -18,12 +18,12 @@ rule analyse:
 
 rule notebook:
     input:
-        notebook="notebooks/results.ipynb",
+        notebook="notebooks/{notebook}.ipynb",
         tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
     output:
-        f"{R}/report/results.ipynb",
+        f"{R}/report/{{notebook}}.ipynb",
     log:
-        f"{R}/logs/notebook/results.log",
+        f"{R}/logs/notebook/{{notebook}}.log",
     conda:
         "../envs/workflow.yaml"
     params:

@@ -32,3 +32,9 @@ rule fetch:
     input:
         expand(f"{R}/models/{{model}}", model=STUDY.models),
         expand(f"{R}/data/{{dataset}}.parquet", dataset=STUDY.datasets),
+
+
+# Every notebook, executed on this study; the report itself needs only the first.
+rule notebooks:
+    input:
+        expand(f"{R}/report/{{notebook}}.ipynb", notebook=NOTEBOOKS),

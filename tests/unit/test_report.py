@@ -335,9 +335,9 @@ def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
     assert contrast("#777777", "#888888") < 4.5
 
 
-def test_the_notebook_is_stored_without_outputs_and_runs_alone(finished, tmp_path: Path) -> None:
-    results = finished[1]
-    notebook, out = ROOT / "notebooks" / "results.ipynb", tmp_path / "results.ipynb"
+def run_notebook(name: str, results: Path, out: Path) -> list[dict]:
+    """A stored notebook, which has no outputs, run alone by papermill on a study; returns its outputs."""
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
     cells = json.loads(notebook.read_text())["cells"]
     assert not any(c.get("outputs") or c.get("execution_count") for c in cells)
     papermill = Path(sys.executable).parent / "papermill"
@@ -345,13 +345,32 @@ def test_the_notebook_is_stored_without_outputs_and_runs_alone(finished, tmp_pat
     options = [word for key, value in parameters.items() for word in ("-p", key, value)]
     done = subprocess.run(
         [papermill, notebook, out, *options, "--no-progress-bar"],
-        cwd=tmp_path,
+        cwd=out.parent,
         text=True,
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    outputs = [o for c in json.loads(out.read_text())["cells"] for o in c.get("outputs", [])]
-    drawn = sum("image/svg+xml" in o.get("data", {}) for o in outputs)
-    assert drawn == 1 + len(figures.CURVES)
+    return [o for c in json.loads(out.read_text())["cells"] for o in c.get("outputs", [])]
+
+
+def drawn(outputs: list[dict]) -> int:
+    return sum("image/svg+xml" in o.get("data", {}) for o in outputs)
+
+
+def test_the_results_notebook_runs_alone(finished, tmp_path: Path) -> None:
+    outputs = run_notebook("results", finished[1], tmp_path / "results.ipynb")
+    assert drawn(outputs) == 1 + len(figures.CURVES)
     assert sum("text/html" in o.get("data", {}) for o in outputs) == 3
+
+
+def test_the_ablations_notebook_runs_alone(finished, tmp_path: Path) -> None:
+    outputs = run_notebook("ablations", finished[1], tmp_path / "ablations.ipynb")
+    assert drawn(outputs) == 1  # problem by problem; this study varies no ρ
+    assert any("no table of this study varies ρ" in str(o.get("text")) for o in outputs)
+
+
+def test_the_reproducibility_notebook_runs_alone(finished, tmp_path: Path) -> None:
+    outputs = run_notebook("reproducibility", finished[1], tmp_path / "reproducibility.ipynb")
+    assert sum("text/html" in o.get("data", {}) for o in outputs) == 6
+    assert any("0 off" in str(o.get("text")) for o in outputs)
