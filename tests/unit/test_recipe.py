@@ -10,7 +10,7 @@ from ngrpo.files import read_json
 from ngrpo.study.expand import load_study
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.monitor import MetricsFile
-from ngrpo.training.recipe import compose
+from ngrpo.training.recipe import Ranks, compose
 
 pytestmark = pytest.mark.train
 
@@ -21,7 +21,16 @@ def settings_of(spec: RunSpec, run_dir: Path) -> dict:
     """verl's resolved settings for a run, as its trainer hands them to the tracker."""
     paths = {name: run_dir / name for name in ("spec_file", "model", "data", "validation", "neighbours")}
     config = compose(
-        spec, **paths, run_dir=run_dir, devices=1, save_every=10, steps=spec.training.steps or 9, vocabulary={"a": 0}
+        spec,
+        **paths,
+        run_dir=run_dir,
+        ranks=Ranks(),
+        save_every=10,
+        checkpoint_minutes=30.0,
+        ends=None,
+        lease={},
+        steps=spec.training.steps or 9,
+        vocabulary={"a": 0},
     )
     return OmegaConf.to_container(config, resolve=True)
 
