@@ -18,6 +18,7 @@ rule analyse:
 
 rule notebook:
     input:
+        mechanics_files,
         notebook="notebooks/{notebook}.ipynb",
         tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
     output:
