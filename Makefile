@@ -52,7 +52,7 @@ test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and repor
 	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
 
 test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
-	$(TRAIN)/bin/pytest -m "not layouts" --ignore tests/contract --ignore tests/workflow/test_layouts.py
+	$(TRAIN)/bin/pytest tests/unit tests/workflow/test_training.py
 
 test-sglang: $(TRAIN)/.ready ## what every engine promises, on the real sglang engine on CPU; training on two ranks and with TP 2
 	$(TRAIN)/bin/pytest -m "not layouts" tests/contract tests/workflow/test_layouts.py

@@ -135,8 +135,6 @@ def test_an_aborted_request_leaves_the_others_alone(sglang):
 
 @pytest.mark.engine
 def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
-    import sglang as package
-
     model, table = models()
     for machine, word in (
         ({"dp_size": 2}, "dp_size"),
@@ -149,7 +147,7 @@ def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
         open_engine("sglang", model, table, refresh="sometimes")
     with pytest.raises(UserError, match="did you mean 'lm_head'"):
         open_engine("sglang", model, table, space="lm-head")
-    monkeypatch.setattr(package, "__version__", "0.5.0")
+    monkeypatch.setattr(plugin, "version", lambda _: "0.5.0")
     with pytest.raises(UserError, match=r"0\.4\.6\.post5"):
         open_engine("sglang", model, table)
     server = type("Server", (), {**dict(plugin.hooks.UNSUPPORTED), "speculative_algorithm": "EAGLE"})

@@ -98,11 +98,9 @@ def test_mixers_that_the_engine_has_no_room_for_are_refused(install, model):
 
 
 def test_another_sglang_is_refused_and_the_needed_one_named(install, monkeypatch):
-    import sglang
-
     install()
     for version in ("0.4.6.post4", "0.4.6", "0.5.0"):
-        monkeypatch.setattr(sglang, "__version__", version)
+        monkeypatch.setattr(plugin, "version", lambda _, found=version: found)
         with pytest.raises(UserError, match=f"sglang is {version}, ") as told:
             install()
         assert told.value.do == "install sglang==0.4.6.post5"

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from ngrpo.errors import UserError
+from ngrpo.files import digest
 from ngrpo.study.expand import load_study
 from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Environments, read_settings
-from ngrpo.study.specs import RunSpec, read_spec
+from ngrpo.study.specs import RunSpec, Spec, read_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
@@ -70,6 +71,41 @@ def test_equal_specs_are_one_run_and_one_evaluation(config) -> None:
         "ngrpo-toy",
         "twin-toy",
     }
+
+
+def made_twice(specs: dict[str, Spec], own_name: str) -> list[list[str]]:
+    """The ids of specs that differ in nothing but their own name, grouped."""
+    same: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        same.setdefault(digest({**spec.json_value(), own_name: ""}), []).append(name)
+    return [names for names in same.values() if len(names) > 1]
+
+
+def test_the_papers_tables_train_each_distinct_spec_exactly_once(tmp_path: Path) -> None:
+    study = load_study(CONFIG, "paper")
+    asked = [cell.evaluation for cells in study.cells.values() for cell in cells]
+    policies = {name.split("/")[0] for name in asked}
+    # GRPO, STHT and N-GRPO on four models; ten ablation points; two released methods on two models
+    assert len(study.runs) == 3 * 4 + 10 + 2 * 2
+    assert set(study.runs) == policies - set(study.models)
+    assert set(study.evaluations) == set(asked)
+    assert len(asked) > len(study.evaluations)
+    assert made_twice(study.runs, "id") == made_twice(study.evaluations, "decoding_id") == []
+
+    # the control: the same run under two ids is found, and a value of its own makes another run
+    again = RunSpec(**{**dict(study.runs["ngrpo-r1-qwen-7b"]), "id": "again"})
+    assert made_twice({**study.runs, "again": again}, "id") == [["ngrpo-r1-qwen-7b", "again"]]
+    (tmp_path / "scales").mkdir()
+    (tmp_path / "scales" / "paper.yaml").write_text((CONFIG / "scales" / "paper.yaml").read_text())
+    value = yaml.safe_load((CONFIG / "study.yaml").read_text())
+    value["tables"]["table12"]["rows"].append({"label": "twin", "method": "twin"})
+    for rho, more in ((0.1, 0), (0.3, 1)):
+        value["methods"]["twin"] = {
+            "title": "twin",
+            "exploration": {**value["methods"]["ngrpo"]["exploration"], "rho": rho},
+        }
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+        assert len(load_study(tmp_path, "paper").runs) == len(study.runs) + more
 
 
 def test_repeats_are_the_same_runs_with_other_seeds_and_change_no_first_one(config) -> None:

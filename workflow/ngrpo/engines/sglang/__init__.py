@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,20 @@ def install(
     table = None
     if neighbours is not None:
         table = Table.load(neighbours) if model is None else open_table(neighbours, model)
-    cpu.prepare()
-    with quiet_import():
-        import sglang
-        import sglang.srt.entrypoints.engine as entry
-
-    if sglang.__version__ != VERSION:
+    try:
+        found = version("sglang")
+    except PackageNotFoundError:
+        found = "not installed"
+    if found != VERSION:
         raise UserError(
-            f"sglang is {sglang.__version__}, but the plugin is written for {VERSION}",
+            f"sglang is {found}, but the plugin is written for {VERSION}",
             where="training environment",
             do=f"install sglang=={VERSION}",
         )
+    cpu.prepare()
+    with quiet_import():
+        import sglang.srt.entrypoints.engine as entry
+
     _settings = Settings(
         None if neighbours is None else Path(neighbours).absolute(),
         table.metric if table else None,
