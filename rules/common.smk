@@ -136,13 +136,11 @@ def mechanics_inputs(wildcards):
     }
 
 
-def mechanics_files(wildcards):
-    """The measurements that the notebook of mechanics shows; other notebooks need none."""
-    return (
-        [f"{R}/mechanics/{run}.json" for run in STUDY.mixing_runs]
-        if wildcards.notebook == "mechanics"
-        else []
-    )
+def shown_in_notebook(wildcards):
+    """The files that a notebook shows."""
+    if wildcards.notebook == "mechanics":
+        return [f"{R}/mechanics/{run}.json" for run in STUDY.mixing_runs]
+    return expand(f"{R}/analysis/{{table}}.parquet", table=TABLES)
 
 
 def problems_of(wildcards):

@@ -18,9 +18,8 @@ rule analyse:
 
 rule notebook:
     input:
-        mechanics_files,
+        shown_in_notebook,
         notebook="notebooks/{notebook}.ipynb",
-        tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
     output:
         f"{R}/report/{{notebook}}.ipynb",
     log:

@@ -130,6 +130,7 @@ class Study:
             **{name: f"neighbors/{name}.safetensors" for name in self.neighbours},
             **{name: f"runs/{name}/model" for name in self.runs},
             **{name: f"analysis/{name}.parquet" for name in self.cells},
+            **{f"mechanics-{name}": f"mechanics/{name}.json" for name in self.mixing_runs},
         }
 
     @cached_property
