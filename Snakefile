@@ -16,6 +16,7 @@ include: "rules/models.smk"
 include: "rules/neighbors.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/mechanics.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
 

@@ -49,7 +49,7 @@ def one_of(names):
     return "|".join(re.escape(n) for n in sorted(names)) or "none"
 
 
-NOTEBOOKS = ("results", "ablations", "reproducibility")
+NOTEBOOKS = ("results", "ablations", "mechanics", "reproducibility")
 
 
 wildcard_constraints:
@@ -124,6 +124,23 @@ def sample_inputs(wildcards):
         "problems": f"{R}/data/{spec.benchmark.id}.parquet",
         "neighbours": neighbour_file(spec.decoding.mixer, base_model(spec.policy)),
     }
+
+
+def mechanics_inputs(wildcards):
+    """What a run's mechanics are measured on beside its spec: its base model and validation problems."""
+    inputs = run_inputs(wildcards)
+    return {
+        "model": inputs["model"],
+        "problems": inputs["validation"],
+        "neighbours": inputs["neighbours"],
+    }
+
+
+def shown_in_notebook(wildcards):
+    """The files that a notebook shows."""
+    if wildcards.notebook == "mechanics":
+        return [f"{R}/mechanics/{run}.json" for run in STUDY.mixing_runs]
+    return expand(f"{R}/analysis/{{table}}.parquet", table=TABLES)
 
 
 def problems_of(wildcards):

@@ -18,8 +18,8 @@ rule analyse:
 
 rule notebook:
     input:
+        shown_in_notebook,
         notebook="notebooks/{notebook}.ipynb",
-        tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
     output:
         f"{R}/report/{{notebook}}.ipynb",
     log:

@@ -178,6 +178,20 @@ def sample(spec: Path, model: Path, problems: Path, neighbours: Path | None, out
 
 
 @main.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True, help="The run's base model.")
+@click.option("--neighbours", type=FILE, required=True)
+@click.option("--problems", type=FILE, required=True, help="The run's validation problems.")
+@out_option
+def mechanics(spec: Path, model: Path, neighbours: Path, problems: Path, out: Path) -> None:
+    """Measure what mixing does to trajectories of a run's base model, for the notebook of mechanics."""
+    from ngrpo.engines.mechanics import mechanics as measure
+    from ngrpo.study.specs import RunSpec, read_spec
+
+    measure(read_spec(spec, RunSpec), model=model, neighbours=neighbours, problems=problems, out=out)
+
+
+@main.command()
 @click.argument("answers", type=FILE)
 @click.option("--problems", type=FILE, help="The benchmark's problems (for samples in parquet).")
 @click.option("--workers", type=int, help="Grader processes; default: one a core.")

@@ -36,6 +36,7 @@ RESULTS = (
     "evaluations/**/*.grades.parquet",
     "evaluations/**/*.json",
     "analysis/*.parquet",
+    "mechanics/*.json",
     "report/**/*",
 )
 KINDS = {

@@ -7,7 +7,7 @@ by whoever changes what they compute. Reports mark results that older code made.
 import hashlib
 from pathlib import Path
 
-VERSIONS = {"model": 1, "neighbours": 1, "train": 1, "sample": 1}
+VERSIONS = {"model": 1, "neighbours": 1, "train": 1, "sample": 1, "mechanics": 1}
 
 
 def fingerprint(*packages: str) -> str:

@@ -130,7 +130,16 @@ class Study:
             **{name: f"neighbors/{name}.safetensors" for name in self.neighbours},
             **{name: f"runs/{name}/model" for name in self.runs},
             **{name: f"analysis/{name}.parquet" for name in self.cells},
+            **{f"mechanics-{name}": f"mechanics/{name}.json" for name in self.mixing_runs},
         }
+
+    @cached_property
+    def mixing_runs(self) -> list[str]:
+        """For each model the first run that mixes neighbours: the one whose mechanics are shown."""
+        found = {
+            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbours"
+        }
+        return [name for name in self.runs if name in found.values()]
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
