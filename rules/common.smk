@@ -111,19 +111,23 @@ def layout_of_run(wildcards):
     return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)
 
 
-def sample_inputs(wildcards):
-    """What an evaluation reads beside its spec."""
-    spec = STUDY.evaluations[wildcards.evaluation]
-    policy = (
-        f"runs/{spec.policy.id}/model"
-        if spec.policy.type == "run"
-        else f"models/{spec.policy.id}"
-    )
-    return {
-        "model": f"{R}/{policy}",
-        "problems": f"{R}/data/{spec.benchmark.id}.parquet",
-        "neighbours": neighbour_file(spec.decoding.mixer, base_model(spec.policy)),
-    }
+def sample_inputs(benchmarks):
+    """An input function: what the evaluations of a policy on these benchmarks read beside their specs."""
+
+    def inputs(wildcards):
+        spec = STUDY.evaluations[f"{wildcards.system}/{benchmarks[0]}"]
+        policy = (
+            f"runs/{spec.policy.id}/model"
+            if spec.policy.type == "run"
+            else f"models/{spec.policy.id}"
+        )
+        return {
+            "model": f"{R}/{policy}",
+            "problems": [f"{R}/data/{b}.parquet" for b in benchmarks],
+            "neighbours": neighbour_file(spec.decoding.mixer, base_model(spec.policy)),
+        }
+
+    return inputs
 
 
 def mechanics_inputs(wildcards):

@@ -1,24 +1,44 @@
-# Evaluations: n samples a problem in resumable shards, then grades.
-rule sample:
-    input:
-        unpack(sample_inputs),
-        spec=f"{R}/evaluations/{{evaluation}}.spec.json",
-    output:
-        samples=f"{R}/evaluations/{{evaluation}}.samples.parquet",
-        card=f"{R}/evaluations/{{evaluation}}.samples.card.json",
-    log:
-        f"{R}/logs/sample/{{evaluation}}.log",
-    conda:
-        "../envs/train.yaml"
-    threads: STUDY.size.threads
-    resources:
-        **SETTINGS.needs("sample"),
-    params:
-        version=VERSIONS["sample"],
-        neighbours=neighbour_option,
-    shell:
-        "train_env ngrpo sample {input.spec:q} --model {input.model:q} --problems {input.problems:q}"
-        " {params.neighbours} --out {output.samples:q} 2>&1 | tee {log:q}"
+# Evaluations: n samples a problem in resumable shards, then grades. A policy's benchmarks that the same tables ask for
+# are one job, so that they share one start of the engine; samples of it that are whole stay when others are drawn.
+_SETS = list(dict.fromkeys(batch.benchmarks for batch in STUDY.batches))
+for _benchmarks in _SETS:
+
+    rule:
+        name:
+            "sample" if len(_SETS) == 1 else f"sample-{'-'.join(_benchmarks)}"
+        input:
+            unpack(sample_inputs(_benchmarks)),
+            specs=expand(
+                f"{R}/evaluations/{{{{system}}}}/{{benchmark}}.spec.json",
+                benchmark=_benchmarks,
+            ),
+        output:
+            update(
+                expand(
+                    f"{R}/evaluations/{{{{system}}}}/{{benchmark}}.samples.{{kind}}",
+                    benchmark=_benchmarks,
+                    kind=("parquet", "card.json"),
+                )
+            ),
+        log:
+            f"{R}/logs/sample/{{system}}/{'-'.join(_benchmarks)}.log",
+        wildcard_constraints:
+            system=one_of(
+                b.system for b in STUDY.batches if b.benchmarks == _benchmarks
+            ),
+        conda:
+            "../envs/train.yaml"
+        threads: STUDY.size.threads
+        resources:
+            **SETTINGS.needs("sample"),
+        params:
+            version=VERSIONS["sample"],
+            neighbours=neighbour_option,
+            data=f"{R}/data",
+            out=lambda wildcards, output: str(Path(output[0]).parent),
+        shell:
+            "train_env ngrpo sample {input.specs:q} --model {input.model:q} --data {params.data:q}"
+            " {params.neighbours} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule grade:

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from ngrpo.data.datasets import make_dataset, read_problems, write_problems
 from ngrpo.engines import evaluate
 from ngrpo.engines.evaluate import SCHEMA, sample
 from ngrpo.errors import UserError
+from ngrpo.study.code import VERSIONS
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import DatasetSpec, Decoding, EvaluationSpec, ModelSpec
 from ngrpo.training.base import make_model
@@ -23,7 +26,12 @@ BENCHMARK = DatasetSpec(
     id="sums",
     dataset=Dataset(source=ToyProblems(kind="toy", count=6, held_out=True, seed=1), instruction=""),
 )
+OTHER = DatasetSpec(
+    id="others",
+    dataset=Dataset(source=ToyProblems(kind="toy", count=4, held_out=True, seed=2), instruction=""),
+)
 N, SHARDS = 4, 3
+FILE = "sums.samples.parquet"
 
 
 def _spec(**changes) -> EvaluationSpec:
@@ -46,18 +54,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Model and problems, as `sample` takes them; two problems a shard."""
     home = tmp_path_factory.mktemp("inputs")
     make_model(POLICY, home / "model")
-    make_dataset(BENCHMARK, home / "sums.parquet")
-    return {
-        "model": home / "model", "problems": home / "sums.parquet", "neighbours": None, "shard_samples": 2 * N,
-    }  # fmt: skip
+    for benchmark in (BENCHMARK, OTHER):
+        make_dataset(benchmark, home / "data" / f"{benchmark.id}.parquet")
+    return {"model": home / "model", "data": home / "data", "neighbours": None, "shard_samples": 2 * N}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The samples of a run that nothing interrupts."""
-    out = tmp_path_factory.mktemp("undisturbed") / "a.samples.parquet"
-    sample(_spec(), **inputs, out=out)
-    return out
+    out = tmp_path_factory.mktemp("undisturbed")
+    sample([_spec()], **inputs, out=out)
+    return out / FILE
 
 
 def _card(out: Path) -> dict:
@@ -68,7 +75,7 @@ def test_each_problem_has_n_samples_in_the_declared_schema(inputs: dict, undistu
     table = pq.read_table(undisturbed)
     assert table.schema.equals(SCHEMA)
     rows = table.to_pylist()
-    ids = [r["id"] for r in read_problems(inputs["problems"])]
+    ids = [r["id"] for r in read_problems(inputs["data"] / "sums.parquet")]
     assert [(r["problem_id"], r["sample"]) for r in rows] == [(i, n) for i in ids for n in range(N)]
     assert {r["spec"] for r in rows} == {_spec().digest}
     assert {r["decoding"] for r in rows} == {"standard"}
@@ -83,6 +90,7 @@ def test_the_card_sums_the_samples_up_and_no_shard_is_left(undisturbed: Path) ->
     rows = pq.read_table(undisturbed).to_pylist()
     assert _card(undisturbed) == {
         "spec": _spec().digest,
+        "version": VERSIONS["sample"],
         "problems": 6,
         "sampled": 6,
         "overlong_prompts": {},
@@ -91,7 +99,7 @@ def test_the_card_sums_the_samples_up_and_no_shard_is_left(undisturbed: Path) ->
         "truncated": sum(r["finish_reason"] == "length" for r in rows),
     }
     assert sorted(p.name for p in undisturbed.parent.iterdir()) == [
-        "a.samples.card.json", "a.samples.parquet", "a.samples.time.json",
+        "sums.samples.card.json", "sums.samples.parquet", "sums.samples.time.json",
     ]  # fmt: skip
 
 
@@ -103,20 +111,20 @@ def test_seeds_are_distinct_and_only_the_studys_seed_changes_them(
     inputs: dict, undisturbed: Path, tmp_path: Path
 ) -> None:
     assert len(set(_seeds(undisturbed))) == 6 * N
-    sample(_spec(samples=N - 1), **inputs, out=tmp_path / "fewer.parquet")
-    fewer = pq.read_table(tmp_path / "fewer.parquet").to_pylist()
+    sample([_spec(samples=N - 1)], **inputs, out=tmp_path / "fewer")
+    fewer = pq.read_table(tmp_path / "fewer" / FILE).to_pylist()
     kept = [r for r in pq.read_table(undisturbed).to_pylist() if r["sample"] < N - 1]
     assert [(r["seed"], r["text"]) for r in fewer] == [(r["seed"], r["text"]) for r in kept]
-    sample(_spec(seed=2), **inputs, out=tmp_path / "other.parquet")
-    assert not set(_seeds(tmp_path / "other.parquet")) & set(_seeds(undisturbed))
+    sample([_spec(seed=2)], **inputs, out=tmp_path / "other")
+    assert not set(_seeds(tmp_path / "other" / FILE)) & set(_seeds(undisturbed))
 
 
 @pytest.mark.parametrize("shard_samples", [1, 3 * N, 10_000])
 def test_the_size_of_shards_changes_no_sample(
     inputs: dict, undisturbed: Path, tmp_path: Path, shard_samples: int
 ) -> None:
-    sample(_spec(), **{**inputs, "shard_samples": shard_samples}, out=tmp_path / "b.parquet")
-    assert pq.read_table(tmp_path / "b.parquet").equals(pq.read_table(undisturbed))
+    sample([_spec()], **{**inputs, "shard_samples": shard_samples}, out=tmp_path)
+    assert pq.read_table(tmp_path / FILE).equals(pq.read_table(undisturbed))
 
 
 class Crash(Exception):
@@ -137,39 +145,39 @@ def _crash_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_restarted_job_continues_where_it_was(
     inputs: dict, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, done: int
 ) -> None:
-    out = tmp_path / "a.samples.parquet"
     with monkeypatch.context() as crashing:
         _crash_after(done, crashing)
         with pytest.raises(Crash):
-            sample(_spec(), **inputs, out=out)
-    assert not out.exists()
+            sample([_spec()], **inputs, out=tmp_path)
+    assert not (tmp_path / FILE).exists()
     assert len(list(tmp_path.glob(".*/*.parquet"))) == done
-    sample(_spec(), **inputs, out=out)
-    assert out.read_bytes() == undisturbed.read_bytes()
+    sample([_spec()], **inputs, out=tmp_path)
+    assert (tmp_path / FILE).read_bytes() == undisturbed.read_bytes()
     assert (f"{done} of {SHARDS} shards are already there" in capsys.readouterr().err) == (done > 0)
 
 
 def test_shards_of_another_size_or_spec_are_not_taken(
     inputs: dict, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "a.samples.parquet"
     for spec, machine in ((_spec(), {"shard_samples": 3 * N}), (_spec(seed=2), {})):
         with monkeypatch.context() as crashing:
             _crash_after(1, crashing)
             with pytest.raises(Crash):
-                sample(spec, **{**inputs, **machine}, out=out)
-    sample(_spec(), **inputs, out=out)
-    assert out.read_bytes() == undisturbed.read_bytes()
+                sample([spec], **{**inputs, **machine}, out=tmp_path)
+    sample([_spec()], **inputs, out=tmp_path)
+    assert (tmp_path / FILE).read_bytes() == undisturbed.read_bytes()
 
 
 def test_twenty_kills_at_random_moments_change_nothing(inputs: dict, undisturbed: Path, tmp_path: Path) -> None:
-    out, moments = tmp_path / "a.samples.parquet", random.Random(0)
+    out, moments = tmp_path / FILE, random.Random(0)
     # forked from a server that has imported everything, so that kills fall into the work and not into imports
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["ngrpo.engines.evaluate", "ngrpo.engines.transformers", "transformers"])
     kills = finished = 0
     while kills < 20 or not finished:
-        process = processes.Process(target=sample, args=(_spec(),), kwargs={**inputs, "shard_samples": 1, "out": out})
+        process = processes.Process(
+            target=sample, args=([_spec()],), kwargs={**inputs, "shard_samples": 1, "out": tmp_path}
+        )
         process.start()
         process.join(moments.uniform(0.1, 3.0) if kills < 20 else None)
         if process.is_alive():
@@ -184,18 +192,19 @@ def test_twenty_kills_at_random_moments_change_nothing(inputs: dict, undisturbed
             raise AssertionError(f"sampling ended with exit code {process.exitcode}")
 
 
-def _long(folder: Path, inputs: dict, *numbers: int) -> Path:
-    """The problems with some of them made too long for the prompt."""
-    rows = read_problems(inputs["problems"])
+def _long(folder: Path, inputs: dict, *numbers: int) -> dict:
+    """The inputs with some of the problems made too long for the prompt."""
+    rows = read_problems(inputs["data"] / "sums.parquet")
     for number in numbers:
         rows[number]["problem"] = "+".join(["11"] * 20)
-    write_problems(folder / "long.parquet", rows)
-    return folder / "long.parquet"
+    folder.mkdir()
+    write_problems(folder / "sums.parquet", rows)
+    return {**inputs, "data": folder}
 
 
 def test_overlong_prompts_are_named_and_not_sampled(inputs: dict, undisturbed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "a.parquet"
-    sample(_spec(), **{**inputs, "problems": _long(tmp_path, inputs, 1, 4)}, out=out)
+    out = tmp_path / FILE
+    sample([_spec()], **_long(tmp_path / "data", inputs, 1, 4), out=tmp_path)
     card = _card(out)
     assert (card["problems"], card["sampled"], card["samples"]) == (6, 4, 4 * N)
     assert set(card["overlong_prompts"]) == {"00001", "00004"}
@@ -205,20 +214,106 @@ def test_overlong_prompts_are_named_and_not_sampled(inputs: dict, undisturbed: P
 
 
 def test_nothing_but_overlong_prompts_is_an_error(inputs: dict, tmp_path: Path) -> None:
-    out = tmp_path / "a.parquet"
-    with pytest.raises(UserError, match=r"(?s)every prompt is longer than 16 tokens.*long\.parquet"):
-        sample(_spec(), **{**inputs, "problems": _long(tmp_path, inputs, *range(6))}, out=out)
-    assert [p.name for p in tmp_path.iterdir()] == ["long.parquet"]
+    with pytest.raises(UserError, match=r"(?s)every prompt is longer than 16 tokens.*sums\.parquet"):
+        sample([_spec()], **_long(tmp_path / "data", inputs, *range(6)), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_limit_asks_only_the_first_problems(inputs: dict, undisturbed: Path, tmp_path: Path) -> None:
     limited = BENCHMARK.model_copy(update={"dataset": BENCHMARK.dataset.model_copy(update={"limit": 2})})
-    sample(_spec(benchmark=limited), **inputs, out=tmp_path / "a.parquet")
-    texts = pq.read_table(tmp_path / "a.parquet")["text"].to_pylist()
+    sample([_spec(benchmark=limited)], **inputs, out=tmp_path)
+    texts = pq.read_table(tmp_path / FILE)["text"].to_pylist()
     assert texts == pq.read_table(undisturbed)["text"].to_pylist()[: 2 * N]
 
 
 def test_a_model_that_isnt_there_is_named(inputs: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)no tokenizer.*nowhere"):
-        sample(_spec(), **{**inputs, "model": tmp_path / "nowhere"}, out=tmp_path / "a.parquet")
+        sample([_spec()], **{**inputs, "model": tmp_path / "nowhere"}, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- several benchmarks, one engine ---
+
+
+def _both() -> list[EvaluationSpec]:
+    return [_spec(), _spec(benchmark=OTHER)]
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engines that were started."""
+    begun, start = [], evaluate.open_engine
+    monkeypatch.setattr(
+        evaluate, "open_engine", lambda kind, *args, **kw: begun.append(kind) or start(kind, *args, **kw)
+    )
+    return begun
+
+
+def test_benchmarks_share_an_engine_and_no_sample_changes(
+    inputs: dict, undisturbed: Path, tmp_path: Path, starts: list[str]
+) -> None:
+    sample(_both(), **inputs, out=tmp_path)
+    assert starts == ["transformers"]
+    assert (tmp_path / FILE).read_bytes() == undisturbed.read_bytes()
+    assert {"sums", "others"} == {p.name.partition(".")[0] for p in tmp_path.iterdir()}
+    assert pq.read_metadata(tmp_path / "others.samples.parquet").num_rows == 4 * N
+
+
+def test_what_is_there_stays_and_only_the_rest_is_drawn(
+    inputs: dict, tmp_path: Path, starts: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    sample(_both(), **inputs, out=tmp_path)
+    before = (tmp_path / FILE).stat().st_mtime_ns
+    (tmp_path / "others.samples.parquet").unlink()
+    sample(_both(), **inputs, out=tmp_path)
+    assert "already there: sums" in capsys.readouterr().err
+    assert (tmp_path / FILE).stat().st_mtime_ns == before
+    assert (tmp_path / "others.samples.parquet").exists()
+    sample(_both(), **inputs, out=tmp_path)
+    assert len(starts) == 2  # nothing was lacking: no engine
+
+
+@pytest.mark.parametrize("outdated", ["spec", "code", "model", "problems", "card"])
+def test_what_is_outdated_is_drawn_again(inputs: dict, tmp_path: Path, starts: list[str], outdated: str) -> None:
+    sample(_both(), **inputs, out=tmp_path)
+    specs, file, card = _both(), tmp_path / FILE, (tmp_path / FILE).with_suffix(".card.json")
+    if outdated == "spec":
+        specs[0] = _spec(samples=N - 1)
+    elif outdated == "code":
+        card.write_text(json.dumps({**json.loads(card.read_text()), "version": 0}))
+    elif outdated == "card":
+        card.unlink()
+    else:
+        kept = {key: shutil.copytree(inputs[key], tmp_path / key) for key in ("model", "data")}  # as old as they were
+        inputs = {**inputs, **kept}
+        newer = file.stat().st_mtime + 1
+        changed = next(kept["model"].iterdir()) if outdated == "model" else kept["data"] / "sums.parquet"
+        os.utime(changed, (newer, newer))
+        if outdated == "model":  # it made the other benchmark's samples, too
+            os.utime(tmp_path / "others.samples.parquet", (newer, newer))
+    before, other = file.stat().st_mtime_ns, (tmp_path / "others.samples.parquet").stat().st_mtime_ns
+    sample(specs, **inputs, out=tmp_path)
+    assert file.stat().st_mtime_ns != before
+    assert (tmp_path / "others.samples.parquet").stat().st_mtime_ns == other
+    assert _card(file)["spec"] == specs[0].digest
+    assert len(starts) == 2
+
+
+def test_a_kill_while_the_second_benchmark_is_drawn_keeps_the_firsts_shards(
+    inputs: dict, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with monkeypatch.context() as crashing:
+        _crash_after(SHARDS + 1, crashing)
+        with pytest.raises(Crash):
+            sample(_both(), **inputs, out=tmp_path)
+    assert not (tmp_path / FILE).exists()
+    sample(_both(), **inputs, out=tmp_path)
+    assert f"{SHARDS + 1} of {SHARDS + 2} shards are already there" in capsys.readouterr().err
+    assert (tmp_path / FILE).read_bytes() == undisturbed.read_bytes()
+
+
+def test_one_engine_serves_no_two_decodings(inputs: dict, tmp_path: Path) -> None:
+    hot = _spec(decoding_id="hot", decoding=Decoding(temperature=1.3, top_p=0.95, max_new_tokens=24))
+    with pytest.raises(UserError, match=r"(?s)different policies, decodings or engines.*toy/standard and toy/hot"):
+        sample([_spec(), hot], **inputs, out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from synthetic_study import ROOT, make_study
 
 from ngrpo.errors import UserError
 from ngrpo.study.costs import Costs, Span
-from ngrpo.study.expand import Study, load_study
+from ngrpo.study.expand import Batch, Study, load_study
 from ngrpo.study.plan import Plan, changed_values, ledger_text, plan_text
 
 CONFIG = ROOT / "config"
@@ -52,6 +52,11 @@ def finished(tmp_path: Path):
     return study, results
 
 
+def batch_of(study: Study, name: str) -> Batch:
+    """The batch of this name, or the one that this evaluation is in."""
+    return next(b for b in study.batches if name in (b.name, *b.evaluations))
+
+
 def reasons(study: Study, results: Path) -> dict[tuple[str, str], str]:
     return {(j.stage, j.name): j.why for j in plan_of(study, results).jobs if j.why}
 
@@ -62,7 +67,7 @@ OUTPUTS = {
     "training_data": lambda name, study: [f"data/{study.training_data[name].dataset.id}.{name}.parquet"],
     "neighbours": lambda name, _: [f"neighbors/{name}.safetensors"],
     "train": lambda name, _: [f"runs/{name}/model"],
-    "sample": lambda name, _: [f"evaluations/{name}.samples.parquet"],
+    "sample": lambda name, study: [f"evaluations/{e}.samples.parquet" for e in batch_of(study, name).evaluations],
     "grade": lambda name, _: [f"evaluations/{name}.grades.parquet"],
     "analyse": lambda name, _: [f"analysis/{name}.parquet"],
     "notebook": lambda *_: ["report/results.ipynb"],
@@ -75,10 +80,23 @@ def test_nothing_is_planned_twice_and_everything_is_planned(paper: Study, tmp_pa
     assert len({(j.stage, j.name) for j in jobs}) == len(jobs)
     by_stage = {s: sum(j.stage == s for j in jobs) for s in OUTPUTS}
     assert by_stage["train"] == len(paper.runs)
-    assert by_stage["sample"] == by_stage["grade"] == len(paper.evaluations)
+    assert by_stage["grade"] == len(paper.evaluations) > by_stage["sample"] == len(paper.batches)
     assert by_stage["analyse"] == len(paper.cells)
     for i, job in enumerate(jobs):
         assert all(jobs.index(needed) < i for needed in job.needs)
+
+
+def test_batches_share_an_engine_and_draw_nothing_that_a_target_does_not_need(paper: Study) -> None:
+    assert sorted(e for b in paper.batches for e in b.evaluations) == sorted(paper.evaluations)
+    batches = {b.system: {x.benchmarks for x in paper.batches if x.system == b.system} for b in paper.batches}
+    assert ("aime25", "amc23", "math500") in batches["r1-qwen-1.5b/standard"]
+    assert ("gpqa-diamond",) in batches["r1-qwen-1.5b/standard"]  # table 2 alone
+    for name, cells in paper.cells.items():
+        needed = {cell.evaluation for cell in cells}
+        drawn = {e for b in paper.batches if needed & set(b.evaluations) for e in b.evaluations}
+        assert drawn == needed, name
+    for batch in paper.batches:
+        assert len({paper.evaluations[e].policy.digest for e in batch.evaluations}) == 1
 
 
 def test_a_target_takes_only_what_it_needs(paper: Study, tmp_path: Path) -> None:
@@ -95,8 +113,10 @@ def test_snakemake_plans_the_same_jobs(scale: str, target: str, tmp_path: Path) 
     command = [sys.executable, "-m", "snakemake", "-n", target, "--cores", "1", "--config"]
     settings = [f"scale={scale}", f"results={tmp_path}"]
     told = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    lines = [line.split() for line in told.splitlines()]
-    counted = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[0] in OUTPUTS}
+    counted = Counter()
+    for words in map(str.split, told.rpartition("\njob ")[2].splitlines()):
+        stage = "sample" if words and words[0].startswith("sample-") else words[0] if words else ""
+        counted.update({stage: int(words[1])} if len(words) == 2 and stage in OUTPUTS else {})
     study = load_study(CONFIG, scale)
     assert counted == Counter(j.stage for j in plan_of(study, tmp_path / scale, target).jobs)
 
@@ -128,9 +148,13 @@ def test_what_is_lacking_and_what_waits_for_it_run(finished) -> None:
     study, results = finished
     lost = next(e for e in study.evaluations if e.startswith("grpo-") and e.endswith("amc23"))
     (results / "evaluations" / f"{lost}.samples.parquet").unlink()
-    running = reasons(study, results)
-    assert running["sample", lost] == "not made yet"
-    assert running["grade", lost] == f"sample {lost} is to be made"
+    jobs = {(j.stage, j.name): j for j in plan_of(study, results).jobs if j.why}
+    running, batch = {key: job.why for key, job in jobs.items()}, batch_of(study, lost)
+    assert len(batch.benchmarks) > 1
+    assert running["sample", batch.name] == "amc23: not made yet"
+    one = costs_of(study, results).sample(study.evaluations[lost])
+    assert jobs["sample", batch.name].wall == one  # the batch's other samples stay
+    assert running["grade", lost] == f"sample {batch.name} is to be made"
     assert ("report", "report") in running
     assert not any(stage in ("train", "model", "dataset") for stage, _ in running)
 
@@ -171,10 +195,11 @@ def test_a_newer_input_or_spec_makes_a_job_run_and_an_older_one_does_not(finishe
     evaluation = next(e for e in study.evaluations if e.startswith("ngrpo") and e.endswith("amc23"))
     policy = evaluation.split("/")[0]
     os.utime(results / "runs" / policy / "model", (0, 0))
-    assert ("sample", evaluation) not in reasons(study, results)
+    batch = batch_of(study, evaluation).name
+    assert ("sample", batch) not in reasons(study, results)
     os.utime(results / "runs" / policy / "model", (10_000, 10_000))
     running = reasons(study, results)
-    assert running["sample", evaluation] == f"train {policy} is newer"
+    assert running["sample", batch] == f"train {policy} is newer"
     assert ("train", policy) not in running
 
     table = next(iter(study.neighbours))
@@ -198,7 +223,7 @@ def test_a_schedule_never_holds_more_devices_than_nodes_have(paper: Study, tmp_p
 
 def test_the_ledger_tells_what_is_to_come(finished) -> None:
     study, results = finished
-    jobs = len(study.runs) + len(study.evaluations)
+    jobs = len(study.runs) + len(study.batches)
     costs = costs_of(study, results)
     assert f"to come   – GPU-hours, 0 of {jobs} jobs" in ledger_text(study, results, costs)
     run = next(r for r in study.runs if r.startswith("grpo"))

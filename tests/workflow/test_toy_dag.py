@@ -38,6 +38,9 @@ class Toy:
         scale["datasets"]["toy-train"]["source"]["count"] = 64
         for name in ("toy-validation", "toy-held-out"):
             scale["datasets"][name]["source"]["count"] = 8
+        other = {"kind": "toy", "count": 4, "held_out": True, "seed": 14}
+        scale["datasets"]["toy-other"] = {"source": other, "instruction": ""}
+        scale["benchmarks"] = ["toy-held-out", "toy-other"]
         self.scale = scale
         self.write()
 
@@ -109,11 +112,25 @@ def test_one_changed_value_reruns_what_depends_on_it(toy: Toy) -> None:
     before = study.read_text()
     study.write_text(before.replace("rho: 0.1", "rho: 0.2"))
     try:
-        expected = {"train": 1, "sample": 1, "grade": 1, "analyse": 1, "notebook": 1, "report": 1, "all": 1}
+        expected = {"train": 1, "sample": 1, "grade": 2, "analyse": 1, "notebook": 1, "report": 1, "all": 1}
         assert toy.planned() == expected
     finally:
         study.write_text(before)
         assert "Nothing to be done" in toy.snakemake().stdout
+
+
+def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: Toy) -> None:
+    samples = toy.results / "toy" / "evaluations" / "ngrpo-toy" / "standard"
+    kept, lost = samples / "toy-held-out.samples.parquet", samples / "toy-other.samples.parquet"
+    inode, before = kept.stat().st_ino, lost.read_bytes()
+    lost.unlink()
+    assert toy.planned()["sample"] == 1
+    done = toy.snakemake()
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert "already there: toy-held-out" in done.stdout
+    assert kept.stat().st_ino == inode
+    assert lost.read_bytes() == before
+    assert "Nothing to be done" in toy.snakemake().stdout
 
 
 def test_a_title_reruns_no_training(toy: Toy) -> None:

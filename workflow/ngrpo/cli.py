@@ -164,17 +164,21 @@ def train(
 
 
 @main.command()
-@spec_argument
+@click.argument("specs", type=FILE, nargs=-1, required=True)
 @click.option("--model", type=FOLDER, required=True, help="The policy: a base model or a run's model.")
-@click.option("--problems", type=FILE, required=True)
+@click.option("--data", type=FOLDER, required=True, help="Where the benchmarks' problems lie: {benchmark}.parquet.")
 @click.option("--neighbours", type=FILE, help="The neighbour table, where the decoding mixes neighbours.")
-@out_option
-def sample(spec: Path, model: Path, problems: Path, neighbours: Path | None, out: Path) -> None:
-    """Draw n answers to every problem of a benchmark; a killed job continues where it was."""
+@click.option("--out", type=FOLDER, required=True, help="Where {benchmark}.samples.parquet go.")
+def sample(specs: tuple[Path, ...], model: Path, data: Path, neighbours: Path | None, out: Path) -> None:
+    """Draw n answers to every problem of benchmarks; a killed job continues where it was.
+
+    SPECS are of one policy and decoding: one start of the engine serves them.
+    """
     from ngrpo.engines.evaluate import sample as draw
     from ngrpo.study.specs import EvaluationSpec, read_spec
 
-    draw(read_spec(spec, EvaluationSpec), model=model, problems=problems, neighbours=neighbours, out=out)
+    asked = [read_spec(spec, EvaluationSpec) for spec in specs]
+    draw(asked, model=model, data=data, neighbours=neighbours, out=out)
 
 
 @main.command()

@@ -1,15 +1,16 @@
 """The sampling stage: n samples a problem, in shards that survive a kill.
 
 A shard is a whole parquet file of some problems' samples in a folder beside the output; a restarted job keeps the
-shards that are there and draws the rest. Every sample's seed comes from its problem's id and its number, so shards,
-order and restarts change nothing.
+shards that are there and draws the rest. One start of the engine serves all benchmarks of a policy and decoding. Every
+sample's seed comes from its problem's id and its number, so shards, batches, order and restarts change nothing.
 """
 
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from ngrpo.files import read_json, whole_file, write_json
 from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
+from ngrpo.study.code import VERSIONS
 from ngrpo.study.mixers import settings
 from ngrpo.study.specs import EvaluationSpec
 
@@ -42,22 +44,91 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One evaluation: its prompts (problem id → token ids) and its shards, each a file with its problems' ids."""
+
+    spec: EvaluationSpec
+    out: Path
+    problems: int
+    prompts: dict[str, list[int]]
+    overlong: dict[str, int]
+    shards: Path
+    parts: list[tuple[Path, list[str]]]
+
+
 def sample(
-    spec: EvaluationSpec,
+    specs: Sequence[EvaluationSpec],
     *,
     model: Path,
-    problems: Path,
+    data: Path,
     neighbours: Path | None,
     out: Path,
     shard_samples: int = 512,
     **machine: object,
 ) -> None:
-    """Draw spec.samples answers to every problem and write them to `out` (SCHEMA), beside it a card and its time.
+    """Draw the evaluations' samples with one engine: out/{benchmark}.samples.parquet (SCHEMA), a card and its time.
 
-    shard_samples: about how many samples a shard holds (changes what a kill loses, never a sample). Prompts above the
-    token limit are not sampled; the card names them. Raises UserError where no problem is left.
+    specs: of one policy, decoding and engine. data: folder with {benchmark}.parquet. shard_samples: about how many
+    samples a shard holds (changes what a kill loses, never a sample). Prompts above the token limit are not sampled;
+    the card names them. An evaluation whose samples are there, of this spec and newer than all that they are made of,
+    is left as it is. Raises UserError for specs that no one engine serves, and where no problem is left.
     """
-    tokenizer = open_tokenizer(model)
+    first = specs[0]
+    for spec in specs:
+        if (spec.policy, spec.decoding, spec.engine) != (first.policy, first.decoding, first.engine):
+            raise UserError(
+                "these evaluations are of different policies, decodings or engines",
+                where=f"{first.policy.id}/{first.decoding_id} and {spec.policy.id}/{spec.decoding_id}",
+                do="sample them one after the other",
+            )
+    label = f"[sample {first.policy.id}/{first.decoding_id}/{'+'.join(s.benchmark.id for s in specs)}]"
+    made_of = [p for p in (*model.rglob("*"), neighbours) if p is not None and p.is_file()]
+    files = [(s, data / f"{s.benchmark.id}.parquet", out / f"{s.benchmark.id}.samples.parquet") for s in specs]
+    wanted = [each for each in files if not _is_there(each[0], each[2], [*made_of, each[1]])]
+    if there := [spec.benchmark.id for spec, *_ in files if spec not in [s for s, *_ in wanted]]:
+        print(f"{label} already there: {', '.join(there)}", file=sys.stderr)
+    tokenizer = open_tokenizer(model) if wanted else None
+    tasks = [_task(spec, tokenizer, problems, file, shard_samples) for spec, problems, file in wanted]
+    parts = [(task, path, part) for task in tasks for path, part in task.parts]
+    todo = [each for each in parts if not each[1].exists()]
+    if len(todo) < len(parts):
+        print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
+    if todo:
+        mixer = mixer_from(settings(first.decoding.mixer, tokenizer.get_vocab()))
+        with open_engine(first.engine, model, neighbours, [mixer], **machine) as engine:
+            for task, path, part in steps(todo, label, "shards"):
+                began = time.monotonic()
+                drawn = list(_draw(task.spec, engine, mixer, tokenizer, {i: task.prompts[i] for i in part}))
+                with whole_file(path) as temporary:
+                    pq.write_table(pa.Table.from_pylist(drawn, SCHEMA), temporary)
+                _add_time(task.shards / CLOCK, time.monotonic() - began)
+    for task in tasks:
+        _gather(task)
+    for spec, _, file in files:  # shards go last: until here, whatever ends the job, all of them are kept
+        shards = _shards(spec, file)
+        if (shards / CLOCK).exists():
+            os.replace(shards / CLOCK, file.with_suffix(".time.json"))
+        shutil.rmtree(shards, ignore_errors=True)
+
+
+def _is_there(spec: EvaluationSpec, out: Path, made_of: list[Path]) -> bool:
+    """Whether an evaluation's samples are whole, of this spec and code, and newer than all that they are made of."""
+    card = out.with_suffix(".card.json")
+    if not (out.exists() and card.exists()):
+        return False
+    told = read_json(card)
+    newest = max(path.stat().st_mtime for path in made_of)
+    same = told["spec"] == spec.digest and told.get("version") == VERSIONS["sample"]
+    return same and out.stat().st_mtime >= newest
+
+
+def _shards(spec: EvaluationSpec, out: Path) -> Path:
+    return out.with_name(f".{out.name}.shards-{spec.digest}")
+
+
+def _task(spec: EvaluationSpec, tokenizer, problems: Path, out: Path, shard_samples: int) -> _Task:
+    """An evaluation's prompts and shards. Raises UserError where no problem is left."""
     source = spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
     rows = read_problems(problems)[: spec.benchmark.dataset.limit]
     prompts = {r["id"]: prompt_ids(tokenizer, source, spec.benchmark.dataset, r["problem"]) for r in rows}
@@ -67,45 +138,32 @@ def sample(
         raise UserError(
             f"every prompt is longer than {spec.max_prompt_tokens} tokens", where=problems, do="raise max_prompt_tokens"
         )
-    shards = out.with_name(f".{out.name}.shards-{spec.digest}")
+    shards, size = _shards(spec, out), max(1, shard_samples // spec.samples)
     shards.mkdir(parents=True, exist_ok=True)
-    per_shard = max(1, shard_samples // spec.samples)
     # a shard's name says which problems it holds: shards of another size aren't taken for these
-    parts = [
-        (shards / f"{start:06d}-{per_shard}.parquet", ids[start : start + per_shard])
-        for start in range(0, len(ids), per_shard)
-    ]
-    todo = [(path, part) for path, part in parts if not path.exists()]
-    label = f"[sample {spec.policy.id}/{spec.decoding_id}/{spec.benchmark.id}]"
-    if len(todo) < len(parts):
-        print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
-    if todo:
-        mixer = mixer_from(settings(spec.decoding.mixer, tokenizer.get_vocab()))
-        with open_engine(spec.engine, model, neighbours, [mixer], **machine) as engine:
-            for path, part in steps(todo, label, "shards"):
-                began = time.monotonic()
-                drawn = list(_draw(spec, engine, mixer, tokenizer, {i: prompts[i] for i in part}))
-                with whole_file(path) as temporary:
-                    pq.write_table(pa.Table.from_pylist(drawn, SCHEMA), temporary)
-                _add_time(shards / CLOCK, time.monotonic() - began)
-    table = pa.concat_tables([pq.read_table(path) for path, _ in parts])
-    with whole_file(out) as temporary:
+    starts = range(0, len(ids), size)
+    parts = [(shards / f"{start:06d}-{size}.parquet", ids[start : start + size]) for start in starts]
+    return _Task(spec, out, len(rows), prompts, overlong, shards, parts)
+
+
+def _gather(task: _Task) -> None:
+    """Write an evaluation's samples, then its card, which makes them whole."""
+    table = pa.concat_tables([pq.read_table(path) for path, _ in task.parts])
+    with whole_file(task.out) as temporary:
         pq.write_table(table, temporary)
     write_json(
-        out.with_suffix(".card.json"),
+        task.out.with_suffix(".card.json"),
         {
-            "spec": spec.digest,
-            "problems": len(rows),
-            "sampled": len(ids),
-            "overlong_prompts": overlong,
+            "spec": task.spec.digest,
+            "version": VERSIONS["sample"],
+            "problems": task.problems,
+            "sampled": task.problems - len(task.overlong),
+            "overlong_prompts": task.overlong,
             "samples": table.num_rows,
             "tokens": sum(table["tokens"].to_pylist()),
             "truncated": table["finish_reason"].to_pylist().count("length"),
         },
     )
-    if (shards / CLOCK).exists():  # it is gone where a job was killed right here
-        os.replace(shards / CLOCK, out.with_suffix(".time.json"))
-    shutil.rmtree(shards)
 
 
 def _add_time(clock: Path, seconds: float) -> None:

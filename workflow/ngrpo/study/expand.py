@@ -39,6 +39,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Evaluations of one policy and decoding that the same tables need: one job, one start of the engine."""
+
+    system: str
+    """policy/decoding."""
+    benchmarks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """system/benchmarks: the evaluation's path where there is one."""
+        return f"{self.system}/{'+'.join(self.benchmarks)}"
+
+    @property
+    def evaluations(self) -> list[str]:
+        """Their paths."""
+        return [f"{self.system}/{b}" for b in self.benchmarks]
+
+
+@dataclass(frozen=True)
 class Study:
     """A study at one scale, expanded. All mappings are in the study's order."""
 
@@ -140,6 +159,20 @@ class Study:
             spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbours"
         }
         return [name for name in self.runs if name in found.values()]
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Every evaluation, each in one batch: what the same tables need, so that no target draws another's samples."""
+        tables: dict[str, list[str]] = {name: [] for name in self.evaluations}
+        for table, cells in self.cells.items():
+            for name in dict.fromkeys(cell.evaluation for cell in cells):
+                for each in (name, *self.repeats.get(name, ())):
+                    tables[each].append(table)
+        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for name, asking in tables.items():
+            system, _, benchmark = name.rpartition("/")
+            found.setdefault((system, tuple(asking)), []).append(benchmark)
+        return [Batch(system, tuple(benchmarks)) for (system, _), benchmarks in found.items()]
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""

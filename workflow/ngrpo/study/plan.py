@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ngrpo.errors import unknown_name
 from ngrpo.files import read_json
-from ngrpo.study.costs import Costs, Span, evaluation_spent, run_spent
-from ngrpo.study.expand import Study
+from ngrpo.study.costs import Costs, Span, Spent, evaluation_spent, run_spent
+from ngrpo.study.expand import Batch, Study
 from ngrpo.study.specs import RunSpec, Spec
 
 STAGES = (
@@ -58,6 +58,7 @@ class Plan:
     def __init__(self, study: Study, results: Path, costs: Costs, *targets: str):
         self.study, self.results, self.costs = study, results, costs
         self._made: dict[tuple[str, str], Job] = {}
+        self._batch_of = {name: batch for batch in study.batches for name in batch.evaluations}
         self.jobs: list[Job] = []
         for target in targets or ("all",):
             for job in self._targets(target):
@@ -91,8 +92,11 @@ class Plan:
             self._add(needed)
         self.jobs.append(job)
 
-    def _job(self, stage: str, name: str, needs: list[Job], output: str, why: str, wall: Span, devices: int = 0) -> Job:
-        made = _made_at(self.results / output)
+    def _job(
+        self, stage: str, name: str, needs: list[Job], outputs: list[str], why: str, wall: Span, devices: int = 0
+    ) -> Job:
+        ages = [_made_at(self.results / output) for output in outputs]
+        made = None if None in ages else min(ages)
         waiting = next((f"{n.stage} {n.name} is to be made" for n in needs if n.why), "")
         newer = next((f"{n.stage} {n.name} is newer" for n in needs if n.made and made and n.made > made), "")
         why = why or waiting or newer
@@ -100,7 +104,7 @@ class Plan:
         return self._made.setdefault((stage, name), job)
 
     def _cheap(self, stage: str, name: str, needs: list[Job], output: str, why: str = "") -> Job:
-        return self._job(stage, name, needs, output, self._missing(output) or why, self.costs.cheap(stage))
+        return self._job(stage, name, needs, [output], self._missing(output) or why, self.costs.cheap(stage))
 
     def _missing(self, output: str) -> str:
         return "" if (self.results / output).exists() else "not made yet"
@@ -153,18 +157,33 @@ class Plan:
             if found:
                 why, steps = f"stopped at step {len(found[0])} of {steps}", max(0, steps - len(found[0]))
         devices = self.costs.model(spec.model.id).devices
-        return self._job("train", name, needs, f"{folder}/model", why, self.costs.train(spec, steps), devices)
+        return self._job("train", name, needs, [f"{folder}/model"], why, self.costs.train(spec, steps), devices)
 
-    def _evaluation(self, name: str) -> Job:
-        spec = self.study.evaluations[name]
+    def _sample(self, batch: Batch) -> Job:
+        specs = {name: self.study.evaluations[name] for name in batch.evaluations}
+        spec = next(iter(specs.values()))
         base = spec.policy.model if isinstance(spec.policy, RunSpec) else spec.policy
         policy = self._train(spec.policy.id) if isinstance(spec.policy, RunSpec) else self._model(base.id)
-        needs = [policy, self._dataset(spec.benchmark.id), *self._table_of(spec.decoding.mixer, base)]
-        stem = f"evaluations/{name}"
-        output = f"{stem}.samples.parquet"
-        why = self._missing(output) or self._changed(spec, f"{stem}.spec.json", output, f"{stem}.samples.card.json")
-        samples = self._job("sample", name, needs, output, why, self.costs.sample(spec), 1)
-        return self._cheap("grade", name, [samples, self._dataset(spec.benchmark.id)], f"{stem}.grades.parquet")
+        needs = [policy, *(self._dataset(b) for b in batch.benchmarks), *self._table_of(spec.decoding.mixer, base)]
+        outputs = {name: f"evaluations/{name}.samples.parquet" for name in specs}
+        whys = {}
+        for name, output in outputs.items():
+            stem = f"evaluations/{name}"
+            changed = self._changed(specs[name], f"{stem}.spec.json", output, f"{stem}.samples.card.json")
+            if why := self._missing(output) or changed:
+                whys[name] = why
+        told = "; ".join(dict.fromkeys(whys.values()))
+        if 0 < len(whys) < len(specs):
+            told = "; ".join(f"{specs[name].benchmark.id}: {why}" for name, why in whys.items())
+        wall = total(self.costs.sample(s) for s in specs.values())
+        job = self._job("sample", batch.name, needs, list(outputs.values()), told, wall, 1)
+        if job.why and job.why == told:  # the other samples of the batch stay
+            job.wall = total(self.costs.sample(specs[name]) for name in whys)
+        return job
+
+    def _evaluation(self, name: str) -> Job:
+        needs = [self._sample(self._batch_of[name]), self._dataset(self.study.evaluations[name].benchmark.id)]
+        return self._cheap("grade", name, needs, f"evaluations/{name}.grades.parquet")
 
     def _analyse(self, table: str) -> Job:
         cells = [c.evaluation for c in self.study.cells[table]]
@@ -220,7 +239,7 @@ def _made_at(path: Path) -> float | None:
 def total(spans: Iterable[Span]) -> Span:
     """The sum of spans."""
     found = list(spans)
-    return Span(sum(s.low for s in found), sum(s.high for s in found))
+    return Span(sum(s.low for s in found), sum(s.high for s in found), bool(found) and all(s.measured for s in found))
 
 
 def changed_values(spec: Spec, written: Path) -> str:
@@ -312,10 +331,14 @@ def ledger_text(study: Study, results: Path, costs: Costs) -> str:
         steps, found = costs.total_steps(spec), run_spent(results / "runs" / name)
         planned = costs.train(spec, steps, declared=True) * costs.model(spec.model.id).devices
         add("train", name, f"{len(found[0])} of {steps} steps" if found else "not started", planned, found)
-    for name, spec in study.evaluations.items():
-        samples = results / "evaluations" / f"{name}.samples.parquet"
-        done = "done" if samples.exists() else "not started"
-        add("sample", name, done, costs.sample(spec, declared=True), evaluation_spent(samples))
+    for batch in study.batches:
+        there = [f"{name}.samples.parquet" for name in batch.evaluations]
+        made = [path for name in there if (path := results / "evaluations" / name).exists()]
+        done = "done" if len(made) == len(there) else f"{len(made)} of {len(there)} done" if made else "not started"
+        planned = total(costs.sample(study.evaluations[name], declared=True) for name in batch.evaluations)
+        took = [found[1] for path in made if (found := evaluation_spent(path))]
+        spent_on = Spent(sum(t.hours for t in took), 1, took[0].on_gpus) if took else None
+        add("sample", batch.name, done, planned, (None, spent_on) if took else None)
     left = [j for j in ahead.values() if j.why]
     head = ["job", "state", f"planned {device}-hours", "spent", "wall hours", "to come"]
     return "\n".join(
