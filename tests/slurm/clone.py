@@ -13,8 +13,9 @@ import yaml
 from mini import GPU_TYPE, MiniSlurm
 
 ROOT = Path(__file__).resolve().parents[2]
+POLLING = Path(__file__).with_name("polling.py")
 PARTS = ("Snakefile", "rules", "workflow", "config", "slurm", "notebooks", "envs", "resources")
-STEPS, EVERY = 24, 4
+STEPS, EVERY = 12, 4
 RUN = "ngrpo-toy"
 SMALL = {
     "models": {"toy": {"source": {"kind": "toy", "steps": 400}, "dtype": "float32"}},
@@ -78,7 +79,7 @@ class Clone:
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start `snakemake --profile slurm …`; its output goes to snakemake.out."""
-        command = [".venv/bin/snakemake", "--profile", "slurm", *QUICK, *arguments]
+        command = [".venv/bin/python", str(POLLING), "--profile", "slurm", *QUICK, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "workflow")}
         with open(self.folder / "snakemake.out", "wb") as out:
             return subprocess.Popen(

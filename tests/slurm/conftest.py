@@ -24,16 +24,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniSlurm]:
 
 
 @pytest.fixture(scope="session")
-def fresh(slurm: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which nothing has run."""
-    return Clone(tmp_path_factory.mktemp("clone") / "ngrpo", slurm)
-
-
-@pytest.fixture(scope="session")
-def clone(fresh: Clone) -> Clone:
-    """The clone after `snakemake --profile slurm all`."""
-    assert fresh.snakemake("all") == 0, fresh.said[-8000:]
-    return fresh
+def clone(slurm: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone after `snakemake --profile slurm all`."""
+    clone = Clone(tmp_path_factory.mktemp("clone") / "ngrpo", slurm)
+    assert clone.snakemake("all") == 0, clone.said[-8000:]
+    return clone
 
 
 @pytest.fixture(scope="session")

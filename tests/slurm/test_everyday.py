@@ -61,7 +61,8 @@ def test_a_site_that_does_not_fit_is_named_before_anything_is_submitted(
         assert word in str(caught.value)
 
 
-def test_snakemake_submits_nothing_where_the_site_does_not_fit(fresh: Clone) -> None:
+def test_snakemake_submits_nothing_where_the_site_does_not_fit(slurm: MiniSlurm, tmp_path: Path) -> None:
+    fresh = Clone(tmp_path / "ngrpo", slurm)
     for changes, word in (
         ({"account": None}, "no account is named"),
         ({"gpu": {"type": "a100"}}, "no GPUs of type 'a100'"),
