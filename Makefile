@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 WORKFLOW := .venv
 TRAIN := .venv-train
 GPU := .venv-gpu
+VALIDATE := .venv-validate
 UV ?= $(WORKFLOW)/bin/uv
 CORES ?= 2
 SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
-CHECKED := workflow tests benchmarks
+CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page verify validate-crate lint format bench gpu-lock \
+.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -46,7 +47,7 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 20 minutes)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy
+	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy test-crate
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
 	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
@@ -90,11 +91,17 @@ test-slurm: env ## the toy study and its faults on a SLURM started here (Debian,
 verify: $(WORKFLOW)/.ready ## recompute an unpacked crate's tables from its grades (CRATE=folder)
 	@$(WORKFLOW)/bin/ngrpo verify $(or $(CRATE),$(error name the unpacked crate: make verify CRATE=folder))
 
-validate-crate: ## let a validator judge a crate (CRATE=folder or .zip; needs the network for the standard's vocabulary)
-	@test -n "$(CRATE)" || { echo "name the crate: make validate-crate CRATE=folder"; exit 2; }
-	@test -x .venv-validate/bin/rocrate-validator || { $(PYTHON) -m venv .venv-validate && \
-		.venv-validate/bin/pip install $(PIP_FLAGS) -r envs/validate.lock; }
-	.venv-validate/bin/rocrate-validator -y validate -p workflow-run-crate -l required --no-paging "$(CRATE)"
+validate-crate: $(VALIDATE)/.ready ## let a validator judge a crate (CRATE=folder or .zip)
+	@$(VALIDATE)/bin/python envs/validate_crate.py $(or $(CRATE),$(error name the crate: make validate-crate CRATE=folder))
+
+test-crate: $(WORKFLOW)/.ready $(VALIDATE)/.ready ## a crate of ours passes that validator's required checks, spoilt ones do not
+	$(WORKFLOW)/bin/pytest tests/crate
+
+$(VALIDATE)/.ready: envs/validate.lock
+	@echo "[env] $(VALIDATE): roc-validator (half a minute)"
+	@$(PYTHON) -m venv --clear $(VALIDATE)
+	@$(VALIDATE)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/validate.lock
+	@touch $@
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

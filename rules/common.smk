@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.cluster import before_submission
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest
 from ngrpo.study.code import VERSIONS, fingerprint
 from ngrpo.study.expand import load_study
@@ -42,6 +42,24 @@ onstart:
             before_submission(SETTINGS.cluster)
         except UserError as e:
             raise WorkflowError(str(e)) from None
+
+
+def is_rule(name, among_rules=workflow.is_rule):
+    """Whether a word of the command line names a rule; where it can't be a file either, raises with the nearest name."""
+    found, asked = among_rules(name), workflow.dag_settings
+    if asked and not found and not re.search("[/.]", name) and not Path(name).exists():
+        kind = "target" if name in asked.targets else "rule"
+        fits = [
+            r.name for r in workflow.rules if kind == "rule" or not r.has_wildcards()
+        ]
+        where = f"the command line, at scale {SETTINGS.scale}"
+        raise WorkflowError(str(unknown_name(kind, name, fits, where=where)))
+    return found
+
+
+# Snakemake asks this of every target, and of the names after --until, --omit-from, --forcerun and --prioritize. Its own
+# answer to a mistyped one would be that no rule makes such a file, or nothing at all.
+workflow.is_rule = is_rule
 
 
 def one_of(names):

@@ -1,7 +1,11 @@
-"""Which tests belong to which environment: a module marked `train` runs in .venv-train, every other in .venv."""
+"""Which tests belong to which environment: a module marked `train` runs in .venv-train, every other in .venv. And how a
+test run says that this machine can't do it: `pytest.exit(reason, 3)`."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 TRAINING = find_spec("torch") is not None
 _left: list[str] = []
@@ -23,3 +27,10 @@ def pytest_report_collectionfinish() -> str:
     """Say what was left to the other environment, so that nothing is skipped silently."""
     here, there = ("training", "workflow") if TRAINING else ("workflow", "training")
     return f"{here} environment; {len(_left)} modules run in the {there} environment (`make test` runs both)"
+
+
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo) -> None:
+    """Write why these tests can't run on this machine to the file that NOT_RUN names (.ci/optional)."""
+    stopped = excinfo.value
+    if isinstance(stopped, pytest.exit.Exception) and stopped.returncode == 3 and "NOT_RUN" in os.environ:
+        Path(os.environ["NOT_RUN"]).write_text(stopped.msg, encoding="utf-8")

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from synthetic_study import make_study
 
 from ngrpo.analysis.report import report
@@ -19,14 +19,12 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 @pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium: the system's, or the one that playwright installs."""
+    """Headless Chromium: the system's, or the one that playwright installs; without either the tests can't run here."""
     with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(
-                executable_path=shutil.which("chromium") or shutil.which("chromium-browser"), args=["--no-sandbox"]
-            )
-        except Error as error:
-            pytest.exit(f"these tests need Chromium (apt install chromium): {error.message.splitlines()[0]}", 3)
+        system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if not system and not Path(playwright.chromium.executable_path).exists():
+            pytest.exit("there is no Chromium here (apt install chromium)", 3)
+        started = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
         yield started
         started.close()
 
@@ -141,3 +139,68 @@ def test_the_pages_numbers_are_those_of_the_files(opened, study: Path) -> None:
     own = frame[frame["against"].isna() & frame["headline"] & (frame["status"] == "ok")].sample(12, random_state=1)
     for row in own.itertuples():
         assert percent(row.value) in shown, (row.label, row.benchmark, row.metric)
+
+
+TABLES = """() => {
+  const files = links => links.map(a => a.getAttribute('href')).filter(h => !/^(#|[a-z]+:)/.test(h));
+  const links = e => files([...e.querySelectorAll('a[href]')]);
+  const numbers = e => [...e.querySelectorAll('td')].filter(td => /[0-9]/.test(td.innerText)).length;
+  const tables = [];
+  let heading = '', before = [];
+  for (const e of document.querySelectorAll('h2, h3, a[href], table')) {
+    if (/H[23]/.test(e.tagName)) { heading = e.innerText; before = []; }
+    else if (e.tagName === 'A') before.push(e);
+    else if (numbers(e)) tables.push({
+      heading, files: [...files(before), ...links(e)], measured: e.matches('.results:not(.differences)'),
+      rows: [...e.querySelectorAll('tbody tr')].filter(numbers).map(row => ({
+        label: row.querySelector('th, td').innerText.split('\\n')[0], files: links(row),
+        value: row.querySelector('.value') && row.querySelector('.value').innerText })) });
+  }
+  return tables;
+}"""
+
+
+def untraced(page: Page, study: Path) -> list[str]:
+    """Each table with numbers that names no file below its heading, or one that isn't there; each row of results whose
+    first number isn't what the row's grades say, or where it has none (an average) the table's file."""
+    found = []
+    for table in page.evaluate(TABLES):
+        files = [study / "report" / unquote(file) for file in table["files"]]
+        if not files or not all(path.exists() for path in files):
+            gone = [path.name for path in files if not path.exists()]
+            found.append(f"{table['heading']}: {f'{gone} are missing' if gone else 'no file is named'}")
+            continue
+        for row in (r for r in table["rows"] if table["measured"] and r["value"]):
+            if row["files"]:
+                said = (pd.read_parquet(study / "report" / unquote(row["files"][0]))["grade"] == "correct").mean()
+            else:
+                frame = pd.read_parquet(next(path for path in files if path.parent.name == "analysis"))
+                own = frame[(frame["label"] == row["label"]) & (frame["benchmark"] == "Avg") & frame["against"].isna()]
+                said = own[own["estimator"] == "mean"]["value"].item()
+            if percent(said) != row["value"]:
+                found.append(f"{table['heading']}: {row['label']} is {row['value']}, its file says {percent(said)}")
+    return found
+
+
+def test_every_number_can_be_traced_to_a_file_by_its_link(opened, study: Path) -> None:
+    page = opened()
+    measured = [table for table in page.evaluate(TABLES) if table["measured"]]
+    assert len(measured) >= 2
+    assert (
+        sum(bool(row["files"]) for row in measured[0]["rows"]) == sum(bool(r["value"]) for r in measured[0]["rows"]) > 2
+    )
+    assert untraced(page, study) == []
+
+
+def test_a_number_without_its_file_is_noticed(opened, study: Path, tmp_path: Path) -> None:
+    page = opened()
+    tables = page.evaluate(TABLES)
+    row = next(table for table in tables if table["measured"])["rows"][0]
+    grades = study / "report" / unquote(row["files"][0])
+    grades.rename(tmp_path / "away")
+    assert any(f"['{grades.name}'] are missing" in line for line in untraced(page, study))
+    (tmp_path / "away").rename(grades)
+    page.evaluate("document.querySelector('.results .value').innerText = '12.3'")
+    assert [f"is 12.3, its file says {row['value']}" in line for line in untraced(page, study)] == [True]
+    page.evaluate("document.querySelectorAll('main a').forEach(a => a.remove())")
+    assert [line.partition(": ")[2] for line in untraced(page, study)] == ["no file is named"] * len(tables)

@@ -25,6 +25,7 @@ PROFILES = (
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate", "0.5"),
     ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate", "1.0"),
 )
+TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}  # RO-Crate 1.1 has no word for it
 PROJECT = ("Snakefile", "rules/*.smk", "config/**/*.yaml", "envs/*.lock", "envs/*.yaml", "LICENSE", "CITATION.cff")
 RESULTS = (
     "data/*.json",
@@ -94,6 +95,7 @@ def _write(study: Study, files: dict[Path, Path], results: Path, folder: Path) -
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate(version="1.1")
+    crate.metadata.extra_terms = TERMS
     crate.name = f"N-GRPO reproduced, scale {study.scale}"
     crate.description = (
         "Specs, logged metrics, grades, tables and report of a reproduction of N-GRPO (arXiv 2606.10768). "
@@ -111,14 +113,14 @@ def _write(study: Study, files: dict[Path, Path], results: Path, folder: Path) -
     workflow = crate.add_workflow(
         files[Path("Snakefile")], "Snakefile", main=True, lang="snakemake", properties={"name": "N-GRPO reproduced"}
     )
-    workflow["version"] = __version__
+    workflow["version"], workflow["encodingFormat"] = __version__, "text/plain"
     held = {Path("Snakefile"): workflow}
     for path, source in files.items():
         if path not in held:
             kind = KINDS.get(path.suffix, "text/plain")
             told = {"name": str(path), "encodingFormat": kind, "contentSize": str(source.stat().st_size)}
             held[path] = crate.add_file(source, str(path), properties={**told, "sha256": file_sha256(source)})
-    agent = entity("#ngrpo", "SoftwareApplication", name="ngrpo", softwareVersion=__version__, version=__version__)
+    agent = entity("#ngrpo", "SoftwareApplication", name="ngrpo", softwareVersion=__version__)
     actions = list(_actions(study, results, held, workflow, agent, entity))
     crate.root_dataset["mentions"] = actions
     crate.write(folder)
@@ -136,7 +138,8 @@ def _actions(study: Study, results: Path, held: dict, workflow, agent, entity) -
         last = max(
             (results / path.relative_to(here) for path in writes if path in held), key=lambda p: p.stat().st_mtime
         )
-        taken = {"description": f"{spent.hours:.4f} hours on {spent.devices} device(s)"} if spent else {}
+        told = f"{spent.hours:.4f} hours on {spent.devices} device(s)" if spent else "how long it took was not noted"
+        taken = {"description": told}
         if spent:
             start = last.stat().st_mtime - spent.hours * 3600
             stamp = datetime.datetime.fromtimestamp(start, datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,59 @@
+"""A mistyped word on the command line of Snakemake is answered with the nearest name; all others still pass."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_study import ROOT
+
+
+def snakemake(results: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run Snakemake on the project with results elsewhere; what it said is in stdout."""
+    command = [sys.executable, "-m", "snakemake", *words, "--cores", "1", "--nolock", "--config", f"results={results}"]
+    return subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["ablation-roh"], "there is no target 'ablation-roh'\n{where}\n  do:    did you mean 'ablation-rho'?"),
+        (["main", "ngrpo-toi"], "there is no target 'ngrpo-toi'\n{where}\n  do:    did you mean 'ngrpo-toy'?"),
+        (["qqqqqqqq"], "there is no target 'qqqqqqqq'\n{where}\n  do:    known: ablation-inference, "),
+        (["all", "--until", "tran"], "there is no rule 'tran'\n{where}\n  do:    did you mean 'train'?"),
+        (["all", "--forcerun", "analys"], "there is no rule 'analys'\n{where}\n  do:    did you mean 'analyse'?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], told: str, tmp_path: Path) -> None:
+    ended = snakemake(tmp_path, "-n", *words)
+    assert ended.returncode == 1
+    assert told.format(where="  where: the command line, at scale toy") in ended.stdout
+    assert "Traceback" not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-n", "ngrpo-toy"],
+        ["-n", "all", "--until", "sample"],
+        ["-n", "all", "--forcerun", "train"],
+        ["-n", "{results}/toy/report/index.html"],
+        ["--list-rules"],
+        ["--unlock"],
+        ["--mode", "subprocess", "--target-jobs", "dataset:dataset=toy-held-out", "--allowed-rules", "dataset"],
+    ],
+)
+def test_names_files_and_snakemakes_own_calls_pass(words: list[str], tmp_path: Path) -> None:
+    ended = snakemake(tmp_path, *(word.format(results=tmp_path) for word in words))
+    assert ended.returncode == 0, ended.stdout
+    assert (tmp_path / "toy" / "data" / "toy-held-out.parquet").exists() == ("subprocess" in words)
+
+
+@pytest.mark.parametrize("word", ["LICENSE", "a-file.txt", "some/file"])
+def test_what_may_be_a_file_is_left_to_snakemake(word: str, tmp_path: Path) -> None:
+    ended = snakemake(tmp_path, "-n", word)
+    assert ended.returncode == 1
+    assert f"No rule to produce {word}" in ended.stdout
+    assert "there is no target" not in ended.stdout
