@@ -255,6 +255,23 @@ def test_measured_steps_replace_declared_ones_and_the_ledger_adds_them_up(finish
     assert line.split()[-2:] == ["0.10", "–"]
 
 
+def test_measured_samples_replace_declared_rates_and_lengths(finished) -> None:
+    study, results = finished
+    base = [e for e in study.evaluations if e.startswith("r1-qwen-1.5b/standard/")]
+    one, other = base[0], base[1]
+    spec, samples = study.evaluations[one], results / "evaluations" / f"{one}.samples.parquet"
+    card = json.loads(samples.with_suffix(".card.json").read_text())
+    answers = card["samples"]
+    samples.with_suffix(".card.json").write_text(json.dumps({**card, "tokens": 100 * answers}))
+    samples.with_suffix(".time.json").write_text(json.dumps({"seconds": 3600.0, "devices": 1, "gpu": True}))
+    costs = costs_of(study, results)
+    assert costs.sample(spec).measured
+    assert costs.sample(spec).low == costs.sample(spec).high == pytest.approx(1.0)
+    ratio = costs.sample(study.evaluations[other], declared=True).low / costs.sample(spec, declared=True).low
+    assert costs.sample(study.evaluations[other]).low == pytest.approx(ratio)
+    assert not costs.sample(spec, declared=True).measured
+
+
 def test_an_unfinished_run_costs_its_remaining_steps(finished) -> None:
     study, results = finished
     run = next(r for r in study.runs if r.startswith("ngrpo"))

@@ -141,12 +141,14 @@ class Costs:
             found = run_spent(results / "runs" / run)
             if found and len(found[0]) >= ENOUGH:
                 self.steps.setdefault(spec.model.id, []).append(sum(found[0]) / len(found[0]))
-        self.rates: dict[str, list[float]] = {}
+        self.sampled: dict[str, list[tuple[float, float]]] = {}
+        """Of each evaluation of a base model or its policies: tokens a response, device-hours a token."""
         for name, spec in evaluations.items():
             found = evaluation_spent(results / "evaluations" / f"{name}.samples.parquet")
             if found:
                 tokens = found[0] * spec.samples * _problems(spec, results)
-                self.rates.setdefault(_base(spec), []).append(found[1].device_hours / max(1.0, tokens))
+                rate = found[1].device_hours / max(1.0, tokens)
+                self.sampled.setdefault(_base(spec), []).append((found[0], rate))
 
     def model(self, model: str) -> ModelCosts:
         """A base model's declared costs. Raises UserError where there are none."""
@@ -174,10 +176,11 @@ class Costs:
     def sample(self, spec: EvaluationSpec, *, declared: bool = False) -> Span:
         """Wall hours of an evaluation's samples on one device."""
         costs, answers = self.model(_base(spec)), spec.samples * _problems(spec, self.results)
-        measured = [] if declared else self.rates.get(_base(spec), [])
-        (fewest, most), (slow, fast) = costs.response_tokens, costs.tokens_per_second
+        measured = [] if declared else self.sampled.get(_base(spec), [])
         if measured:
-            return Span(answers * fewest * min(measured), answers * most * max(measured), True)
+            tokens, rates = zip(*measured, strict=True)
+            return Span(answers * min(tokens) * min(rates), answers * max(tokens) * max(rates), True)
+        (fewest, most), (slow, fast) = costs.response_tokens, costs.tokens_per_second
         return Span(answers * fewest / fast / 3600, answers * most / slow / 3600)
 
     def cheap(self, stage: str) -> Span:
