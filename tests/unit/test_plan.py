@@ -180,14 +180,16 @@ def test_a_changed_model_reruns_itself_and_is_named_once(finished) -> None:
     value["model"]["source"]["revision"] = "old"
     path.write_text(json.dumps(value))
     running = reasons(study, results)
-    assert running["model", model] == 'its spec has changed: model.source.revision "old" → "main"'
+    told = f'model.source.revision "old" → "{study.models[model].model.source.revision}"'
+    assert running["model", model] == f"its spec has changed: {told}"
     assert {stage for stage, _ in running} == set(OUTPUTS) - {"dataset"}
 
     run = next(iter(study.runs))
     value = json.loads(study.runs[run].text())
     value["model"]["model"]["source"]["revision"] = value["data"]["model"]["model"]["source"]["revision"] = "old"
     (results / "runs" / run / "spec.json").write_text(json.dumps(value))
-    assert reasons(study, results)["train", run] == 'its spec has changed: model.model.source.revision "old" → "main"'
+    assert study.runs[run].model.id == model
+    assert reasons(study, results)["train", run] == f"its spec has changed: model.{told}"
 
 
 def test_a_newer_input_or_spec_makes_a_job_run_and_an_older_one_does_not(finished) -> None:
