@@ -31,6 +31,7 @@ for _benchmarks in _SETS:
         threads: STUDY.size.threads
         resources:
             **SETTINGS.needs("sample"),
+            shard_samples=STUDY.size.shard_samples,
         params:
             version=VERSIONS["sample"],
             neighbours=neighbour_option,
@@ -38,7 +39,7 @@ for _benchmarks in _SETS:
             out=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
             "train_env ngrpo sample {input.specs:q} --model {input.model:q} --data {params.data:q}"
-            " {params.neighbours} --out {params.out:q} 2>&1 | tee {log:q}"
+            " {params.neighbours} --shard-samples {resources.shard_samples} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule grade:

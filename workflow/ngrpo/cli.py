@@ -168,8 +168,11 @@ def train(
 @click.option("--model", type=FOLDER, required=True, help="The policy: a base model or a run's model.")
 @click.option("--data", type=FOLDER, required=True, help="Where the benchmarks' problems lie: {benchmark}.parquet.")
 @click.option("--neighbours", type=FILE, help="The neighbour table, where the decoding mixes neighbours.")
+@click.option("--shard-samples", type=int, default=512, show_default=True, help="Samples that a kill can cost.")
 @click.option("--out", type=FOLDER, required=True, help="Where {benchmark}.samples.parquet go.")
-def sample(specs: tuple[Path, ...], model: Path, data: Path, neighbours: Path | None, out: Path) -> None:
+def sample(
+    specs: tuple[Path, ...], model: Path, data: Path, neighbours: Path | None, shard_samples: int, out: Path
+) -> None:
     """Draw n answers to every problem of benchmarks; a killed job continues where it was.
 
     SPECS are of one policy and decoding: one start of the engine serves them.
@@ -178,7 +181,7 @@ def sample(specs: tuple[Path, ...], model: Path, data: Path, neighbours: Path | 
     from ngrpo.study.specs import EvaluationSpec, read_spec
 
     asked = [read_spec(spec, EvaluationSpec) for spec in specs]
-    draw(asked, model=model, data=data, neighbours=neighbours, out=out)
+    draw(asked, model=model, data=data, neighbours=neighbours, out=out, shard_samples=shard_samples)
 
 
 @main.command()
