@@ -15,7 +15,7 @@ from mini import GPU_TYPE, MiniSlurm
 ROOT = Path(__file__).resolve().parents[2]
 POLLING = Path(__file__).with_name("polling.py")
 PARTS = ("Snakefile", "rules", "workflow", "config", "slurm", "notebooks", "envs", "resources")
-STEPS, EVERY = 12, 4
+STEPS, EVERY = 16, 4
 RUN = "ngrpo-toy"
 SMALL = {
     "models": {"toy": {"source": {"kind": "toy", "steps": 400}, "dtype": "float32"}},
@@ -99,6 +99,14 @@ class Clone:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def clear(self, process: subprocess.Popen) -> None:
+        """End a Snakemake and every job at once, and unlock the folder."""
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.slurm.clear()
+        shutil.rmtree(self.folder / ".snakemake" / "locks", ignore_errors=True)
 
     def forget_run(self) -> None:
         """Remove the run's folder, as if it had never been trained."""

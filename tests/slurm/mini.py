@@ -109,17 +109,21 @@ class MiniSlurm:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._says("scancel", "--quiet", "--state=PENDING", "-u", "root")
-        self._says("scancel", "--quiet", "--signal=KILL", "-u", "root")
-        self._says("scancel", "--quiet", "-u", "root")
-        with contextlib.suppress(CannotRun):
-            _wait(15, "ending jobs", lambda: not self.queue())
+        self.clear()
         for name in (*(f"slurmd.{node}" for node in self.nodes), "slurmctld", "munged"):
             self._stop(name)
         for name in ("slurm.conf", "gres.conf"):
             link = DEFAULT_CONF / name
             if link.is_symlink() and Path(os.readlink(link)).parent == self.folder:
                 link.unlink()
+
+    def clear(self) -> None:
+        """End every job at once."""
+        self._says("scancel", "--quiet", "--state=PENDING", "-u", "root")
+        self._says("scancel", "--quiet", "--signal=KILL", "-u", "root")
+        self._says("scancel", "--quiet", "-u", "root")
+        with contextlib.suppress(CannotRun):
+            _wait(15, "ending jobs", lambda: not self.queue())
 
     def queue(self) -> list[str]:
         """Ids of jobs that are pending or running."""

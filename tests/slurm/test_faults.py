@@ -79,9 +79,9 @@ def sigkill(clone: Clone) -> None:
 
 def time_limit(clone: Clone) -> None:
     """The job's time is over earlier than it was told, in the middle of a step."""
-    _slurm("scontrol", "update", f"jobid={_job(clone)}", "timelimit=1")
-    with frozen(clone):
-        clone.wait_for("end of its time", lambda: _elapsed(_job(clone)) > 61)
+    job = _job(clone)
+    _slurm("scontrol", "update", f"jobid={job}", "timelimit=1")
+    clone.wait_for("end of its time", lambda: _elapsed(job) > 61)
 
 
 def node_loss(clone: Clone) -> None:
@@ -109,17 +109,16 @@ def wanted(name: str):
 
 @contextlib.contextmanager
 def training(clone: Clone) -> Iterator[tuple[subprocess.Popen, Watch]]:
-    """A new training through Snakemake, at the step where faults strike; ended with the block."""
+    """A new training through Snakemake, at the step where faults strike; what a failed test leaves of it is cleared."""
     clone.forget_run()
     process = clone.start(RUN)
     try:
         with Watch(clone) as watch:
             clone.wait_for(f"step {AT}", lambda: len(clone.metrics()) >= AT, process)
-            assert clone.committed() >= EVERY
             yield process, watch
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    except BaseException:
+        clone.clear(process)
+        raise
 
 
 def assert_nothing_lost(clone: Clone, watch: Watch, reference: tuple[bytes, list[dict]]) -> None:
@@ -136,7 +135,9 @@ def assert_nothing_lost(clone: Clone, watch: Watch, reference: tuple[bytes, list
 @pytest.mark.parametrize("name", [pytest.param(name, marks=wanted(name)) for name in FAULTS])
 def test_a_training_survives(name: str, time_: int, clone: Clone, reference: tuple[bytes, list[dict]]) -> None:
     with training(clone) as (process, watch):
-        FAULTS[name](clone)
+        with frozen(clone):
+            assert EVERY <= clone.committed() < STEPS
+            FAULTS[name](clone)
         assert process.wait(timeout=400) == 0, clone.said[-6000:]
     try:
         assert_nothing_lost(clone, watch, reference)
@@ -151,16 +152,17 @@ def test_a_training_survives(name: str, time_: int, clone: Clone, reference: tup
 @pytest.mark.parametrize("time_", range(TIMES))
 def test_a_killed_snakemake_is_started_again(time_: int, clone: Clone, reference: tuple[bytes, list[dict]]) -> None:
     with training(clone) as (process, watch):
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        job = _job(clone)
-        assert clone.snakemake(RUN) == 1  # its lock is still there, and Snakemake says how to go on
-        assert "--unlock" in clone.said
-        assert clone.snakemake("--unlock") == 0
-        assert clone.snakemake(RUN) == 1
-        assert f"jobs of an earlier Snakemake are still in the queue: {job} (train {RUN})" in clone.said
-        assert clone.slurm.queue() == [job]
-        _slurm("scancel", "--signal=TERM", "--full", job)  # what the message says
+        with frozen(clone):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            job = _job(clone)
+            assert clone.snakemake(RUN) == 1  # its lock is still there, and Snakemake says how to go on
+            assert "--unlock" in clone.said
+            assert clone.snakemake("--unlock") == 0
+            assert clone.snakemake(RUN) == 1
+            assert f"jobs of an earlier Snakemake are still in the queue: {job} (train {RUN})" in clone.said
+            assert clone.slurm.queue() == [job]
+            _slurm("scancel", "--signal=TERM", "--full", job)  # what the message says
         clone.wait_for("end of the job", lambda: not clone.slurm.queue())
         assert len(clone.metrics()) < STEPS
         assert clone.snakemake(RUN) == 0, clone.said[-6000:]
@@ -177,16 +179,20 @@ def test_a_full_disk(time_: int, clone: Clone, reference: tuple[bytes, list[dict
     )
     if mounted.returncode:
         pytest.skip(f"no small disk can be made here: {mounted.stderr.decode().strip()}")
+    process = clone.start(RUN)
     try:
         with Watch(clone) as watch:
-            process = clone.start(RUN)
             clone.wait_for(f"step {AT}", lambda: len(clone.metrics()) >= AT, process)
             ballast = clone.run / "ballast"
-            _fill(ballast)
+            with frozen(clone):
+                _fill(ballast)
             clone.wait_for("full disk", lambda: "no space left" in _logs(clone).lower(), process)
             ballast.unlink()
             assert process.wait(timeout=400) == 0, clone.said[-6000:]
         assert_nothing_lost(clone, watch, reference)
+    except BaseException:
+        clone.clear(process)
+        raise
     finally:
         subprocess.run(("umount", "--lazy", str(clone.run)), check=False)
 
