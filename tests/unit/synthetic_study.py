@@ -133,6 +133,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
         lines.append({LOGGED[k]: float(v) if k != "step" else v for k, v in row.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "verl.json", nested(verl_settings(spec)))
+    write_json(folder / "hardware.json", [{"after_step": 0, "kind": "a made-up processor", "torch": "2.6.0"}])
     pd.DataFrame(lines).to_json(folder / "metrics.jsonl", orient="records", lines=True)
     write_json(
         folder / "model" / "ngrpo.json", {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps}

@@ -83,6 +83,7 @@ def test_every_stage_left_its_files(toy: Toy) -> None:
         "neighbors/toy.cosine.k3.safetensors",
         "runs/ngrpo-toy/model/model.safetensors",
         "runs/grpo-toy/metrics.jsonl",
+        "runs/ngrpo-toy/hardware.json",
         "evaluations/ngrpo-toy/standard/toy-held-out.grades.parquet",
         "analysis/main.parquet",
         "report/index.html",

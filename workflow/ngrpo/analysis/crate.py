@@ -34,6 +34,7 @@ RESULTS = (
     "runs/*/spec.json",
     "runs/*/metrics.jsonl",
     "runs/*/verl.json",
+    "runs/*/hardware.json",
     "evaluations/**/*.grades.parquet",
     "evaluations/**/*.json",
     "analysis/*.parquet",

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ngrpo.analysis import figures
 from ngrpo.analysis.compliance import STATES, Check, compliance
 from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
+from ngrpo.analysis.hours import job_times, totals
 from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
 from ngrpo.analysis.paper_values import PaperValues, read_paper_values
 from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
@@ -123,6 +124,8 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
         "evaluation_settings": evaluation_settings(study),
         "versions": versions(),
         "artefacts": artefacts(study, results),
+        "job_times": (jobs := job_times(study, results)),
+        "totals": totals(jobs),
     }
     return environment.get_template("report.html.j2").render(values)
 

@@ -21,6 +21,7 @@ from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, whole_file, write_json
+from ngrpo.hardware import hardware
 from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
@@ -171,7 +172,8 @@ def _add_time(clock: Path, seconds: float) -> None:
     import torch
 
     before = read_json(clock)["seconds"] if clock.exists() else 0.0
-    write_json(clock, {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()})
+    told = {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()}
+    write_json(clock, {**told, "hardware": hardware()})
 
 
 def _draw(spec: EvaluationSpec, engine, mixer: Mixer, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:

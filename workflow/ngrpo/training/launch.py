@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ngrpo.cluster import job_end
 from ngrpo.errors import UserError
-from ngrpo.files import digest, whole_folder, write_json
+from ngrpo.files import digest, read_json, whole_folder, write_json
+from ngrpo.hardware import hardware
 from ngrpo.study.specs import RunSpec
 from ngrpo.training import platform
 from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
@@ -27,6 +28,7 @@ from ngrpo.training.nodes import ray_nodes, set_environment, wait_for_nodes
 from ngrpo.training.recipe import Ranks, compose, total_steps
 
 CARD = "ngrpo.json"
+HARDWARE = "hardware.json"  # in the run folder: what each of its jobs had
 SAME_SIGNAL = 10.0  # seconds within which signals are one
 MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
 
@@ -89,6 +91,7 @@ def train(
                 lease=lease.me,
                 vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
             )
+            _note_hardware(run_dir / HARDWARE, start)
             with _progress(run_dir, label, start, steps):
                 _run(config, run_dir, ranks, plugin)
         best = _finish(Checkpoints(run_dir, spec.digest), steps, out)
@@ -111,6 +114,12 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
             shutil.copy2(file, part / file.name)
         write_json(part / CARD, {"spec": checkpoints.spec, **best, "steps": steps})
     return best
+
+
+def _note_hardware(path: Path, start: int) -> None:
+    """Add this job to those that have trained the run: the step after which it took over, and what it has."""
+    before = [job for job in (read_json(path) if path.exists() and start else []) if job["after_step"] < start]
+    write_json(path, [*before, {"after_step": start, **hardware()}])
 
 
 def _time_to_save(checkpoint_minutes: float) -> float | None:
