@@ -40,7 +40,17 @@ rule report:
         notebook=f"{R}/report/results.ipynb",
         claims=claims_files,
     output:
-        page=f"{R}/report/index.html",
+        page=report(
+            f"{R}/report/index.html",
+            caption="captions/page.rst",
+            category="The report",
+        ),
+        figures=report(
+            directory(f"{R}/report/figures"),
+            patterns=["{figure}.svg"],
+            caption="captions/figure.rst",
+            category="Figures",
+        ),
         claims=f"{R}/report/claims.json",
         compliance=f"{R}/report/compliance.csv",
         tables=expand(

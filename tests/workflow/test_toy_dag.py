@@ -6,6 +6,7 @@ The configuration is the project's own, made smaller: what is tested here is the
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,15 @@ def test_one_changed_value_reruns_what_depends_on_it(toy: Toy) -> None:
     finally:
         study.write_text(before)
         assert "Nothing to be done" in toy.snakemake().stdout
+
+
+def test_snakemakes_own_report_holds_the_page_and_its_figures(toy: Toy) -> None:
+    out = toy.folder / "report.zip"
+    done = toy.snakemake("--report", str(out))
+    assert done.returncode == 0, done.stdout[-4000:]
+    names = zipfile.ZipFile(out).namelist()
+    assert any(name.endswith("index.html") for name in names)
+    assert sum(name.endswith(".svg") for name in names) > 5
 
 
 def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: Toy) -> None:

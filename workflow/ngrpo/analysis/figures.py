@@ -140,6 +140,7 @@ CURVES = (
         False,
         log=True,
     ),
+    Curve("throughput", "tokens a second", "Response tokens that rollout draws in a second on each device."),
     Curve("mixing_share", "share of mixed steps", "Share of rollout steps that fed back a mixture.", share=True),
     Curve("mixing_cosine", "cosine to the anchor", "Mean cosine between a mixture and its anchor's embedding."),
 )
@@ -315,11 +316,12 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         f' aria-labelledby="{name}-title {name}-about">'
-        f'<title id="{name}-title">{_escaped(title)}</title><desc id="{name}-about">{_escaped(description)}</desc>'
+        f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
     )
     text = re.sub(r"<svg[^>]*>", lambda _: described, text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for XML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

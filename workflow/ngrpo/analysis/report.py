@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ngrpo.analysis import figures
 from ngrpo.analysis.compliance import STATES, Check, compliance
 from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
+from ngrpo.analysis.gallery import Gallery
 from ngrpo.analysis.hours import job_times, totals
 from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
 from ngrpo.analysis.paper_values import PaperValues, read_paper_values
@@ -45,8 +46,11 @@ def report(study: Study, results: Path, out: Path) -> None:
         pd.DataFrame([asdict(c) for c in found.checks], columns=columns).to_csv(part, index=False)
     for sheet in found.sheets.values():
         write_tables(sheet, study, out.parent / "tables")
+    gallery = Gallery()
+    html = page(study, results, out.parent, found, gallery)
+    gallery.write(out.parent)
     with whole_file(out) as part:
-        part.write_text(page(study, results, out.parent, found), encoding="utf-8")
+        part.write_text(html, encoding="utf-8")
     print(f"report: {out}")
 
 
@@ -72,9 +76,11 @@ def gather(study: Study, results: Path) -> Gathered:
     return Gathered(runs, findings(study, results), checks, sheets, paper)
 
 
-def page(study: Study, results: Path, folder: Path, found: Gathered | None = None) -> str:
-    """The page's HTML. folder: where it will lie."""
-    found = found or gather(study, results)
+def page(
+    study: Study, results: Path, folder: Path, found: Gathered | None = None, gallery: Gallery | None = None
+) -> str:
+    """The page's HTML. folder: where it will lie; gallery: keeps the figures, whose files the page links to."""
+    found, gallery = found or gather(study, results), gallery or Gallery()
     environment = Environment(
         loader=PackageLoader("ngrpo.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"],
@@ -93,7 +99,7 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
         return Path(os.path.relpath(results / file, folder)).as_posix()
 
     runs = found.runs
-    tables = [_table(study, results, name, found.sheets.get(name)) for name in study.size.tables]
+    tables = [_table(study, results, name, found.sheets.get(name), gallery) for name in study.size.tables]
     values = {
         "study": study,
         "scale": study.scale,
@@ -116,7 +122,7 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
         "alerts": alerts(found.checks),
         "unfinished": list(unfinished(study, results, runs, tables)),
         "runs": runs,
-        "curves": list(_curves(study, runs)),
+        "curves": list(_curves(study, runs, gallery)),
         "smoothing": figures.SMOOTHING,
         "grades": [(g, displayed(g)) for g in GRADES],
         "cards": data_cards(study, results),
@@ -133,7 +139,7 @@ def page(study: Study, results: Path, folder: Path, found: Gathered | None = Non
 # --- tables ---
 
 
-def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None) -> dict:
+def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None, gallery: Gallery) -> dict:
     """One table as the page shows it: a group a model and benchmark."""
     file = f"analysis/{name}.parquet"
     base = {"id": name, "title": study.study.tables[name].title, "file": file, "groups": [], "note": ""}
@@ -153,7 +159,7 @@ def _table(study: Study, results: Path, name: str, sheet: pd.DataFrame | None) -
     keys = ["model", "benchmark", "metric", "label"]
     printed = {tuple(row[key] for key in keys): row for row in sheet.to_dict("records")}
     known = [(m, b, part) for (m, b), part in groups if _known(study, m, b)]
-    return {**base, "groups": [_group(study, name, m, b, part, printed) for m, b, part in known]}
+    return {**base, "groups": [_group(study, name, m, b, part, printed, gallery) for m, b, part in known]}
 
 
 def _mixed(study: Study, table: str) -> str:
@@ -169,7 +175,9 @@ def _known(study: Study, model: str, benchmark: str) -> bool:
     return model in study.size.models and (benchmark == AVERAGE or benchmark in study.size.datasets)
 
 
-def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame, printed: dict) -> dict:
+def _group(
+    study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame, printed: dict, gallery: Gallery
+) -> dict:
     """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures.
 
     printed: rows of the table's sheet, with the paper's values, by model, benchmark, metric and label.
@@ -199,8 +207,8 @@ def _group(study: Study, table: str, model: str, benchmark: str, frame: pd.DataF
             for (label, against), part in shown.groupby(["label", "against"], sort=False)
         ],
         "keys": [(label, looks[label]) for label in labels],
-        "forests": list(_forests(headline, columns, slug, where)),
-        "curves": list(_pass_curves(own, slug, where)),
+        "forests": list(_forests(headline, columns, slug, where, gallery)),
+        "curves": list(_pass_curves(own, slug, where, gallery)),
     }
 
 
@@ -241,7 +249,9 @@ def _told(rows: pd.DataFrame) -> str:
     )
 
 
-def _forests(headline: pd.DataFrame, columns: list[tuple[str, str]], slug: str, where: str) -> Iterator[dict]:
+def _forests(
+    headline: pd.DataFrame, columns: list[tuple[str, str]], slug: str, where: str, gallery: Gallery
+) -> Iterator[Markup]:
     for metric, estimator in columns:
         if estimator == "bootstrap":
             continue
@@ -250,10 +260,10 @@ def _forests(headline: pd.DataFrame, columns: list[tuple[str, str]], slug: str, 
         if figure:
             title = figures.metric_title(rows.iloc[0])
             name = f"{slug}-{metric}".lower().replace("@", "-")
-            yield Markup(figures.svg(figure, name, f"{title}: {where}", _told(rows)))
+            yield gallery.draw(figure, name, f"{title}: {where}", _told(rows))
 
 
-def _pass_curves(own: pd.DataFrame, slug: str, where: str) -> Iterator[dict]:
+def _pass_curves(own: pd.DataFrame, slug: str, where: str, gallery: Gallery) -> Iterator[Markup]:
     largest = own["k"].max()
     for estimator in ("unbiased", "bootstrap"):
         figure = figures.pass_at_k(own, estimator=estimator)
@@ -262,7 +272,7 @@ def _pass_curves(own: pd.DataFrame, slug: str, where: str) -> Iterator[dict]:
             told = f"Pass@k rises with k; at k = {largest}: {_told(rows)}."
             title = f"Pass@k, {estimator}"
             name = f"{slug}-curve-{estimator}"
-            yield Markup(figures.svg(figure, name, f"{title}: {where}", told))
+            yield gallery.draw(figure, name, f"{title}: {where}", told)
 
 
 def _findings(table: dict) -> Iterator[str]:
@@ -296,7 +306,7 @@ def _run_label(study: Study, run: RunState) -> str:
     return run.id
 
 
-def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
+def _curves(study: Study, runs: list[RunState], gallery: Gallery) -> Iterator[dict]:
     """For each model its training curves, of the first seed; a system keeps the colour that it has in the tables."""
     runs = [run for run in runs if run.spec.seed == study.study.seed]
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
@@ -312,8 +322,8 @@ def _curves(study: Study, runs: list[RunState]) -> Iterator[dict]:
             if figure:
                 last = [f"{label} ends at {short(_last(log, curve.column))}" for label, log in logs.items()]
                 name = f"training-{model}-{curve.column}".replace(".", "-").replace("_", "-")
-                drawn = figures.svg(figure, name, f"{curve.what} over training steps", f"{'; '.join(last)}.")
-                panels.append({"about": curve.about, "svg": Markup(drawn)})
+                title = f"{curve.what}: {title_of(study, 'model', model)}"
+                panels.append({"about": curve.about, "svg": gallery.draw(figure, name, title, f"{'; '.join(last)}.")})
         if panels:
             keys = [(label, looks[label]) for label in mine]
             files = [r.id for r in mine.values()]

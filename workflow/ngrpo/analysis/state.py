@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
+from ngrpo.study.costs import run_spent
 from ngrpo.study.expand import Study
 from ngrpo.study.specs import EvaluationSpec, RunSpec
 
@@ -162,10 +163,19 @@ def _steps(spec: RunSpec, results: Path) -> int | None:
     return spec.training.epochs * (pq.read_metadata(data).num_rows // spec.training.batch_prompts)
 
 
+def _with_throughput(log: pd.DataFrame, spec: RunSpec, folder: Path) -> pd.DataFrame:
+    """The log with a column `throughput`: response tokens a second of rollout, on each device."""
+    if not {"response_length", "rollout_seconds"} <= set(log):
+        return log
+    found = run_spent(folder)
+    responses = spec.training.batch_prompts * spec.training.group / (found[1].devices if found else 1)
+    return log.assign(throughput=responses * log["response_length"] / log["rollout_seconds"])
+
+
 def run_state(study: Study, results: Path, run: str) -> RunState:
     """One run's state, from runs/{run}/model/ngrpo.json and metrics.jsonl."""
     spec, folder = study.runs[run], results / "runs" / run
-    log, steps = read_log(folder / "metrics.jsonl"), _steps(spec, results)
+    log, steps = _with_throughput(read_log(folder / "metrics.jsonl"), spec, folder), _steps(spec, results)
     make = command(study, results, run)
     mark = folder / "model" / "ngrpo.json"
     if mark.exists():

@@ -1,0 +1,58 @@
+"""Figures as files: every figure of the page, readable without it."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from synthetic_study import make_study
+
+from ngrpo.analysis import figures
+from ngrpo.analysis.gallery import Gallery
+from ngrpo.analysis.report import report
+from ngrpo.analysis.state import run_state
+from ngrpo.analysis.tables import analyse
+
+PNG = b"\x89PNG"
+
+
+def test_every_figure_of_the_page_lies_beside_it_in_both_kinds(tmp_path: Path) -> None:
+    study, root = make_study(tmp_path), tmp_path / "toy"
+    for table in study.cells:
+        analyse(table, study, root, root / "analysis" / f"{table}.parquet")
+    stale = root / "report" / "figures" / "of-an-older-page.svg"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    report(study, root, root / "report" / "index.html")
+    html = (root / "report" / "index.html").read_text()
+    linked = set(re.findall(r'href="figures/([^"]+)"', html))
+    assert {path.name for path in stale.parent.iterdir()} == linked  # none is missing, none is left over
+    assert len(linked) == 2 * html.count('role="img"') > 10
+    for path in stale.parent.iterdir():
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(PNG)
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path: Path) -> None:
+    study, root = make_study(tmp_path), tmp_path / "toy"
+    logs = {run: run_state(study, root, run).log for run in study.runs}
+    gallery, curve = Gallery(), figures.CURVES[0]
+    inline = gallery.draw(figures.training_curve(curve, logs), "reward", "Reward: toy", "")
+    gallery.write(tmp_path)
+    alone = (tmp_path / "figures" / "reward.svg").read_text()
+    for run in logs:
+        assert run in alone
+        assert run not in inline
+    assert 'fill="#fff"' in alone  # a dark viewer shows it, too
+    with pytest.raises(ValueError, match="two figures are called reward"):
+        gallery.draw(figures.training_curve(curve, logs), "reward", "Reward: toy", "")
+
+
+def test_throughput_is_tokens_by_rollout_time_on_each_device(tmp_path: Path) -> None:
+    study, root = make_study(tmp_path), tmp_path / "toy"
+    run, spec = next(iter(study.runs.items()))
+    log = run_state(study, root, run).log
+    drawn = log["response_length"] * spec.training.batch_prompts * spec.training.group
+    assert (log["throughput"] * log["rollout_seconds"]).to_numpy() == pytest.approx(drawn.to_numpy())
