@@ -18,12 +18,13 @@ from markupsafe import Markup
 from ngrpo.analysis import figures
 from ngrpo.analysis.compliance import STATES, Check, compliance
 from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
+from ngrpo.analysis.figures_ablation import by_problem, over_rho
 from ngrpo.analysis.gallery import Gallery
 from ngrpo.analysis.hours import job_times, totals
 from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
 from ngrpo.analysis.paper_values import PaperValues, read_paper_values
 from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
-from ngrpo.analysis.state import RunState, command, run_state
+from ngrpo.analysis.state import RunState, command, read_grades, run_state
 from ngrpo.analysis.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.analysis.tables import AVERAGE, read_table, scale_note
 from ngrpo.analysis.verdicts import Finding, findings
@@ -124,6 +125,7 @@ def page(
         "runs": runs,
         "curves": list(_curves(study, runs, gallery)),
         "smoothing": figures.SMOOTHING,
+        "by_problem": list(_by_problem(study, results, gallery)),
         "grades": [(g, displayed(g)) for g in GRADES],
         "cards": data_cards(study, results),
         "settings": run_settings(study.runs),
@@ -209,6 +211,7 @@ def _group(
         "keys": [(label, looks[label]) for label in labels],
         "forests": list(_forests(headline, columns, slug, where, gallery)),
         "curves": list(_pass_curves(own, slug, where, gallery)),
+        "over_rho": list(_over_rho(own, slug, where, gallery)),
     }
 
 
@@ -273,6 +276,35 @@ def _pass_curves(own: pd.DataFrame, slug: str, where: str, gallery: Gallery) -> 
             title = f"Pass@k, {estimator}"
             name = f"{slug}-curve-{estimator}"
             yield gallery.draw(figure, name, f"{title}: {where}", told)
+
+
+def _over_rho(own: pd.DataFrame, slug: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    """The paper's Figure 3, of a table whose rows say ρ."""
+    if figure := over_rho(own):
+        headline = own[own["headline"] & (own["estimator"] == "mean")]
+        yield gallery.draw(figure, f"{slug}-over-rho", f"Values over ρ: {where}", f"{_told(headline)}.")
+
+
+def _by_problem(study: Study, results: Path, gallery: Gallery) -> Iterator[dict]:
+    """For each model and benchmark the first two trained systems, problem by problem."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in (cell for cells in study.cells.values() for cell in cells):
+        spec = study.evaluations[cell.evaluation]
+        if spec.policy.type == "run" and spec.decoding_id == "standard":
+            found.setdefault((cell.model, cell.benchmark), {}).setdefault(cell.evaluation, cell.label)
+    for (model, benchmark), systems in found.items():
+        pair = list(systems.items())[:2]
+        grades = [read_grades(study, results, evaluation).frame for evaluation, _ in pair]
+        if len(pair) < 2 or any(frame is None for frame in grades):
+            continue
+        names = (pair[0][1], pair[1][1])
+        if figure := by_problem(*grades, names):
+            where = f"{title_of(study, 'model', model)}, {title_of(study, 'benchmark', benchmark)}"
+            name = f"problems-{model}-{benchmark}".lower().replace(".", "-")
+            wins = (grades[1]["grade"] == "correct").mean() - (grades[0]["grade"] == "correct").mean()
+            told = f"{names[1]} solves {points(wins)} points more of all samples than {names[0]}."
+            svg = gallery.draw(figure, name, f"Problem by problem: {where}", told)
+            yield {"where": where, "svg": svg, "files": [f"evaluations/{e}.grades.parquet" for e, _ in pair]}
 
 
 def _findings(table: dict) -> Iterator[str]:
