@@ -50,6 +50,16 @@ def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path
         gallery.draw(figures.training_curve(curve, logs), "reward", "Reward: toy", "")
 
 
+def test_a_legend_inside_a_figure_follows_the_pages_theme(tmp_path: Path) -> None:
+    study, root = make_study(tmp_path), tmp_path / "toy"
+    logs = {run: run_state(study, root, run).log for run in study.runs}
+    drawn = figures.svg(figures.training_curve(figures.CURVES[0], logs, legend=True), "reward", "", "")
+    words = [text for text in re.findall(r"<text[^>]*>", drawn) if "fill" in text]
+    assert words
+    assert all("var(--" in text for text in words)
+    assert len(words) == len(re.findall(r"<text", drawn))  # one without a fill is black on dark, too
+
+
 def test_throughput_is_tokens_by_rollout_time_on_each_device(tmp_path: Path) -> None:
     study, root = make_study(tmp_path), tmp_path / "toy"
     run, spec = next(iter(study.runs.items()))

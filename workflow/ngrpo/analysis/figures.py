@@ -105,7 +105,7 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4)
+    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0])
 
 
 # --- training curves ---
