@@ -34,3 +34,4 @@ rule all:
     default_target: True
     input:
         f"{R}/report/index.html",
+        grades_for(*TABLES),

@@ -170,12 +170,17 @@ def problems_of(wildcards):
     return f"{R}/data/{STUDY.evaluations[wildcards.evaluation].benchmark.id}.parquet"
 
 
-def grades_of(wildcards):
-    """The grades that a table's cells need."""
+def grades_for(*tables):
+    """The grades that tables' cells need."""
     return [
         f"{R}/evaluations/{e}.grades.parquet"
-        for e in sorted({c.evaluation for c in STUDY.cells[wildcards.table]})
+        for e in sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
     ]
+
+
+def grades_of(wildcards):
+    """The grades that a table's cells need."""
+    return grades_for(wildcards.table)
 
 
 def claims_files(wildcards):

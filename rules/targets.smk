@@ -1,4 +1,5 @@
-# Named targets: one per table, one per run, and those that a scale names.
+# Named targets: one per table, one per run, and those that a scale names. Tables ask for their grades, too: Snakemake
+# takes a file between finished ones for done when it is gone, and a lost evaluation is to be made again.
 for _table in STUDY.cells:
 
     rule:
@@ -6,6 +7,7 @@ for _table in STUDY.cells:
             _table
         input:
             f"{R}/analysis/{_table}.parquet",
+            grades_for(_table),
 
 
 for _run in STUDY.runs:

@@ -135,6 +135,8 @@ def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: 
     kept, lost = samples / "toy-held-out.samples.parquet", samples / "toy-other.samples.parquet"
     inode, before = kept.stat().st_ino, lost.read_bytes()
     lost.unlink()
+    assert toy.planned() == {}, "samples whose grades are there may be deleted"
+    (samples / "toy-other.grades.parquet").unlink()
     assert toy.planned()["sample"] == 1
     done = toy.snakemake()
     assert done.returncode == 0, done.stdout[-8000:]
