@@ -158,10 +158,17 @@ def mechanics_inputs(wildcards):
     }
 
 
+def mechanics_files():
+    """What mixing does on each base model of the report's tables."""
+    models = {c.model for t in TABLES for c in STUDY.cells[t]}
+    runs = [r for r in STUDY.mixing_runs if STUDY.runs[r].model.id in models]
+    return [f"{R}/mechanics/{run}.json" for run in runs]
+
+
 def shown_in_notebook(wildcards):
     """The files that a notebook shows."""
     if wildcards.notebook == "mechanics":
-        return [f"{R}/mechanics/{run}.json" for run in STUDY.mixing_runs]
+        return mechanics_files()
     return expand(f"{R}/analysis/{{table}}.parquet", table=TABLES)
 
 

@@ -1,4 +1,4 @@
-# What mixing does to a trajectory and where its inputs lie (the paper's Figure 1), on the base model, for the notebook.
+# What mixing does to a trajectory and where its inputs lie (the paper's Figure 1), on the base model.
 rule mechanics:
     input:
         unpack(mechanics_inputs),
@@ -10,7 +10,7 @@ rule mechanics:
     conda:
         "../envs/train.yaml"
     resources:
-        **SETTINGS.needs("neighbours"),
+        **SETTINGS.needs("mechanics"),
     params:
         version=VERSIONS["mechanics"],
     shell:

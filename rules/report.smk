@@ -38,6 +38,7 @@ rule report:
         tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
         repeats=repeats_of,
         notebook=f"{R}/report/results.ipynb",
+        mechanics=mechanics_files(),
         claims=claims_files,
     output:
         page=report(

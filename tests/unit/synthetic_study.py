@@ -15,6 +15,38 @@ from ngrpo.study.expand import Study, load_study
 ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
 
+STEP = {"index": 1, "candidates": [["c0", 0.75], ["c1", 0.25]], "cosine": 0.97}
+EXAMPLE = {
+    "problem_id": "00007",
+    "problem": "1+2",
+    "without": ["a", "b"],
+    "mixed": ["a", "c0", "d"],
+    "apart": 1,
+    "steps": [STEP],
+}
+MECHANICS = {
+    "spec": "0" * 12,
+    "model": "toy",
+    "rho": 0.1,
+    "k": 2,
+    "metric": "cosine",
+    "sigma": 0.02,
+    "explained": [0.5, 0.25],
+    "examples": [EXAMPLE],
+    "tokens": [
+        {
+            "token": name,
+            "at": [x, 0.0],
+            "mixtures": [[x + 0.1, 0.1]],
+            "mixture_cosines": [0.97],
+            "noise": [[x, 0.5], [x, -0.5]],
+            "noise_cosines": [0.9, 0.8],
+        }
+        for name, x in (("$a", 0.0), (" ", 1.0))
+    ],
+}
+"""What `ngrpo mechanics` writes, small."""
+
 
 def make_study(
     results: Path,
@@ -43,6 +75,8 @@ def make_study(
             write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
         write_run(study, root, run, rng)
+    for run in study.mixing_runs:
+        write_json(root / "mechanics" / f"{run}.json", {**MECHANICS, "spec": study.runs[run].digest})
     for name, spec in study.datasets.items():
         card = {"dataset": name, "spec": spec.digest, "origin": "generated", "left": {}, "without_answer": 0}
         write_json(

@@ -66,6 +66,7 @@ OUTPUTS = {
     "model": lambda name, _: [f"models/{name}"],
     "training_data": lambda name, study: [f"data/{study.training_data[name].dataset.id}.{name}.parquet"],
     "neighbours": lambda name, _: [f"neighbors/{name}.safetensors"],
+    "mechanics": lambda name, _: [f"mechanics/{name}.json"],
     "train": lambda name, _: [f"runs/{name}/model"],
     "sample": lambda name, study: [f"evaluations/{e}.samples.parquet" for e in batch_of(study, name).evaluations],
     "grade": lambda name, _: [f"evaluations/{name}.grades.parquet"],
@@ -108,7 +109,10 @@ def test_a_target_takes_only_what_it_needs(paper: Study, tmp_path: Path) -> None
         plan_of(paper, tmp_path, "table21")
 
 
-@pytest.mark.parametrize(("scale", "target"), [("toy", "all"), ("paper", "all"), ("paper", "table12")])
+PLANNED = [("toy", "all"), ("paper", "all"), ("paper", "table12"), ("paper", "figure1")]
+
+
+@pytest.mark.parametrize(("scale", "target"), PLANNED)
 def test_snakemake_plans_the_same_jobs(scale: str, target: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snakemake", "-n", target, "--cores", "1", "--config"]
     settings = [f"scale={scale}", f"results={tmp_path}"]

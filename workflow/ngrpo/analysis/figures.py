@@ -104,8 +104,8 @@ def _title(axes: Axes, text: str) -> None:
     axes.set_title(f"{text[:1].upper()}{text[1:]}", loc="left", fontsize=9.5, fontweight="bold", pad=9)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0])
+def _legend(axes: Axes, **place: object) -> None:
+    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0], **place)
 
 
 # --- training curves ---

@@ -1,17 +1,12 @@
-"""Figures of what mixing feeds: tokens, mixtures and Gaussian noise on two axes (the paper's Figure 1), cosines,
-and decoded examples."""
+"""Figures of what mixing feeds: tokens, mixtures and Gaussian noise on two axes (the paper's Figure 1), and cosines."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ngrpo.analysis.figures import THEME, _axes, _title
+from ngrpo.analysis.figures import THEME, _axes, _legend, _title
+from ngrpo.analysis.mechanics import shown
 
 KINDS = (("noise", "Gaussian noise", "series-1", "."), ("mixtures", "neighbour mixing", "series-3", "D"))
-
-
-def shown(token: str) -> str:
-    """A token with its blanks visible."""
-    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
 
 
 def inputs_on_two_axes(told: dict) -> Figure:
@@ -27,18 +22,19 @@ def inputs_on_two_axes(told: dict) -> Figure:
     own = np.array([token["at"] for token in told["tokens"]])
     ring = {"facecolors": "none", "edgecolors": THEME["series-2"][0], "linewidths": 1.3}
     axes.scatter(own[:, 0], own[:, 1], marker="o", s=42, label="token", **ring)
-    for place, i in enumerate(np.argsort(own[:, 0])):  # neighbours along the axis are named above and below in turn
+    for i, point in enumerate(own):  # of two that lie close, the upper one is named above and the other below
+        apart = np.where(np.arange(len(own)) == i, np.inf, np.hypot(*(own - point).T))
+        offset = (5, 5) if point[1] >= own[apart.argmin(), 1] else (5, -11)
         name = shown(told["tokens"][i]["token"]).replace("$", r"\$")
-        offset = (5, 5) if place % 2 else (5, -11)
-        axes.annotate(name, own[i], offset, textcoords="offset points", fontsize=8, color=THEME["ink"][0])
+        axes.annotate(name, point, offset, textcoords="offset points", fontsize=8, color=THEME["ink"][0])
     first, second = (f"{100 * share:.0f} %" for share in told["explained"])
     axes.set_xlabel(f"first main axis ({first} of the variance)")
     axes.set_ylabel(f"second ({second})")
     axes.grid(axis="x", visible=True)
     _title(axes, "What is fed, around ten tokens" if len(own) == 10 else f"What is fed, around {len(own)} tokens")
-    legend = axes.legend(
-        frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.2
-    )
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
+    tight = {"frameon": False, "fontsize": 8, "handletextpad": 0.2, "columnspacing": 0.9}
+    legend = axes.legend(**tight, labelcolor=THEME["ink"][0], **place)
     for handle in legend.legend_handles:
         handle.set_sizes([24])
     return figure
@@ -55,25 +51,5 @@ def cosines_to_anchor(told: dict) -> Figure:
         axes.step(values, share * 100, where="post", color=THEME[variable][0], linestyle=dashes[key], label=label)
     axes.set_xlabel("cosine to the anchor's embedding")
     _title(axes, "Fed vectors at or below a cosine (%)")
-    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, loc="center left", bbox_to_anchor=(0.42, 0.5))
+    _legend(axes, loc="center left", bbox_to_anchor=(0.42, 0.5))
     return figure
-
-
-def trajectory(example: dict) -> str:
-    """One problem's response without and with mixing, as text: ⟦mixed steps⟧ in brackets, then each one's mixture.
-
-    example: one of `examples` in what `ngrpo mechanics` wrote.
-    """
-    mixed = {step["index"] for step in example["steps"]}
-    told = "".join(f"⟦{token}⟧" if i in mixed else token for i, token in enumerate(example["mixed"]))
-    apart = "never" if example["apart"] is None else f"from token {example['apart']} on"
-    lines = [
-        f"problem {example['problem_id']}: {example['problem']}",
-        f"  without  {''.join(example['without'])}",
-        f"  mixing   {told}",
-        f"  apart    {apart}",
-    ]
-    for step in example["steps"]:
-        parts = " + ".join(f"{weight:.4f} · {shown(token)}" for token, weight in step["candidates"])
-        lines.append(f"  token {step['index']}: {parts}   (cosine {step['cosine']:.4f})")
-    return "\n".join(lines)

@@ -19,8 +19,11 @@ from ngrpo.analysis import figures
 from ngrpo.analysis.compliance import STATES, Check, compliance
 from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects
 from ngrpo.analysis.figures_ablation import by_problem, over_rho
+from ngrpo.analysis.figures_mechanics import cosines_to_anchor, inputs_on_two_axes
 from ngrpo.analysis.gallery import Gallery
 from ngrpo.analysis.hours import job_times, totals
+from ngrpo.analysis.mechanics import LOW_COSINE, examples, measured
+from ngrpo.analysis.mechanics import totals as mechanics_totals
 from ngrpo.analysis.paper_tables import FORMATS, beside, write_tables
 from ngrpo.analysis.paper_values import PaperValues, read_paper_values
 from ngrpo.analysis.provenance import artefacts, data_cards, evaluation_settings, plain, run_settings, versions
@@ -34,6 +37,11 @@ from ngrpo.grading.grader import GRADES, displayed
 from ngrpo.study.expand import Study
 
 ESTIMATOR_TITLES = {"mean": "", "unbiased": "unbiased", "bootstrap": "bootstrap"}
+FIGURE_1 = (
+    "The paper’s Figure 1: tokens’ embeddings, what mixing fed there, and Gaussian noise, on the two main axes of these"
+    " embeddings. Two axes hide most of the noise, which points in all directions."
+)
+COSINES = "Whole vectors: how close to their anchor’s embedding mixtures and Gaussian noise lie."
 ALL_PAIRS = 3
 """Up to so many systems all paired differences are shown; above, those against the table's first system."""
 
@@ -126,6 +134,9 @@ def page(
         "curves": list(_curves(study, runs, gallery)),
         "smoothing": figures.SMOOTHING,
         "by_problem": list(_by_problem(study, results, gallery)),
+        "mechanics": list(_mechanics(study, results, gallery)),
+        "low_cosine": LOW_COSINE,
+        "paper": found.paper,
         "grades": [(g, displayed(g)) for g in GRADES],
         "cards": data_cards(study, results),
         "settings": run_settings(study.runs),
@@ -305,6 +316,25 @@ def _by_problem(study: Study, results: Path, gallery: Gallery) -> Iterator[dict]
             told = f"{names[1]} solves {points(wins)} points more of all samples than {names[0]}."
             svg = gallery.draw(figure, name, f"Problem by problem: {where}", told)
             yield {"where": where, "svg": svg, "files": [f"evaluations/{e}.grades.parquet" for e, _ in pair]}
+
+
+def _mechanics(study: Study, results: Path, gallery: Gallery) -> Iterator[dict]:
+    """What mixing feeds on each base model: totals, the paper's Figure 1, cosines and one response in words."""
+    for found in measured(study, results):
+        base = {"run": found.run, "file": found.file, "told": found.told, "note": found.note}
+        if not found.told:
+            yield base
+            continue
+        model = study.runs[found.run].model.id
+        title, slug = title_of(study, "model", model), f"mechanics-{model}".replace(".", "-")
+        sums = mechanics_totals(found.told)
+        figure_1, cosines = inputs_on_two_axes(found.told), cosines_to_anchor(found.told)
+        told = f"Mixtures: mean cosine {short(sums.mean, 4)}, least {short(sums.least, 4)}."
+        panels = [
+            {"svg": gallery.draw(figure_1, slug, f"What is fed: {title}", told), "about": FIGURE_1},
+            {"svg": gallery.draw(cosines, f"{slug}-cosines", f"Cosine to the anchor: {title}", told), "about": COSINES},
+        ]
+        yield base | {"title": title, "totals": sums, "panels": panels, "example": "".join(examples(found.told, 1))}
 
 
 def _findings(table: dict) -> Iterator[str]:

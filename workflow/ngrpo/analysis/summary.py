@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ngrpo.analysis.compliance import EVALUATIONS, Check
 from ngrpo.analysis.evidence import VERDICTS
+from ngrpo.analysis.mechanics import measured
 from ngrpo.analysis.provenance import plain
 from ngrpo.analysis.state import RunState, read_grades
 from ngrpo.analysis.verdicts import Finding
@@ -73,3 +74,6 @@ def unfinished(study: Study, results: Path, runs: list[RunState], tables: list[d
     for table in tables:
         if table["note"]:
             yield f"Table {table['id']}", table["note"]
+    for found in measured(study, results):
+        if found.note:
+            yield f"What mixing feeds, {found.run}", found.note

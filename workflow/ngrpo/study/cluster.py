@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config, Id
 
-Stage = Literal["training-data", "neighbours", "train", "sample", "grade"]
+Stage = Literal["training-data", "neighbours", "mechanics", "train", "sample", "grade"]
 NO_ACCOUNT = "none"
 CHECKPOINT_MINUTES = 30.0
+MECHANICS_GB = 64  # a model of 7 billion weights in float32 is 31 GB
 FAREWELL_SECONDS = 300  # most time before its limit that a training is told to leave; it looks at the clock itself, too
 
 
@@ -75,6 +76,7 @@ class Cluster(Config):
             "train": (self.gpu.cpus * on_gpu, self.gpu.memory_gb * on_gpu, self.walltime),
             "sample": (self.gpu.cpus, self.gpu.memory_gb, self.walltime),
             "neighbours": (self.cpu.cpus, self.cpu.memory_gb, 240),
+            "mechanics": (self.cpu.cpus, max(self.cpu.memory_gb, MECHANICS_GB), 240),
             "grade": (self.cpu.cpus, self.cpu.memory_gb, 120),
             "training-data": (2, 16, 120),
         }[stage]

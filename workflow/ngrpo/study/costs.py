@@ -15,7 +15,7 @@ from ngrpo.study.specs import EvaluationSpec, RunSpec
 
 FILE = "costs.yaml"
 ENOUGH = 3  # logged steps that make a measured step time
-CPU_STAGES = ("dataset", "model", "training_data", "neighbours", "grade", "analyse", "notebook", "report")
+CPU_STAGES = ("dataset", "model", "training_data", "neighbours", "mechanics", "grade", "analyse", "notebook", "report")
 
 
 class ModelCosts(Config):

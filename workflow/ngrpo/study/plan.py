@@ -23,6 +23,7 @@ STAGES = (
     "model",
     "training_data",
     "neighbours",
+    "mechanics",
     "train",
     "sample",
     "grade",
@@ -78,6 +79,8 @@ class Plan:
                 yield self._analyse(name)
             elif name in study.runs:
                 yield self._train(name)
+            elif name.removeprefix("mechanics-") in study.mixing_runs:
+                yield self._mechanics(name.removeprefix("mechanics-"))
             elif name in study.neighbours:
                 yield self._neighbours(name)
             elif name in study.models:
@@ -159,6 +162,14 @@ class Plan:
         devices = self.costs.model(spec.model.id).devices
         return self._job("train", name, needs, [f"{folder}/model"], why, self.costs.train(spec, steps), devices)
 
+    def _mechanics(self, run: str) -> Job:
+        spec = self.study.runs[run]
+        needs = [self._model(spec.model.id), self._dataset(spec.validation.id)]
+        needs += self._table_of(spec.exploration, spec.model)
+        output = f"mechanics/{run}.json"
+        why = self._changed(spec, f"runs/{run}/spec.json", output, output)
+        return self._cheap("mechanics", run, needs, output, why)
+
     def _sample(self, batch: Batch) -> Job:
         specs = {name: self.study.evaluations[name] for name in batch.evaluations}
         spec = next(iter(specs.values()))
@@ -194,7 +205,8 @@ class Plan:
     def _report(self) -> Job:
         tables = [self._analyse(t) for t in self.study.size.tables]
         notebook = self._cheap("notebook", "results", tables, "report/results.ipynb")
-        return self._cheap("report", "report", [*tables, notebook], "report/index.html")
+        mechanics = [self._mechanics(run) for run in self.study.mixing_runs]
+        return self._cheap("report", "report", [*tables, notebook, *mechanics], "report/index.html")
 
     def wall(self, nodes: int | None = None) -> Span:
         """Hours from start to end: the longest chain, or, with so many nodes, a schedule that starts what fits.
