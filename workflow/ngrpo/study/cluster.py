@@ -10,19 +10,18 @@ from ngrpo.study.base import Config, Id
 Stage = Literal["training-data", "neighbours", "mechanics", "train", "sample", "grade"]
 NO_ACCOUNT = "none"
 CHECKPOINT_MINUTES = 30.0
-MECHANICS_GB = 64  # a model of 7 billion weights in float32 is 31 GB
 FAREWELL_SECONDS = 300  # most time before its limit that a training is told to leave; it looks at the clock itself, too
 
 
 class CpuNodes(Config):
-    """Nodes for filtering, neighbour tables and grading."""
+    """Nodes for filtering, neighbour tables, mechanics and grading."""
 
     partition: str | None = None
     """Partition; must be set before anything is submitted."""
     cpus: int = Field(8, ge=1)
-    """CPUs of a neighbour table's or grading job."""
-    memory_gb: int = Field(32, ge=1)
-    """Memory of such a job, GB."""
+    """CPUs of a neighbour table's, mechanics or grading job."""
+    memory_gb: int = Field(64, ge=1)
+    """Memory of such a job, GB; mechanics hold a base model in float32, 31 GB at 7 billion weights."""
 
 
 class GpuNodes(Config):
@@ -76,7 +75,7 @@ class Cluster(Config):
             "train": (self.gpu.cpus * on_gpu, self.gpu.memory_gb * on_gpu, self.walltime),
             "sample": (self.gpu.cpus, self.gpu.memory_gb, self.walltime),
             "neighbours": (self.cpu.cpus, self.cpu.memory_gb, 240),
-            "mechanics": (self.cpu.cpus, max(self.cpu.memory_gb, MECHANICS_GB), 240),
+            "mechanics": (self.cpu.cpus, self.cpu.memory_gb, 240),
             "grade": (self.cpu.cpus, self.cpu.memory_gb, 120),
             "training-data": (2, 16, 120),
         }[stage]
