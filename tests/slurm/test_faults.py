@@ -21,6 +21,7 @@ from mini import MiniSlurm, _descendants, _processes
 pytestmark = pytest.mark.slurm
 
 AT = EVERY + 2  # the step at which faults strike: after a checkpoint, before the next
+FULL_DISK = "no space left"
 RUNNING_JOB = ("squeue", "-h", "-t", "R", "-o", "%i|%N")
 
 
@@ -183,10 +184,10 @@ def test_a_full_disk(time_: int, clone: Clone, reference: tuple[bytes, list[dict
     try:
         with Watch(clone) as watch:
             clone.wait_for(f"step {AT}", lambda: len(clone.metrics()) >= AT, process)
-            ballast = clone.run / "ballast"
+            ballast, before = clone.run / "ballast", _logs(clone).lower().count(FULL_DISK)  # of earlier tests
             with frozen(clone):
                 _fill(ballast)
-            clone.wait_for("full disk", lambda: "no space left" in _logs(clone).lower(), process)
+            clone.wait_for("full disk", lambda: _logs(clone).lower().count(FULL_DISK) > before, process)
             ballast.unlink()
             assert process.wait(timeout=400) == 0, clone.said[-6000:]
         assert_nothing_lost(clone, watch, reference)
@@ -212,11 +213,12 @@ def _logs(clone: Clone) -> str:
 @wanted("short-walltime")
 def test_time_limits_shorter_than_the_training(clone: Clone, reference: tuple[bytes, list[dict]]) -> None:
     """The trainer looks at the clock: it saves and leaves before its time is over, and the next job goes on."""
-    clone.site(walltime=1, checkpoint_minutes=0.3)
+    clone.site(walltime=2, checkpoint_minutes=0.5)
     try:
         with training(clone) as (process, watch):
             with frozen(clone):
-                clone.wait_for("long step", lambda: _elapsed(_job(clone)) > 45)
+                job = _job(clone)
+                clone.wait_for("long step", lambda: _elapsed(job) > 80)
             assert process.wait(timeout=400) == 0, clone.said[-6000:]
     finally:
         clone.site()

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -28,17 +29,21 @@ _KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
 
 
 def other_nodes(nodes: int) -> list[str]:
-    """The allocation's nodes without this one. Raises UserError where there are fewer than asked for."""
-    listed = os.environ.get("SLURM_JOB_NODELIST")
-    if listed is None:
+    """The allocation's nodes without this one. Raises UserError where there are fewer than asked for.
+
+    SLURM is asked: Snakemake's jobs run in a step of one task, and a step's environment may name only its own node.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
         raise UserError(
             f"a training on {nodes} nodes needs a SLURM allocation, and this isn't one",
             where="--nodes",
             do="start it through `snakemake --profile slurm`, or inside `salloc --nodes=…`",
         )
-    done = subprocess.run(("scontrol", "show", "hostnames", listed), capture_output=True, text=True, check=True)
+    found = re.search(r"(?<!\w)NodeList=(\S+)", _scontrol("job", job, "--oneliner"))
+    listed = found[1] if found else "none"
     mine = os.environ.get("SLURMD_NODENAME", socket.gethostname().split(".")[0])
-    others = [name for name in done.stdout.split() if name != mine]
+    others = [name for name in _scontrol("hostnames", listed).split() if name != mine]
     if len(others) + 1 < nodes:
         raise UserError(
             f"a training on {nodes} nodes runs in an allocation of {len(others) + 1} ({listed})",
@@ -46,6 +51,10 @@ def other_nodes(nodes: int) -> list[str]:
             do="ask SLURM for as many nodes: cluster.nodes in slurm/site.yaml",
         )
     return others[: nodes - 1]
+
+
+def _scontrol(*question: str) -> str:
+    return subprocess.run(("scontrol", "show", *question), capture_output=True, text=True, check=True).stdout
 
 
 def set_environment() -> None:
