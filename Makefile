@@ -45,7 +45,7 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo
 	@$(WORKFLOW)/bin/ngrpo table main
 
-test: ## all tests that need neither root, a GPU nor other people's data (about 20 minutes)
+test: ## all tests that need neither root, a GPU nor other people's data (about 25 minutes)
 	@$(MAKE) --no-print-directory -j2 env
 	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy test-crate
 
