@@ -35,3 +35,4 @@ rule all:
     input:
         f"{R}/report/index.html",
         grades_for(*TABLES),
+        repeats_of,
