@@ -94,7 +94,7 @@ verify: $(WORKFLOW)/.ready ## recompute an unpacked crate's tables from its grad
 validate-crate: $(VALIDATE)/.ready ## let a validator judge a crate (CRATE=folder or .zip)
 	@$(VALIDATE)/bin/python envs/validate_crate.py $(or $(CRATE),$(error name the crate: make validate-crate CRATE=folder))
 
-test-crate: $(WORKFLOW)/.ready $(VALIDATE)/.ready ## a crate of ours passes that validator's required checks, spoilt ones do not
+test-crate: $(WORKFLOW)/.ready $(VALIDATE)/.ready ## a crate of ours passes that validator's required checks, spoiled ones do not
 	$(WORKFLOW)/bin/pytest tests/crate
 
 $(VALIDATE)/.ready: envs/validate.lock

@@ -16,7 +16,7 @@ include: "rules/models.smk"
 include: "rules/neighbors.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
-include: "rules/mechanics.smk"
+include: "rules/diagnostics.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
 
@@ -25,7 +25,7 @@ localrules:
     all,
     dataset,
     model,
-    analyse,
+    analyze,
     notebook,
     report,
 
@@ -35,4 +35,4 @@ rule all:
     input:
         f"{R}/report/index.html",
         grades_for(*TABLES),
-        repeats_of,
+        extra_seeds_of,

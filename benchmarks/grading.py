@@ -9,7 +9,7 @@ LaTeX answers made here.
 The peer is what a user writes first, verify(parse(reference), parse(response)), one at a time, in one process. It is
 timed on a random share of the responses (stated in the row's note), and its verdict on each of those must be ours. Our
 time is for all responses, worker start included. A solution's own box is opened, so that each response has one box:
-Math-Verify joins neighbouring boxes into one answer, where we take the last, as the paper does.
+Math-Verify joins neighboring boxes into one answer, where we take the last, as the paper does.
 """
 
 import json

@@ -19,7 +19,7 @@ SECONDS, MEGABYTES = 2.0, 300.0
 PROGRAM = f"""
 import json, resource, time
 import numpy as np, pandas as pd
-from ngrpo.analysis.metrics import compare, summarise
+from ngrpo.statistics.metrics import compare, summarize
 rng = np.random.default_rng(0)
 tables = []
 for shift in (0.0, 0.03):
@@ -31,7 +31,7 @@ for shift in (0.0, 0.03):
         "grade": np.where(correct.ravel(), "correct", "wrong"),
     }}))
 start = time.perf_counter()
-summarise(tables[0], (1, 2, 4, 8, 16, 32))
+summarize(tables[0], (1, 2, 4, 8, 16, 32))
 compare(*tables, (16, 32))
 print(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """

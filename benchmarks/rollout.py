@@ -27,7 +27,7 @@ VOCABULARY, HIDDEN, LAYERS = 16384, 256, 4
 def rows() -> list[dict[str, Any]]:
     """ρ=0.1 against the engine without the plugin, and against the plugin at ρ=0."""
     with tempfile.TemporaryDirectory() as folder:
-        model, table = Path(folder) / "model", Path(folder) / "neighbours.safetensors"
+        model, table = Path(folder) / "model", Path(folder) / "neighbors.safetensors"
         speeds = _measure(model, table, _make(model, table))
     ours = speeds["mixing"]
     size = f"{PROMPTS} prompts of {PROMPT_TOKENS}+{NEW_TOKENS} tokens, d={HIDDEN}, {LAYERS} layers, V={VOCABULARY}"
@@ -56,11 +56,11 @@ def run_stock_scheduler(*args: Any) -> None:
 
 
 def _make(model: Path, table: Path) -> list[list[int]]:
-    """A random model of a realistic shape for 2 cores, its neighbour table, and prompts."""
+    """A random model of a realistic shape for 2 cores, its neighbor table, and prompts."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from ngrpo.method.neighbours import build
+    from ngrpo.method.neighbors import build
 
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -84,8 +84,8 @@ def _make(model: Path, table: Path) -> list[list[int]]:
 def _measure(model: Path, table: Path, prompts: list[list[int]]) -> dict[str, list[float]]:
     """Tokens a second of our engine with and without mixing, and of the stock one, in interleaved runs."""
     from ngrpo.engines.sglang import cpu, request_params
-    from ngrpo.engines.sglang_engine import SGLangEngine
-    from ngrpo.method.mixers import NeighbourMixer
+    from ngrpo.engines.sglang.engine import SGLangEngine
+    from ngrpo.method.mixers import NeighborMixer
 
     cpu.prepare()
     import sglang.srt.entrypoints.engine as entry
@@ -107,7 +107,7 @@ def _measure(model: Path, table: Path, prompts: list[list[int]]) -> dict[str, li
         with SGLangEngine(model, table) as engine:
 
             def run_ours(rho: float, number: int) -> float:
-                mixer = NeighbourMixer(rho)
+                mixer = NeighborMixer(rho)
                 params = [
                     {**common, "custom_params": request_params(mixer, 1000 * number + i, (f"{rho}-{number}", PROMPTS))}
                     for i in range(PROMPTS)

@@ -33,10 +33,10 @@ def row(
     return {"name": name, **rounded, "unit": unit, "goal": f"{sign} {bound:g}", "met": bool(met), "note": note}
 
 
-def seconds(work: Callable[[], Any], repeats: int = 1) -> float:
+def seconds(work: Callable[[], Any], repetitions: int = 1) -> float:
     """The shortest of some runs: what other programs on the machine disturbed least."""
     best = float("inf")
-    for _ in range(repeats):
+    for _ in range(repetitions):
         start = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - start)

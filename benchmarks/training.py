@@ -62,10 +62,10 @@ def _step() -> dict[str, Any]:
     import torch.distributed as dist
     from verl.workers.actor.dp_actor import DataParallelPPOActor
 
-    from ngrpo.training import platform
+    from ngrpo.training.verl import accelerator
 
-    platform.patch()
-    from ngrpo.training.actor import ReplayActor
+    accelerator.patch()
+    from ngrpo.training.verl.actor import ReplayActor
 
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{Path(folder) / 'group'}", rank=0, world_size=1)
@@ -114,7 +114,7 @@ def _stepper(kind: type, batch: dict[str, Any], packed: list[bytes] | None):
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from verl import DataProto
 
-    from ngrpo.training.actor import KEY
+    from ngrpo.training.verl.actor import KEY
 
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(

@@ -7,10 +7,10 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
-from ngrpo.cluster import before_submission
+from ngrpo.slurm import before_submission
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest
-from ngrpo.study.code import VERSIONS, fingerprint
+from ngrpo.study.versions import VERSIONS, fingerprint
 from ngrpo.study.expand import load_study
 from ngrpo.study.settings import read_settings
 
@@ -67,22 +67,22 @@ def one_of(names):
     return "|".join(re.escape(n) for n in sorted(names)) or "none"
 
 
-NOTEBOOKS = ("results", "ablations", "mechanics", "reproducibility")
+NOTEBOOKS = ("results", "ablations", "diagnostics", "reproducibility")
 
 
 wildcard_constraints:
     notebook=one_of(NOTEBOOKS),
     dataset=one_of(STUDY.datasets),
     model=one_of(STUDY.models),
-    table_id=one_of(STUDY.neighbours),
+    table_id=one_of(STUDY.neighbors),
     run=one_of(STUDY.runs),
     evaluation=one_of(STUDY.evaluations),
     table=one_of(STUDY.cells),
 
 
-def neighbour_file(mixer, model):
-    """The neighbour table's file that a mixer needs on a model, as a list of one or none."""
-    name = STUDY.neighbour_table(mixer, model)
+def neighbor_file(mixer, model):
+    """The neighbor table's file that a mixer needs on a model, as a list of one or none."""
+    name = STUDY.neighbor_table(mixer, model)
     return [f"{R}/neighbors/{name}.safetensors"] if name else []
 
 
@@ -108,9 +108,9 @@ def kept_out(wildcards):
     ]
 
 
-def neighbour_model(wildcards):
-    """The base model of a neighbour table."""
-    return f"{R}/models/{STUDY.neighbours[wildcards.table_id].model.id}"
+def neighbor_model(wildcards):
+    """The base model of a neighbor table."""
+    return f"{R}/models/{STUDY.neighbors[wildcards.table_id].model.id}"
 
 
 def run_inputs(wildcards):
@@ -120,7 +120,7 @@ def run_inputs(wildcards):
         "model": f"{R}/models/{spec.model.id}",
         "data": f"{R}/data/{spec.data.dataset.id}.{spec.model.id}.parquet",
         "validation": f"{R}/data/{spec.validation.id}.parquet",
-        "neighbours": neighbour_file(spec.exploration, spec.model),
+        "neighbors": neighbor_file(spec.exploration, spec.model),
     }
 
 
@@ -142,33 +142,33 @@ def sample_inputs(benchmarks):
         return {
             "model": f"{R}/{policy}",
             "problems": [f"{R}/data/{b}.parquet" for b in benchmarks],
-            "neighbours": neighbour_file(spec.decoding.mixer, base_model(spec.policy)),
+            "neighbors": neighbor_file(spec.decoding.mixer, base_model(spec.policy)),
         }
 
     return inputs
 
 
-def mechanics_inputs(wildcards):
-    """What a run's mechanics are measured on beside its spec: its base model and validation problems."""
+def diagnostics_inputs(wildcards):
+    """What a run's diagnostics are measured on beside its spec: its base model and validation problems."""
     inputs = run_inputs(wildcards)
     return {
         "model": inputs["model"],
         "problems": inputs["validation"],
-        "neighbours": inputs["neighbours"],
+        "neighbors": inputs["neighbors"],
     }
 
 
-def mechanics_files():
+def diagnostics_files():
     """What mixing does on each base model of the report's tables."""
     models = {c.model for t in TABLES for c in STUDY.cells[t]}
     runs = [r for r in STUDY.mixing_runs if STUDY.runs[r].model.id in models]
-    return [f"{R}/mechanics/{run}.json" for run in runs]
+    return [f"{R}/diagnostics/{run}.json" for run in runs]
 
 
 def shown_in_notebook(wildcards):
     """The files that a notebook shows."""
-    if wildcards.notebook == "mechanics":
-        return mechanics_files()
+    if wildcards.notebook == "diagnostics":
+        return diagnostics_files()
     return expand(f"{R}/analysis/{{table}}.parquet", table=TABLES)
 
 
@@ -196,13 +196,13 @@ def claims_files(wildcards):
     return [path for n in names if (path := Path(SETTINGS.config) / n).exists()]
 
 
-def repeats_of(wildcards):
+def extra_seeds_of(wildcards):
     """The grades of the tables' trained policies with the scale's further seeds."""
     wanted = {c.evaluation for t in TABLES for c in STUDY.cells[t]}
     return [
         f"{R}/evaluations/{again}.grades.parquet"
         for e in sorted(wanted)
-        for again in STUDY.repeats.get(e, [])
+        for again in STUDY.extra_seeds.get(e, [])
     ]
 
 
@@ -221,6 +221,6 @@ def benchmark_options(wildcards):
     return " ".join(f"--benchmark '{path}'" for path in kept_out(wildcards))
 
 
-def neighbour_option(wildcards, input):
-    """The command-line option that names a neighbour table, where one is needed."""
-    return f"--neighbours '{input.neighbours}'" if input.neighbours else ""
+def neighbor_option(wildcards, input):
+    """The command-line option that names a neighbor table, where one is needed."""
+    return f"--neighbors '{input.neighbors}'" if input.neighbors else ""

@@ -34,12 +34,12 @@ for _benchmarks in _SETS:
             shard_samples=STUDY.size.shard_samples,
         params:
             version=VERSIONS["sample"],
-            neighbours=neighbour_option,
+            neighbors=neighbor_option,
             data=f"{R}/data",
             out=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
             "train_env ngrpo sample {input.specs:q} --model {input.model:q} --data {params.data:q}"
-            " {params.neighbours} --shard-samples {resources.shard_samples} --out {params.out:q} 2>&1 | tee {log:q}"
+            " {params.neighbors} --shard-samples {resources.shard_samples} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule grade:

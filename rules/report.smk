@@ -1,19 +1,19 @@
-# Tables, notebooks and the report page: computed by ngrpo.analysis, shown by papermill, gathered in one HTML file.
-rule analyse:
+# Tables, notebooks and the report page: computed by ngrpo.report, shown by papermill, gathered in one HTML file.
+rule analyze:
     input:
         grades_of,
     output:
         f"{R}/analysis/{{table}}.parquet",
     log:
-        f"{R}/logs/analyse/{{table}}.log",
+        f"{R}/logs/analyze/{{table}}.log",
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("analysis"),
+        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
         study=STUDY_OPTIONS,
         cells=cells_of,
     shell:
-        "workflow_env ngrpo analyse {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "workflow_env ngrpo analyze {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule notebook:
@@ -27,7 +27,7 @@ rule notebook:
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("analysis"),
+        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
         settings=f"-p config {SETTINGS.config} -p scale {SETTINGS.scale} -p results {SETTINGS.results}",
     shell:
         "workflow_env papermill {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
@@ -36,9 +36,9 @@ rule notebook:
 rule report:
     input:
         tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
-        repeats=repeats_of,
+        extra_seeds=extra_seeds_of,
         notebook=f"{R}/report/results.ipynb",
-        mechanics=mechanics_files(),
+        diagnostics=diagnostics_files(),
         claims=claims_files,
     output:
         page=report(
@@ -64,7 +64,7 @@ rule report:
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("analysis"),
+        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
         study=STUDY_OPTIONS,
     shell:
         "workflow_env ngrpo report {params.study} --out {output.page:q} 2>&1 | tee {log:q}"

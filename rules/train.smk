@@ -17,12 +17,12 @@ rule train:
         tensor_parallel=lambda wildcards: layout_of_run(wildcards)[1],
     params:
         version=VERSIONS["train"],
-        neighbours=neighbour_option,
+        neighbors=neighbor_option,
         checkpoint_every=STUDY.size.checkpoint_every,
     shell:
         "trap '' TERM; "
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --validation {input.validation:q} {params.neighbours} --checkpoint-every {params.checkpoint_every}"
+        " --validation {input.validation:q} {params.neighbors} --checkpoint-every {params.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --tensor-parallel {resources.tensor_parallel}"
         " --out {output:q} 2>&1 | tee {log:q}"

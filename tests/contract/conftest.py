@@ -1,4 +1,4 @@
-"""Tiny models with peaked outputs, and their neighbour tables: near-uniform outputs would hide errors."""
+"""Tiny models with peaked outputs, and their neighbor tables: near-uniform outputs would hide errors."""
 
 from pathlib import Path
 
@@ -42,10 +42,10 @@ def tiny_model(folder: Path, *, family: str = "qwen2", tied: bool = False, seed:
 
 
 def tiny_table(model: Path, path: Path, *, k: int = 3, metric: str = "cosine") -> Path:
-    """The neighbour table of a model's input embedding."""
+    """The neighbor table of a model's input embedding."""
     from transformers import AutoModelForCausalLM
 
-    from ngrpo.method.neighbours import build
+    from ngrpo.method.neighbors import build
 
     E = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
     build(E, k, metric).save(path)
@@ -62,7 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory):
         if key not in made:
             home = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}-{seed}")
             folder = tiny_model(home / "model", family=family, tied=tied, seed=seed)
-            made[key] = folder, tiny_table(folder, home / "neighbours.safetensors")
+            made[key] = folder, tiny_table(folder, home / "neighbors.safetensors")
         return made[key]
 
     return get

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from ngrpo.engines.contract import Request, Sampling
 from ngrpo.method import rng
-from ngrpo.method.mixers import UNIT, NeighbourMixer
+from ngrpo.method.mixers import UNIT, NeighborMixer
 
 TEMPERATURE = 0.9
 SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
@@ -23,7 +23,7 @@ def prompts(n: int, length: int = 12) -> list[tuple[int, ...]]:
     return [tuple(torch.randint(3, VOCABULARY, (length + i % 5,), generator=generator).tolist()) for i in range(n)]
 
 
-def requests(n: int, mixer=NeighbourMixer(rho=0.3)) -> list[Request]:  # noqa: B008
+def requests(n: int, mixer=NeighborMixer(rho=0.3)) -> list[Request]:  # noqa: B008
     """n requests with a seed each."""
     return [Request(p, 1000 + i, mixer) for i, p in enumerate(prompts(n))]
 

@@ -11,9 +11,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import UNIT, quantise
+from ngrpo.method.mixers import UNIT, quantize
 from ngrpo.method.records import Noise, Record, gather
-from ngrpo.training import platform
+from ngrpo.training.verl import accelerator
 
 pytestmark = pytest.mark.train
 
@@ -23,8 +23,8 @@ TEMPERATURE = 0.7
 
 @pytest.fixture(scope="module", autouse=True)
 def _verl():
-    """A process group of one, and the platform's shims, which stock verl needs here too."""
-    platform.patch()
+    """A process group of one, and the accelerator module's shims, which stock verl needs here too."""
+    accelerator.patch()
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{Path(folder) / 'group'}", rank=0, world_size=1)
         yield
@@ -69,7 +69,7 @@ def _batch():
     for row, length in enumerate(lengths):
         index = (torch.rand(length, generator=g) < 0.5).nonzero()[:, 0]
         candidates = torch.randint(3, V, (len(index), K), generator=g)
-        units = quantise(torch.softmax(torch.randn(len(index), K, generator=g), -1))
+        units = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
         response = ids[row, P : P + length].tolist()
         records.append(Record.of(response, index.tolist(), candidates.tolist(), units.tolist(), k=K))
     tensors = {
@@ -89,7 +89,7 @@ MASK = TENSORS["response_mask"].bool()
 def _data(records=RECORDS, **tensors):
     from verl import DataProto
 
-    from ngrpo.training.actor import KEY
+    from ngrpo.training.verl.actor import KEY
 
     extra = {} if records is None else {KEY: np.array([r.pack() for r in records], dtype=object)}
     meta = {"micro_batch_size": B // 2, "temperature": TEMPERATURE, "use_dynamic_bsz": False, "max_token_len": 40}
@@ -97,7 +97,7 @@ def _data(records=RECORDS, **tensors):
 
 
 def _actor(kind=None, model=None, **config):
-    from ngrpo.training.actor import ReplayActor
+    from ngrpo.training.verl.actor import ReplayActor
 
     model = model or _model()
     return (kind or ReplayActor)(_config(**config), model, torch.optim.AdamW(model.parameters(), lr=1e-2))
@@ -171,7 +171,7 @@ def test_gradients_reach_candidate_rows_as_in_plain_autograd() -> None:
     """An untied model, so that the output layer doesn't fill the table's gradient."""
     model, plain = _model(tied=False), _model(tied=False)
     actor = _actor(model=model)
-    from ngrpo.training.actor import KEY
+    from ngrpo.training.verl.actor import KEY
 
     packed = np.array([r.pack() for r in RECORDS], dtype=object)
     _, found = actor._forward_micro_batch({**TENSORS, KEY: packed}, TEMPERATURE)
@@ -233,7 +233,7 @@ def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
 def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch) -> None:
     from verl.utils import ulysses
 
-    from ngrpo.training.actor import KEY, remove_padding, scatter
+    from ngrpo.training.verl.actor import KEY, remove_padding, scatter
 
     tensors = {k: v for k, v in TENSORS.items() if k != KEY}
     inputs = scatter(tensors, np.array([r.pack() for r in RECORDS], dtype=object))
@@ -268,7 +268,7 @@ def test_statistics_are_those_of_the_mixtures() -> None:
 
 
 def test_gspo_runs_through_verls_registry() -> None:
-    from ngrpo.training.losses import register
+    from ngrpo.training.verl.losses import register
 
     register()
     actor = _actor(policy_loss={"loss_mode": "gspo"}, clip_ratio_low=3e-4, clip_ratio_high=4e-4)

@@ -17,7 +17,7 @@ from replaying import SAMPLING, TEMPERATURE, assert_same, requests, shared_steps
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
 from ngrpo.engines.contract import Sampling, open_engine  # noqa: E402
-from ngrpo.engines.sglang_engine import _sample  # noqa: E402
+from ngrpo.engines.sglang.engine import _sample  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import NoMixer, SoftThinkingMixer  # noqa: E402
 
@@ -156,7 +156,7 @@ def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
 
 
 def test_a_table_of_another_vocabulary_is_refused(models, tmp_path):
-    from ngrpo.method.neighbours import build
+    from ngrpo.method.neighbors import build
 
     build(torch.randn(100, 8), 3, "cosine").save(tmp_path / "other.safetensors")
     for name in ("transformers", "sglang"):

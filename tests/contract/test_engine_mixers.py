@@ -24,18 +24,18 @@ from ngrpo.engines.contract import Request, open_engine  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
     GaussianMixer,
     GumbelMixer,
-    NeighbourMixer,
+    NeighborMixer,
     NoMixer,
     SoftThinkingMixer,
 )
-from ngrpo.method.neighbours import nearest  # noqa: E402
+from ngrpo.method.neighbors import nearest  # noqa: E402
 
 STOP = 7  # stands for the token that ends thinking
 REPLAYED = {
-    "neighbours": NeighbourMixer(0.3),
-    "neighbours, w/o rate": NeighbourMixer(1.0),
-    "neighbours, k=2": NeighbourMixer(0.5, k=2),
-    "neighbours, released": NeighbourMixer(0.5, weights="probabilities", text="sampled", stop_after=STOP),
+    "neighbors": NeighborMixer(0.3),
+    "neighbors, w/o rate": NeighborMixer(1.0),
+    "neighbors, k=2": NeighborMixer(0.5, k=2),
+    "neighbors, released": NeighborMixer(0.5, weights="probabilities", text="sampled", stop_after=STOP),
     "gaussian": GaussianMixer(),
     "gaussian, row by row": GaussianMixer(scope="row"),
     "gumbel": GumbelMixer(),
@@ -82,7 +82,7 @@ def test_what_is_not_recorded_is_not_replayed(engine, models, name):
         assert differences(models()[0], asked, samples, drop=True).max() >= OFF
 
 
-@pytest.mark.parametrize("mixer", [NeighbourMixer(0.0), GaussianMixer(factor=0.0)], ids=["rho=0", "sigma=0"])
+@pytest.mark.parametrize("mixer", [NeighborMixer(0.0), GaussianMixer(factor=0.0)], ids=["rho=0", "sigma=0"])
 def test_a_mixer_that_never_mixes_is_stock_decoding_bit_for_bit(engine, models, mixer):
     asked = requests(5, NoMixer())
     stock = engine.generate(asked, SAMPLING)
@@ -94,7 +94,7 @@ def test_a_mixer_that_never_mixes_is_stock_decoding_bit_for_bit(engine, models, 
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("neighbours", "gaussian")])
+@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("neighbors", "gaussian")])
 def test_both_engines_give_the_same_samples(sglang, transformers, name):
     asked = requests(6, ALL[name])
     assert_same(sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING))

@@ -32,10 +32,10 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 import ngrpo.engines.sglang as plugin  # noqa: E402
 from ngrpo.engines.contract import Request, Sampling, open_engine  # noqa: E402
 from ngrpo.engines.sglang import cpu  # noqa: E402
-from ngrpo.engines.sglang_engine import _sample, keeping_signals  # noqa: E402
+from ngrpo.engines.sglang.engine import _sample, keeping_signals  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
-from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
-from ngrpo.method.neighbours import Table  # noqa: E402
+from ngrpo.method.mixers import UNIT, NeighborMixer, NoMixer  # noqa: E402
+from ngrpo.method.neighbors import Table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_about_rho_of_the_steps_mix_and_write_the_anchor(engine):
 
 def test_rho_zero_is_stock_decoding_bit_for_bit(engine):
     a = engine.generate(requests(5, NoMixer()), SAMPLING)
-    b = engine.generate(requests(5, NeighbourMixer(rho=0.0)), SAMPLING)
+    b = engine.generate(requests(5, NeighborMixer(rho=0.0)), SAMPLING)
     assert [(s.tokens, s.log_probs) for s in a] == [(s.tokens, s.log_probs) for s in b]
     mixed = engine.generate(requests(5), SAMPLING)
     assert [s.tokens for s in mixed] != [s.tokens for s in a]
@@ -128,7 +128,7 @@ def test_the_same_batch_gives_the_same_bits_again(engine):
 
 
 def test_each_request_has_its_own_mixer(engine):
-    mixers = [NoMixer(), NeighbourMixer(0.3), NeighbourMixer(1.0), NeighbourMixer(0.5, k=2), NeighbourMixer(0.5, k=1)]
+    mixers = [NoMixer(), NeighborMixer(0.3), NeighborMixer(1.0), NeighborMixer(0.5, k=2), NeighborMixer(0.5, k=1)]
     asked = [Request(p, 50 + i, m) for i, (p, m) in enumerate(zip(prompts(5), mixers, strict=True))]
     together = engine.generate(asked, SAMPLING)
     assert [s.record.k for s in together] == [1, 3, 3, 2, 1]
@@ -138,7 +138,7 @@ def test_each_request_has_its_own_mixer(engine):
 def test_one_candidate_feeds_exactly_the_anchor(engine):
     """k=1 at ρ=1 is greedy decoding, to the bit."""
     greedy = Sampling(TEMPERATURE, 32, top_k=1)
-    a = engine.generate(requests(4, NeighbourMixer(rho=1.0, k=1)), Sampling(TEMPERATURE, 32))
+    a = engine.generate(requests(4, NeighborMixer(rho=1.0, k=1)), Sampling(TEMPERATURE, 32))
     b = engine.generate(requests(4, NoMixer()), greedy)
     assert [(s.tokens, s.log_probs) for s in a] == [(s.tokens, s.log_probs) for s in b]
     assert all((s.record.units == UNIT).all() and len(s.record.index) == len(s.tokens) - 1 for s in a)
@@ -167,8 +167,8 @@ def test_restricted_sampling_keeps_log_probs_of_the_whole_distribution(engine, m
 def test_bad_requests_are_refused_by_name(engine):
     for request, word in (
         (Request((), 1), "empty prompt"),
-        (Request((5,), 1, NeighbourMixer(0.1, metric="l2")), "metric"),
-        (Request((5,), 1, NeighbourMixer(0.1, k=4)), "k is 4"),
+        (Request((5,), 1, NeighborMixer(0.1, metric="l2")), "metric"),
+        (Request((5,), 1, NeighborMixer(0.1, k=4)), "k is 4"),
         (Request((5,) * 500, 1), "max_new_tokens"),
     ):
         with pytest.raises(UserError, match=word):
@@ -210,7 +210,7 @@ def test_without_mixing_it_is_the_engine_without_the_plugin_bit_for_bit(sglang, 
             peer = asyncio.get_event_loop().run_until_complete(asyncio.wait_for(answer, timeout=60))
             for custom in (
                 plugin.request_params(NoMixer(), i),
-                plugin.request_params(NeighbourMixer(0.0), i),
+                plugin.request_params(NeighborMixer(0.0), i),
                 None,  # a stock request
             ):
                 while not sglang.server.flush_cache().success:  # a shorter prefill has another rounding
@@ -333,7 +333,7 @@ def test_forgetting_the_mixes_of_retracted_requests_would_be_seen(forgetting, mo
 
 @pytest.mark.engine
 def test_chunked_prefill_changes_nothing(strained, models):
-    asked = [Request(p, 9 + i, NeighbourMixer(0.3)) for i, p in enumerate(prompts(4, length=70))]
+    asked = [Request(p, 9 + i, NeighborMixer(0.3)) for i, p in enumerate(prompts(4, length=70))]
     assert_parity(models(tied=True)[0], asked, strained.generate(asked, SAMPLING))
 
 

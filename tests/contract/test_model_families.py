@@ -9,9 +9,9 @@ pytest.importorskip("torch", reason="the training environment has torch")
 from replaying import SAMPLING, assert_parity, requests, shared_steps  # noqa: E402
 
 from ngrpo.engines.contract import open_engine  # noqa: E402
-from ngrpo.method.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, SoftThinkingMixer  # noqa: E402
+from ngrpo.method.mixers import GaussianMixer, GumbelMixer, NeighborMixer, SoftThinkingMixer  # noqa: E402
 
-MIXERS = [NeighbourMixer(0.3), GaussianMixer(), GumbelMixer()]
+MIXERS = [NeighborMixer(0.3), GaussianMixer(), GumbelMixer()]
 FAMILIES = [("llama", False), ("llama", True), ("qwen3", False), ("qwen3", True), ("qwen2", True)]
 
 
@@ -47,7 +47,7 @@ def test_tensor_parallel_ranks_sample_as_one(models, family: str) -> None:
         for mixer in MIXERS:
             asked = requests(6, mixer)
             assert_parity(files[0], asked, two.generate(asked, SAMPLING))
-        for mixer in (NeighbourMixer(0.3), GaussianMixer()):
+        for mixer in (NeighborMixer(0.3), GaussianMixer()):
             asked = requests(6, mixer)
             assert_alike(two.generate(asked, SAMPLING), one.generate(asked, SAMPLING))
         new = models(family, seed=1)

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ngrpo.data.datasets import make_dataset, read_problems, write_problems
-from ngrpo.engines import evaluate
-from ngrpo.engines.evaluate import SCHEMA, sample
 from ngrpo.errors import UserError
-from ngrpo.study.code import VERSIONS
+from ngrpo.stages import samples as evaluate
+from ngrpo.stages.base_models import make_model
+from ngrpo.stages.samples import SCHEMA, sample
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import DatasetSpec, Decoding, EvaluationSpec, ModelSpec
-from ngrpo.training.base import make_model
+from ngrpo.study.versions import VERSIONS
 
 pytestmark = pytest.mark.train
 
@@ -56,7 +56,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict:
     make_model(POLICY, home / "model")
     for benchmark in (BENCHMARK, OTHER):
         make_dataset(benchmark, home / "data" / f"{benchmark.id}.parquet")
-    return {"model": home / "model", "data": home / "data", "neighbours": None, "shard_samples": 2 * N}
+    return {"model": home / "model", "data": home / "data", "neighbors": None, "shard_samples": 2 * N}
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_twenty_kills_at_random_moments_change_nothing(inputs: dict, undisturbed
     out, moments = tmp_path / FILE, random.Random(0)
     # forked from a server that has imported everything, so that kills fall into the work and not into imports
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["ngrpo.engines.evaluate", "ngrpo.engines.transformers", "transformers"])
+    processes.set_forkserver_preload(["ngrpo.stages.samples", "ngrpo.engines.transformers", "transformers"])
     kills = finished = 0
     while kills < 20 or not finished:
         process = processes.Process(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from synthetic_study import ROOT, make_study
 
-from ngrpo.analysis.crate import export
-from ngrpo.analysis.report import report
-from ngrpo.analysis.tables import analyse
+from ngrpo.crate import export
+from ngrpo.report.page import report
+from ngrpo.report.tables import analyze
 
 
 def validate(crate: Path) -> subprocess.CompletedProcess:
@@ -31,7 +31,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     made, results, project = make_study(folder, "paper", problems=8), folder / "paper", folder / "project"
     for table in made.cells:
-        analyse(table, made, results, results / "analysis" / f"{table}.parquet")
+        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
     report(made, results, results / "report" / "index.html")
     shutil.copytree(made.folder, project / "config")
     shutil.copytree(ROOT / "rules", project / "rules")

@@ -62,7 +62,7 @@ def test_every_reference_answer_is_correct_against_itself_and_wrong_against_the_
     others = [Item(a["id"], rf"\boxed{{{a['answer']}}}", b["answer"]) for a, b in itertools.pairwise(rows)]
     graded = grade_answers(others, 2)
     equal = sum(g.grade == "correct" for g in graded)
-    assert equal < len(rows) / 10  # neighbours with the same answer
+    assert equal < len(rows) / 10  # neighbors with the same answer
     assert {g.grade for g in graded} <= {"correct", "wrong"}
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ngrpo.data.datasets import card_path, make_dataset, read_problems
-from ngrpo.data.filter import make_training_data
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
+from ngrpo.stages.base_models import make_model
+from ngrpo.stages.training_data import make_training_data
 from ngrpo.study.expand import load_study
-from ngrpo.training.base import make_model
 
 pytestmark = pytest.mark.train
 

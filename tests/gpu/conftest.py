@@ -28,7 +28,7 @@ HEAD = 64  # the smallest that GPU attention kernels take
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """A random Qwen2 with peaked outputs and heads that GPU kernels take, and its neighbour table's file."""
+    """A random Qwen2 with peaked outputs and heads that GPU kernels take, and its neighbor table's file."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -53,7 +53,7 @@ def model(tmp_path_factory):
     )
     # whole bfloat16 numbers, so that engines and trainer have the same weights in either type
     made.to(torch.bfloat16).float().save_pretrained(home / "model")
-    return home / "model", tiny_table(home / "model", home / "neighbours.safetensors")
+    return home / "model", tiny_table(home / "model", home / "neighbors.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from replaying import MEAN, MOST, SAME, SAMPLING, TEMPERATURE, candidates, reque
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from ngrpo.engines.contract import Request, Sampling  # noqa: E402
-from ngrpo.method.mixers import UNIT, NeighbourMixer, NoMixer  # noqa: E402
+from ngrpo.method.mixers import UNIT, NeighborMixer, NoMixer  # noqa: E402
 
 GPUS = torch.cuda.device_count()
 DEVICE = "cuda" if GPUS else "cpu"
@@ -138,7 +138,7 @@ def test_mixing_costs_little(start):
     speeds = {0.1: [], None: []}
     for number in range(rounds + 1):  # the first one warms up
         for rho in list(speeds)[:: 1 if number % 2 else -1]:
-            mixer = NoMixer() if rho is None else NeighbourMixer(rho)
+            mixer = NoMixer() if rho is None else NeighborMixer(rho)
             asked = [Request(p, 100 * number + i, mixer) for i, p in enumerate(prompts)]
             began = time.perf_counter()
             samples = engine.generate(asked, Sampling(TEMPERATURE, tokens))

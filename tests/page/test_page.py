@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from synthetic_study import make_study
 
-from ngrpo.analysis.report import report
-from ngrpo.analysis.tables import analyse, percent
+from ngrpo.report.page import report
+from ngrpo.report.tables import analyze, percent
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -33,9 +33,9 @@ def browser():
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/{scale} of a finished synthetic study with its page."""
     folder = tmp_path_factory.mktemp("study")
-    made, results = make_study(folder, "paper", problems=12, repeats=(2,)), folder / "paper"
+    made, results = make_study(folder, "paper", problems=12, extra_seeds=(2,)), folder / "paper"
     for table in made.cells:
-        analyse(table, made, results, results / "analysis" / f"{table}.parquet")
+        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
     report(made, results, results / "report" / "index.html")
     return results
 

@@ -9,8 +9,8 @@ import pytest
 from clone import STEPS, Clone
 from mini import MiniSlurm
 
-from ngrpo.cluster import check_cluster, partitions
 from ngrpo.errors import UserError
+from ngrpo.slurm import check_cluster, partitions
 from ngrpo.study.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -99,8 +99,8 @@ def test_no_job_asks_for_more_than_it_uses(slurm: MiniSlurm, clone: Clone) -> No
         asked.setdefault(comment.split("_wildcards_")[0], set()).add(gres)
     assert asked["rule_train"] == {"gres:gpu:h20:1"}
     assert asked["rule_sample"] == {"gres:gpu:h20:1"}
-    assert asked["rule_grade"] == asked["rule_neighbours"] == {"N/A"}
-    here = {"dataset", "model", "analyse", "notebook", "report"}  # they run where Snakemake runs
+    assert asked["rule_grade"] == asked["rule_neighbors"] == {"N/A"}
+    here = {"dataset", "model", "analyze", "notebook", "report"}  # they run where Snakemake runs
     assert not asked.keys() & {f"rule_{name}" for name in here}
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ngrpo.analysis.compliance import verl_settings
-from ngrpo.analysis.state import LOGGED
+from ngrpo.audit.compliance import verl_settings
+from ngrpo.audit.status import LOGGED
 from ngrpo.files import write_json
 from ngrpo.study.expand import Study, load_study
 
@@ -45,7 +45,7 @@ MECHANICS = {
         for name, x in (("$a", 0.0), (" ", 1.0))
     ],
 }
-"""What `ngrpo mechanics` writes, small."""
+"""What `ngrpo diagnostics` writes, small."""
 
 
 def make_study(
@@ -54,11 +54,11 @@ def make_study(
     problems: int = 24,
     seed: int = 1,
     tables: tuple[str, ...] = ("main",),
-    repeats: tuple[int, ...] = (),
+    extra_seeds: tuple[int, ...] = (),
 ) -> Study:
     """Write a whole study's results to results/{scale} and return it: the project's own, with one model.
 
-    repeats: further training seeds. The configuration lies in results/config.
+    extra_seeds: further training seeds. The configuration lies in results/config.
     """
     config, root, rng = results / "config", results / scale, np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
@@ -66,17 +66,17 @@ def make_study(
         (config / name).write_bytes((ROOT / "config" / name).read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=list(tables), targets={}, demo=None, repeats=list(repeats))
+    size.update(tables=list(tables), targets={}, demo=None, extra_seeds=list(extra_seeds))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     study.write_specs(root)
     for evaluation, label in {c.evaluation: c.label for table in study.cells.values() for c in table}.items():
-        for name in (evaluation, *study.repeats.get(evaluation, ())):
+        for name in (evaluation, *study.extra_seeds.get(evaluation, ())):
             write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
         write_run(study, root, run, rng)
     for run in study.mixing_runs:
-        write_json(root / "mechanics" / f"{run}.json", {**MECHANICS, "spec": study.runs[run].digest})
+        write_json(root / "diagnostics" / f"{run}.json", {**MECHANICS, "spec": study.runs[run].digest})
     for name, spec in study.datasets.items():
         card = {"dataset": name, "spec": spec.digest, "origin": "generated", "left": {}, "without_answer": 0}
         write_json(

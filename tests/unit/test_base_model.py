@@ -1,4 +1,4 @@
-"""Base models as whole folders, what is refused as one, and the neighbour stage that reads them."""
+"""Base models as whole folders, what is refused as one, and the neighbor stage that reads them."""
 
 import json
 import os
@@ -13,7 +13,9 @@ import pytest
 from ngrpo.data.toy import draw, trace
 from ngrpo.errors import UserError
 from ngrpo.hub import reaching_hub
-from ngrpo.method.neighbours import Table, nearest
+from ngrpo.method.neighbors import Table, nearest
+from ngrpo.stages.base_models import CARD, make_model
+from ngrpo.stages.neighbor_tables import embedding, make_table
 from ngrpo.study.sources import (
     Dataset,
     FolderModel,
@@ -24,9 +26,7 @@ from ngrpo.study.sources import (
     PackageModel,
     ToyModel,
 )
-from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighbourSpec, Spec
-from ngrpo.training.base import CARD, make_model
-from ngrpo.training.tables import embedding, make_table
+from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighborSpec, Spec
 
 pytestmark = pytest.mark.train
 
@@ -185,10 +185,10 @@ def test_what_the_hub_refuses_is_named() -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])
-def test_the_neighbour_stage_makes_the_table_of_this_model(model: Path, tmp_path: Path, metric: str) -> None:
+def test_the_neighbor_stage_makes_the_table_of_this_model(model: Path, tmp_path: Path, metric: str) -> None:
     E = embedding(model)
     assert E.shape == (25, 128)
-    make_table(NeighbourSpec(model=TOY, metric=metric, k=4), model=model, out=tmp_path / "t.safetensors")
+    make_table(NeighborSpec(model=TOY, metric=metric, k=4), model=model, out=tmp_path / "t.safetensors")
     table = Table.load(tmp_path / "t.safetensors")
     table.check(25, 4, metric)
     assert table.ids.long().equal(nearest(E, 4, metric))
@@ -198,7 +198,7 @@ def test_the_neighbour_stage_makes_the_table_of_this_model(model: Path, tmp_path
 
 
 def test_special_tokens_are_left_out_where_asked(model: Path, tmp_path: Path) -> None:
-    spec = NeighbourSpec(model=TOY, metric="l2", k=4, special_tokens="exclude")
+    spec = NeighborSpec(model=TOY, metric="l2", k=4, special_tokens="exclude")
     make_table(spec, model=model, out=tmp_path / "t.safetensors")
     ids = Table.load(tmp_path / "t.safetensors").ids
     assert not (ids[3:] < 3).any()  # <pad>, <bos> and <eos> are 0, 1 and 2
@@ -245,4 +245,4 @@ def test_missing_weights_are_named(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "bare")
     (tmp_path / "bare" / "tokenizer_config.json").unlink()
     with pytest.raises(UserError, match="no tokenizer"):
-        make_table(NeighbourSpec(model=TOY, metric="l2", k=4), model=tmp_path / "bare", out=tmp_path / "t")
+        make_table(NeighborSpec(model=TOY, metric="l2", k=4), model=tmp_path / "bare", out=tmp_path / "t")

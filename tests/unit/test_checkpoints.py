@@ -14,8 +14,8 @@ from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.training import checkpoints
 from ngrpo.training.checkpoints import Checkpoints, Lease, check_lease
-from ngrpo.training.clock import Clock
-from ngrpo.training.monitor import cut_metrics, read_metrics
+from ngrpo.training.save_schedule import Clock
+from ngrpo.training.verl.monitor import cut_metrics, read_metrics
 
 
 def _save(kept: Checkpoints, step: int) -> None:

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.analysis.claims import Higher, check_names, read_claims, systems_of
-from ngrpo.analysis.paper_values import read_paper_values
-from ngrpo.analysis.verdicts import Finding, findings
+from ngrpo.claims.evidence import Finding, findings
+from ngrpo.claims.predicates import Higher, check_names, read_claims, systems_of
 from ngrpo.errors import UserError
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.paper_values import read_paper_values
 
 CONFIG = ROOT / "config"
 MODEL = "r1-qwen-1.5b"
@@ -52,7 +52,7 @@ def higher(a: str | None, b: str | None, **changes) -> dict:
 def replicated(tmp_path_factory: pytest.TempPathFactory):
     """Paper scale, three seeds, 40 problems a benchmark; N-GRPO and GRPO far above Base and alike."""
     folder = tmp_path_factory.mktemp("replicated")
-    return make_study(folder, "paper", problems=40, repeats=(2, 3)), folder / "paper"
+    return make_study(folder, "paper", problems=40, extra_seeds=(2, 3)), folder / "paper"
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_one_seed_reproduces_nothing_that_was_trained(single) -> None:
     set_claims(study, up=higher("ngrpo", None, paper=[60.0]))
     found = by_id(study, results)["up"]
     assert found.verdict == "underpowered"
-    assert "repeats" in found.reason
+    assert "extra_seeds" in found.reason
 
 
 def test_base_models_under_two_decodings_need_no_second_seed(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_an_evaluation_with_another_n_or_of_another_scale_is_not_used(single, da
 
 
 def test_a_missing_seed_is_not_left_out_silently(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, repeats=(2,)), tmp_path / "paper"
+    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2,)), tmp_path / "paper"
     set_claims(study, claim=higher("ngrpo", "grpo"))
     (results / "evaluations" / f"ngrpo-{MODEL}-seed2" / "standard" / "aime25.grades.parquet").unlink()
     found = by_id(study, results)["claim"]

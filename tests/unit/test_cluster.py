@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ngrpo.cluster import before_submission, check_cluster, job_end, orphans, partitions
 from ngrpo.errors import UserError
+from ngrpo.slurm import before_submission, check_cluster, job_end, orphans, partitions
 from ngrpo.study.cluster import Cluster
 from ngrpo.study.settings import read_settings
 
@@ -25,7 +25,7 @@ def test_a_sampling_job_takes_one_gpu_and_a_training_a_node() -> None:
     assert CLUSTER.needs("train")["gres"] == "gpu:h100:8"
     assert CLUSTER.needs("sample")["gres"] == "gpu:h100:1"
     assert CLUSTER.needs("sample")["cpus_per_task"] * 8 == CLUSTER.needs("train")["cpus_per_task"]
-    for stage in ("grade", "neighbours", "training-data"):
+    for stage in ("grade", "neighbors", "training-data"):
         needs = CLUSTER.needs(stage)
         assert "gres" not in needs
         assert needs["slurm_partition"] == "short"

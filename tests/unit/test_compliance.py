@@ -8,12 +8,12 @@ import pytest
 import yaml
 from synthetic_study import make_study
 
-from ngrpo.analysis.compliance import Check, compliance, verl_settings
-from ngrpo.analysis.paper_values import read_paper_values
-from ngrpo.analysis.state import run_state
+from ngrpo.audit.compliance import Check, compliance, verl_settings
+from ngrpo.audit.status import run_state
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.paper_values import read_paper_values
 
 RUN = "ngrpo-toy"
 

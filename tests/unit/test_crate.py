@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from synthetic_study import ROOT, make_study
 
-from ngrpo.analysis.crate import export, verify
-from ngrpo.analysis.tables import analyse
+from ngrpo.crate import export, verify
 from ngrpo.errors import UserError
+from ngrpo.report.tables import analyze
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def study(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("study")
     made, results = make_study(folder, "paper", problems=8), folder / "paper"
     for table in made.cells:
-        analyse(table, made, results, results / "analysis" / f"{table}.parquet")
+        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
     project = folder / "project"
     shutil.copytree(made.folder, project / "config")
     shutil.copy2(ROOT / "Snakefile", project / "Snakefile")

@@ -7,8 +7,8 @@ import ngrpo.engines.sglang as plugin
 from ngrpo.engines.sglang import hooks
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
-from ngrpo.method.mixers import GaussianMixer, NeighbourMixer, NoMixer, SoftThinkingMixer, mixer_from
-from ngrpo.method.neighbours import build
+from ngrpo.method.mixers import GaussianMixer, NeighborMixer, NoMixer, SoftThinkingMixer, mixer_from
+from ngrpo.method.neighbors import build
 
 pytestmark = pytest.mark.train
 
@@ -23,7 +23,7 @@ def model(tmp_path):
 
 
 def table(folder, *, rows: int = VOCABULARY, k: int = 3, metric: str = "cosine"):
-    """A neighbour table of random rows."""
+    """A neighbor table of random rows."""
     path = folder / f"{rows}.{metric}.k{k}.safetensors"
     build(torch.randn(rows, 8, generator=torch.Generator().manual_seed(0)), k, metric).save(path)
     return path
@@ -46,19 +46,19 @@ def test_a_table_of_another_vocabulary_is_refused(install, model, tmp_path):
     install(table(tmp_path), model=model)
     with pytest.raises(UserError, match=f"the model has {VOCABULARY} embedding rows, the table 30") as told:
         install(table(tmp_path, rows=30), model=model)
-    assert "neighbour table: rows" in str(told.value)
+    assert "neighbor table: rows" in str(told.value)
 
 
 @pytest.mark.parametrize(
     ("mixer", "where"),
     [
-        (NeighbourMixer(0.1, metric="l2"), "mixer neighbours: metric"),
-        (NeighbourMixer(0.1, k=4), "mixer neighbours: k"),
+        (NeighborMixer(0.1, metric="l2"), "mixer neighbors: metric"),
+        (NeighborMixer(0.1, k=4), "mixer neighbors: k"),
     ],
 )
 def test_a_mixer_of_another_metric_or_larger_k_is_refused(install, model, tmp_path, mixer, where):
     install(table(tmp_path), model=model)
-    assert plugin.request_params(NeighbourMixer(0.1, k=2), 7)[plugin.KEY]["seed"] == 7
+    assert plugin.request_params(NeighborMixer(0.1, k=2), 7)[plugin.KEY]["seed"] == 7
     with pytest.raises(UserError) as told:
         plugin.request_params(mixer, 7)
     assert told.value.where == where
@@ -66,24 +66,24 @@ def test_a_mixer_of_another_metric_or_larger_k_is_refused(install, model, tmp_pa
     assert plugin.request_params(mixer, 7)
 
 
-def test_mixing_neighbours_without_a_table_is_refused(install, model):
+def test_mixing_neighbors_without_a_table_is_refused(install, model):
     install(None, model=model)
-    with pytest.raises(UserError, match="without a neighbour table"):
-        plugin.request_params(NeighbourMixer(0.1), 7)
+    with pytest.raises(UserError, match="without a neighbor table"):
+        plugin.request_params(NeighborMixer(0.1), 7)
     assert plugin.request_params(NoMixer(), 7)
 
 
 @pytest.mark.parametrize("rho", [-0.1, -1e-9, 1.0000001, 2, float("nan"), float("inf")])
 def test_rho_outside_0_and_1_is_refused_wherever_a_mixer_is_made(rho):
-    for make in (lambda: NeighbourMixer(rho), lambda: mixer_from({"kind": "neighbours", "rho": rho})):
+    for make in (lambda: NeighborMixer(rho), lambda: mixer_from({"kind": "neighbors", "rho": rho})):
         with pytest.raises(UserError, match="rho is") as told:
             make()
-        assert told.value.where == "mixer neighbours: rho"
+        assert told.value.where == "mixer neighbors: rho"
 
 
 @pytest.mark.parametrize("rho", [0, 0.0, 0.1, 1])
 def test_rho_from_0_to_1_is_taken(rho):
-    assert mixer_from({"kind": "neighbours", "rho": rho}).rho == rho
+    assert mixer_from({"kind": "neighbors", "rho": rho}).rho == rho
 
 
 def test_mixers_that_the_engine_has_no_room_for_are_refused(install, model):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from ngrpo.analysis.estimators import bootstrap_pass_at_k, unbiased_pass_at_k
-from ngrpo.analysis.evidence import VERDICTS, Effect, judge, over_problems, over_runs
-from ngrpo.analysis.metrics import POWER
+from ngrpo.statistics.decisions import VERDICTS, Effect, judge, over_problems, over_runs
+from ngrpo.statistics.estimators import bootstrap_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.metrics import POWER
 
 MEAN, PASS, RELEASE = unbiased_pass_at_k(32, 1), unbiased_pass_at_k(32, 32), bootstrap_pass_at_k(32, 32)
 TESTS = {"mean": MEAN, "pass@32": PASS, "bootstrap": RELEASE}
@@ -21,7 +21,7 @@ def studies(
     between_seeds: float = 0.1,
     level: float = 0.0,
     shift: float = 0.0,
-    repeats: int = 400,
+    repetitions: int = 400,
     random: int = 0,
 ) -> list[list[np.ndarray]]:
     """Simulated studies: for each further system its differences from the first, (R, S, N) a benchmark.
@@ -30,11 +30,13 @@ def studies(
     problem × system and problem × system × seed (sd 0.3 each) + shift for all but the first; 32 samples each.
     """
     rng = np.random.default_rng([random, seeds, *sizes])
-    seed = rng.normal(0, between_seeds, (systems, repeats, seeds, 1))
+    seed = rng.normal(0, between_seeds, (systems, repetitions, seeds, 1))
     found: list[list[np.ndarray]] = [[] for _ in range(systems - 1)]
     for size in sizes:
-        problem = rng.normal(level, 2, (repeats, 1, size))
-        own = rng.normal(0, 0.3, (systems, repeats, 1, size)) + rng.normal(0, 0.3, (systems, repeats, seeds, size))
+        problem = rng.normal(level, 2, (repetitions, 1, size))
+        own = rng.normal(0, 0.3, (systems, repetitions, 1, size)) + rng.normal(
+            0, 0.3, (systems, repetitions, seeds, size)
+        )
         values = [g[rng.binomial(32, expit(problem + seed[m] + own[m] + (shift if m else 0)))] for m in range(systems)]
         for m in range(1, systems):
             found[m - 1].append(values[m] - values[0])
@@ -55,8 +57,8 @@ def rates(g: np.ndarray, relevant: float = 0.02, **truth) -> dict[str, float]:
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("name", TESTS)
 def test_where_nothing_differs_supported_and_contradicted_are_each_below_5_percent(name, seeds, between_seeds) -> None:
-    for sizes, repeats in (((30,), 1500), ((30, 40, 200), 600)):
-        found = rates(TESTS[name], seeds=seeds, sizes=sizes, between_seeds=between_seeds, repeats=repeats)
+    for sizes, repetitions in (((30,), 1500), ((30, 40, 200), 600)):
+        found = rates(TESTS[name], seeds=seeds, sizes=sizes, between_seeds=between_seeds, repetitions=repetitions)
         assert found["supported"] <= 0.05, (sizes, found)
         assert found["contradicted"] <= 0.05, (sizes, found)
 
@@ -134,7 +136,7 @@ def test_equal_differences_are_no_certainty() -> None:
 
 
 def test_what_is_detectable_is_detected_as_often_as_stated() -> None:
-    (differences,) = studies(MEAN, sizes=(500,), seeds=5, between_seeds=0.3, repeats=1000)
+    (differences,) = studies(MEAN, sizes=(500,), seeds=5, between_seeds=0.3, repetitions=1000)
     size = float(np.median(over_problems(differences).detectable))
     found = judge([over_problems([d + size for d in differences])], [size], replicated=True)
     assert shares(found)["supported"] == pytest.approx(POWER, abs=0.1)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ngrpo.grading.comparison import integer_verdict, math_verify_verdict, string_verdict
 from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
-from ngrpo.grading.verdicts import integer_verdict, math_verify_verdict, string_verdict
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import pytest
 from ngrpo.errors import UserError
 from ngrpo.study.config import Method
 from ngrpo.study.expand import load_study
-from ngrpo.study.fidelity import SWITCHES, release, switch_rows
-from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, NoMixer
+from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import Objective, Training
+from ngrpo.study.switches import SWITCHES, release, switch_rows
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 KINDS = {
-    "neighbours": {"exploration": NeighbourMixer(kind="neighbours"), "objective": Objective()},
+    "neighbors": {"exploration": NeighborMixer(kind="neighbors"), "objective": Objective()},
     "gaussian": {"exploration": GaussianMixer(kind="gaussian"), "objective": Objective()},
     "gumbel": {"exploration": GumbelMixer(kind="gumbel"), "objective": Objective()},
     "none": {"exploration": NoMixer(), "objective": Objective()},
@@ -48,7 +48,7 @@ def test_the_release_changes_exactly_its_switches(kind: str) -> None:
 
 def test_what_a_method_sets_itself_stays() -> None:
     given = {"exploration": {"weights": "logits"}, "training": {"temperature": 0.9}}
-    _, after = _release("neighbours", given)
+    _, after = _release("neighbors", given)
     assert after["exploration"].weights is None
     assert after["training"].temperature == 0.7
     assert after["exploration"].text == "sampled"
@@ -75,7 +75,7 @@ def test_the_papers_value_said_aloud_is_the_same_spec_as_silence(switch) -> None
 
 def test_the_scripts_values_of_a_model_are_used() -> None:
     scripts = {"exploration": {"k": 2}, "training": {"learning_rate": 5e-7}, "objective": {"kl_coefficient": 0.01}}
-    _, after = _release("neighbours", scripts=scripts)
+    _, after = _release("neighbors", scripts=scripts)
     assert after["exploration"].k == 2
     assert after["training"].learning_rate == 5e-7
     assert after["objective"].kl_coefficient == 0.01
@@ -100,7 +100,7 @@ def test_rows_say_paper_release_or_what_else() -> None:
 
     assert held("rollout temperature", training={"temperature": 0.7}) == "paper"
     assert held("rollout temperature", training={"temperature": 0.9}) == "other: 0.9"
-    assert held("neighbours found", exploration={"refresh": 1}) == "release"
+    assert held("neighbors found", exploration={"refresh": 1}) == "release"
     assert held("where mixing stops", exploration={"stop_after": "</think>"}) == "release"
     for end, own in (("low", 3e-4), ("high", 4e-4)):
         switch = {"low": "GSPO clip, below", "high": "GSPO clip, above"}[end]
@@ -115,6 +115,6 @@ def test_a_script_that_names_no_field_is_refused() -> None:
 
 def test_a_methods_own_fields_are_those_it_names() -> None:
     method = Method.model_validate(
-        {"title": "x", "exploration": {"kind": "neighbours", "rho": 0.3}, "fidelity": "release"}
+        {"title": "x", "exploration": {"kind": "neighbors", "rho": 0.3}, "fidelity": "release"}
     )
     assert method.exploration.model_fields_set == {"kind", "rho"}

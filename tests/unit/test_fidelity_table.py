@@ -8,13 +8,13 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.analysis.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
-from ngrpo.analysis.metrics import compare
-from ngrpo.analysis.paper_values import read_paper_values
-from ngrpo.analysis.report import page
-from ngrpo.analysis.tables import analyse
-from ngrpo.analysis.verdicts import findings
+from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
+from ngrpo.claims.evidence import findings
+from ngrpo.report.page import page
+from ngrpo.report.tables import analyze
+from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.paper_values import read_paper_values
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def both(tmp_path: Path):
     make_study(tmp_path, problems=12)
     file = tmp_path / "config" / "study.yaml"
     value = yaml.safe_load(file.read_text())
-    mixing = {"kind": "neighbours", "rho": 0.1, "k": 3, "metric": "cosine"}
+    mixing = {"kind": "neighbors", "rho": 0.1, "k": 3, "metric": "cosine"}
     value["methods"] |= {
-        "ngrpo-release": {"title": "released", "exploration": {"kind": "neighbours"}, "fidelity": "release"},
+        "ngrpo-release": {"title": "released", "exploration": {"kind": "neighbors"}, "fidelity": "release"},
         "ngrpo-sampled": {"title": "sampled", "exploration": {**mixing, "text": "sampled"}},
         "ngrpo-k5": {"title": "k5", "exploration": {**mixing, "k": 5}},
     }
@@ -57,7 +57,7 @@ def test_runs_that_differ_in_switches_alone_are_paired(both) -> None:
                           ("ngrpo-sampled-toy", "ngrpo-release-toy")}  # fmt: skip
     assert pairs["ngrpo-toy", "ngrpo-sampled-toy"] == ["text at a mixed step"]
     released = pairs["ngrpo-toy", "ngrpo-release-toy"]
-    assert {"mixing weights", "neighbour space", "loss aggregation"} <= set(released)
+    assert {"mixing weights", "neighbor space", "loss aggregation"} <= set(released)
     assert "rollout temperature" not in released  # the toy samples at 1.0 anyway
     assert "text at a mixed step" not in pairs["ngrpo-sampled-toy", "ngrpo-release-toy"]
 
@@ -80,7 +80,7 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
     runs = {name: study.runs[f"{name}-toy"] for name in ("ngrpo", "ngrpo-sampled", "grpo")}
     assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
     assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
-    analyse("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results / "analysis" / "main.parquet")
     text = page(study, results, results / "report")
     assert "Rows of this table mix fidelity; " in text
     assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ngrpo.analysis.figures_ablation import by_problem, over_rho
+from ngrpo.report.figures_ablation import by_problem, over_rho
 
 
 def rows(labels: list[str]) -> pd.DataFrame:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from ngrpo.data.datasets import card_path, read_problems, write_problems
-from ngrpo.data.filter import REASONS, fingerprint, make_training_data
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256
+from ngrpo.stages.base_models import make_model
+from ngrpo.stages.training_data import REASONS, fingerprint, make_training_data
 from ngrpo.study.sources import Dataset, FolderDataset, Model, ToyModel
 from ngrpo.study.specs import DatasetSpec, ModelSpec, TrainingDataSpec
-from ngrpo.training.base import make_model
 
 pytestmark = pytest.mark.train
 

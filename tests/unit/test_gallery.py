@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 from synthetic_study import make_study
 
-from ngrpo.analysis import figures
-from ngrpo.analysis.gallery import Gallery
-from ngrpo.analysis.report import report
-from ngrpo.analysis.state import run_state
-from ngrpo.analysis.tables import analyse
+from ngrpo.audit.status import run_state
+from ngrpo.report import figures
+from ngrpo.report.gallery import Gallery
+from ngrpo.report.page import report
+from ngrpo.report.tables import analyze
 
 PNG = b"\x89PNG"
 
@@ -19,7 +19,7 @@ PNG = b"\x89PNG"
 def test_every_figure_of_the_page_lies_beside_it_in_both_kinds(tmp_path: Path) -> None:
     study, root = make_study(tmp_path), tmp_path / "toy"
     for table in study.cells:
-        analyse(table, study, root, root / "analysis" / f"{table}.parquet")
+        analyze(table, study, root, root / "analysis" / f"{table}.parquet")
     stale = root / "report" / "figures" / "of-an-older-page.svg"
     stale.parent.mkdir(parents=True)
     stale.touch()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from synthetic_study import make_study
 
-from ngrpo.analysis.hours import job_times, totals
-from ngrpo.analysis.report import page
+from ngrpo.audit.hours import job_times, totals
+from ngrpo.report.page import page
 
 
 def test_each_job_stands_with_its_devices_hours_and_file(tmp_path: Path) -> None:

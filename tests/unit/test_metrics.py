@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ngrpo.analysis.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
-from ngrpo.analysis.inspect import diff, printable, show
-from ngrpo.analysis.intervals import chance_model, problem_interval, sampling_interval
-from ngrpo.analysis.metrics import (
+from ngrpo.errors import UserError
+from ngrpo.report.inspection import diff, printable, show
+from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.intervals import chance_model, problem_interval, sampling_interval
+from ngrpo.statistics.metrics import (
     compare,
     count,
     exact_sign_flip_p,
@@ -21,9 +22,8 @@ from ngrpo.analysis.metrics import (
     problem_values,
     sampled_sign_flip_p,
     sign_test_p,
-    summarise,
+    summarize,
 )
-from ngrpo.errors import UserError
 
 
 def grades(correct: list[int], n: int, other: str = "wrong") -> pd.DataFrame:
@@ -95,19 +95,19 @@ def test_estimators_stay_within_0_and_1_and_rise_with_c(a, b):
 @pytest.mark.parametrize("k", [0, 9])
 def test_k_beyond_n_is_refused(k):
     with pytest.raises(UserError, match=f"Pass@{k} needs 1 ≤ k ≤ n, but there are 8"):
-        summarise(grades([1, 2], 8), [k])
+        summarize(grades([1, 2], 8), [k])
 
 
 # --- intervals ---
 
 
-def _coverage(draw_chances, size: int, k: int, kind: str, repeats: int = 1200, shrink: float = 1.0) -> float:
+def _coverage(draw_chances, size: int, k: int, kind: str, repetitions: int = 1200, shrink: float = 1.0) -> float:
     """How often the interval holds the true value: of these problems (sampling) or of the population (problems)."""
     n, rng = 32, np.random.default_rng([size, k])
     g = unbiased_pass_at_k(n, k)
     population = 1 - (1 - draw_chances(rng, 400_000)) ** k
     hits = 0
-    for _ in range(repeats):
+    for _ in range(repetitions):
         chances = draw_chances(rng, size)
         correct = rng.binomial(n, chances)
         value = float(g[correct].mean())
@@ -118,7 +118,7 @@ def _coverage(draw_chances, size: int, k: int, kind: str, repeats: int = 1200, s
             low, high = sampling_interval(value, correct, g, chance_model(correct, n))
         low, high = value + shrink * (low - value), value + shrink * (high - value)
         hits += low <= truth <= high
-    return 100 * hits / repeats
+    return 100 * hits / repetitions
 
 
 def _competition(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -130,7 +130,7 @@ def _u_shaped(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.beta(0.4, 0.4, size)
 
 
-# 1200 repeats have a standard error of 0.6 points: the promise of ±2 points is tested at ±2 plus twice that.
+# 1200 repetitions have a standard error of 0.6 points: the promise of ±2 points is tested at ±2 plus twice that.
 NEARLY_95 = (95 - 2 - 1.2, 95 + 2 + 1.2)
 
 
@@ -150,16 +150,16 @@ def test_a_narrower_interval_would_be_caught(kind):
 
 def test_the_two_errors_are_told_apart():
     """Problems that are always or never solved have no sampling error to speak of, but a large problem-set error."""
-    row = summarise(grades([32] * 15 + [0] * 15, 32), []).iloc[0]
+    row = summarize(grades([32] * 15 + [0] * 15, 32), []).iloc[0]
     assert row.sampling_high - row.sampling_low < 0.02
     assert row.problems_high - row.problems_low > 0.3
-    many = summarise(grades([16] * 30, 32), []).iloc[0]
+    many = summarize(grades([16] * 30, 32), []).iloc[0]
     assert many.problems_high - many.problems_low < row.problems_high - row.problems_low
 
 
 @pytest.mark.parametrize("correct", [[0] * 30, [32] * 30, [0], [32], [5]])
 def test_extreme_results_keep_an_honest_width(correct):
-    for row in summarise(grades(correct, 32), (1, 32)).itertuples():
+    for row in summarize(grades(correct, 32), (1, 32)).itertuples():
         for low, high in ((row.sampling_low, row.sampling_high), (row.problems_low, row.problems_high)):
             assert 0 <= low <= row.value <= high <= 1
             assert low < high
@@ -170,7 +170,7 @@ def test_extreme_results_keep_an_honest_width(correct):
 def test_detectable_is_detected_with_the_stated_power():
     n, size, rng = 32, 100, np.random.default_rng(3)
     chances = rng.beta(2, 2, size) * 0.8 + 0.05
-    model_row = summarise(grades(list(rng.binomial(n, chances)), n), []).iloc[0]
+    model_row = summarize(grades(list(rng.binomial(n, chances)), n), []).iloc[0]
     found = 0
     for _ in range(400):
         a, b = rng.binomial(n, chances), rng.binomial(n, chances + model_row.detectable)
@@ -185,7 +185,7 @@ def test_detectable_is_detected_with_the_stated_power():
 def test_a_summary_has_both_estimators_both_intervals_and_every_grade():
     table = grades([0, 1, 32], 32)
     table.loc[0, "grade"], table.loc[1, "grade"], table.loc[2, "grade"] = "truncated", "grader_error", "no_answer"
-    summary = summarise(table, (16, 32))
+    summary = summarize(table, (16, 32))
     assert list(summary["metric"]) == ["Mean@32", "Pass@16", "Pass@16", "Pass@32", "Pass@32"]
     assert list(summary["estimator"]) == ["mean", "unbiased", "bootstrap", "unbiased", "bootstrap"]
     assert summary["value"][0] == pytest.approx(33 / 96)
@@ -199,10 +199,10 @@ def test_a_summary_has_both_estimators_both_intervals_and_every_grade():
 def test_rows_may_come_in_any_order_and_the_seed_decides_the_bootstrap():
     table = grades([3, 9, 20, 31], 32)
     shuffled = table.sample(frac=1, random_state=1)
-    pd.testing.assert_frame_equal(summarise(table, (16,)), summarise(shuffled, (16,)))
-    other = summarise(table, (16,), seed=1)
-    assert other["value"][2] != summarise(table, (16,))["value"][2]
-    assert other["value"][1] == summarise(table, (16,))["value"][1]
+    pd.testing.assert_frame_equal(summarize(table, (16,)), summarize(shuffled, (16,)))
+    other = summarize(table, (16,), seed=1)
+    assert other["value"][2] != summarize(table, (16,))["value"][2]
+    assert other["value"][1] == summarize(table, (16,))["value"][1]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_tests_of_no_difference_reject_as_rarely_as_they_say():
 
 def test_values_a_problem_average_to_what_a_summary_says():
     frame = grades([0, 1, 4, 8], 8)
-    whole = summarise(frame, [4]).set_index(["metric", "estimator"])["value"]
+    whole = summarize(frame, [4]).set_index(["metric", "estimator"])["value"]
     assert problem_values(frame, "mean").mean() == pytest.approx(whole["Mean@8", "mean"])
     assert list(problem_values(frame, "pass@4").index) == ["p000", "p001", "p002", "p003"]
     for estimator, tolerance in (("unbiased", 1e-12), ("bootstrap", 0.02)):

@@ -12,12 +12,12 @@ from ngrpo.method.mixers import (
     UNIT,
     GaussianMixer,
     GumbelMixer,
-    NeighbourMixer,
+    NeighborMixer,
     NoMixer,
     SoftThinkingMixer,
     blend,
     mixer_from,
-    quantise,
+    quantize,
 )
 
 pytestmark = pytest.mark.train
@@ -40,7 +40,7 @@ def _step(mixer, seed: int = 0):
 
 @given(st.integers(1, 6), st.integers(0, 1000))
 def test_weights_sum_to_one_exactly_and_follow_the_softmax_over_candidates(k: int, seed: int) -> None:
-    z, _, step = _step(NeighbourMixer(rho=1.0, k=k), seed)
+    z, _, step = _step(NeighborMixer(rho=1.0, k=k), seed)
     assert (step.units.sum(-1) == UNIT).all()
     assert (step.units >= 0).all()
     alpha = torch.softmax(z.gather(-1, step.ids), -1)
@@ -49,7 +49,7 @@ def test_weights_sum_to_one_exactly_and_follow_the_softmax_over_candidates(k: in
 
 
 def test_a_mixed_step_writes_the_anchor_and_another_writes_the_sample() -> None:
-    z, token, step = _step(NeighbourMixer(rho=0.5))
+    z, token, step = _step(NeighborMixer(rho=0.5))
     assert 0 < step.on.sum() < B
     assert (step.token[step.on] == z.argmax(-1)[step.on]).all()
     assert (step.token[~step.on] == token[~step.on]).all()
@@ -58,7 +58,7 @@ def test_a_mixed_step_writes_the_anchor_and_another_writes_the_sample() -> None:
 @given(st.floats(0, 1))
 def test_the_gate_mixes_a_share_rho(rho: float) -> None:
     n = 20_000
-    mixer = NeighbourMixer(rho=rho, k=1)
+    mixer = NeighborMixer(rho=rho, k=1)
     z = torch.zeros(n, 1)
     on = mixer.step(z, z[:, 0].long(), torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.zeros(1, 1)).on
     assert abs(on.double().mean().item() - rho) <= 4.5 * (rho * (1 - rho) / n) ** 0.5 + 1e-12
@@ -66,7 +66,7 @@ def test_the_gate_mixes_a_share_rho(rho: float) -> None:
 
 def test_rho_zero_never_mixes_and_rho_one_always_does() -> None:
     for rho, share in ((0.0, 0), (1.0, B)):
-        _, token, step = _step(NeighbourMixer(rho=rho))
+        _, token, step = _step(NeighborMixer(rho=rho))
         assert step.on.sum() == share
         if not share:
             assert torch.equal(step.token, token)
@@ -82,13 +82,13 @@ def test_no_mixer_feeds_the_token() -> None:
 
 def test_k_one_feeds_exactly_the_anchors_embedding() -> None:
     E = torch.randn(V, D)
-    z, _, step = _step(NeighbourMixer(rho=1.0, k=1))
+    z, _, step = _step(NeighborMixer(rho=1.0, k=1))
     assert torch.equal(blend(E[step.ids], step.units), E[z.argmax(-1)])
 
 
 def test_a_permutation_of_candidates_changes_nothing_but_rounding() -> None:
     E = torch.randn(V, D, dtype=torch.float64).float()
-    _, _, step = _step(NeighbourMixer(rho=1.0, k=5))
+    _, _, step = _step(NeighborMixer(rho=1.0, k=5))
     order = torch.randperm(5, generator=torch.Generator().manual_seed(1))
     one, other = blend(E[step.ids], step.units), blend(E[step.ids[:, order]], step.units[:, order])
     assert (one - other).abs().max() < 1e-6
@@ -98,13 +98,13 @@ def test_a_permutation_of_candidates_changes_nothing_but_rounding() -> None:
 
 def test_blend_is_differentiable_in_the_rows_and_equals_the_formula() -> None:
     rows = torch.randn(7, 3, D, requires_grad=True)
-    units = quantise(torch.softmax(torch.randn(7, 3), -1))
+    units = quantize(torch.softmax(torch.randn(7, 3), -1))
     blend(rows, units).sum().backward()
     assert torch.allclose(rows.grad, (units / UNIT)[..., None].expand_as(rows))
 
 
 def test_temperature_enters_through_the_scaled_logits() -> None:
-    mixer = NeighbourMixer(rho=1.0)
+    mixer = NeighborMixer(rho=1.0)
     z, token, sharp = _step(mixer)
     flat = mixer.step(z / 10, token, torch.arange(B), torch.full((B,), 9), _table(3))
     assert torch.equal(flat.ids, sharp.ids)
@@ -114,11 +114,11 @@ def test_temperature_enters_through_the_scaled_logits() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kind": "neighbours", "rho": 1.2}, "rho is 1.2"),
-        ({"kind": "neighbours", "rho": -0.1}, "rho is -0.1"),
-        ({"kind": "neighbours", "rho": 0.1, "k": 0}, "k is 0"),
-        ({"kind": "neighbors", "rho": 0.1}, "did you mean 'neighbours'"),
-        ({"kind": "neighbours", "rho": 0.1, "rate": 1}, "rate"),
+        ({"kind": "neighbors", "rho": 1.2}, "rho is 1.2"),
+        ({"kind": "neighbors", "rho": -0.1}, "rho is -0.1"),
+        ({"kind": "neighbors", "rho": 0.1, "k": 0}, "k is 0"),
+        ({"kind": "neighbors", "rho": 0.1}, "did you mean 'neighbors'"),
+        ({"kind": "neighbors", "rho": 0.1, "rate": 1}, "rate"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict, words: str) -> None:
@@ -128,8 +128,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict, words: str) -> 
 
 def test_mixing_without_a_table_is_refused() -> None:
     one = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(UserError, match="without a neighbour table"):
-        NeighbourMixer(rho=1.0).step(torch.zeros(1, V), one, one, one, None)
+    with pytest.raises(UserError, match="without a neighbor table"):
+        NeighborMixer(rho=1.0).step(torch.zeros(1, V), one, one, one, None)
 
 
 def _inputs(seed: int = 0, scale: float = 3.0):
@@ -141,19 +141,19 @@ def _inputs(seed: int = 0, scale: float = 3.0):
 
 def test_release_weights_are_the_softmax_of_probabilities_and_bound_the_anchor() -> None:
     z, token, seed, position = _inputs(scale=30.0)
-    step = NeighbourMixer(1.0, weights="probabilities").step(z, token, seed, position, _table(3))
+    step = NeighborMixer(1.0, weights="probabilities").step(z, token, seed, position, _table(3))
     p = torch.softmax(z, -1).gather(-1, step.ids)
     assert (step.units / UNIT - torch.softmax(p, -1)).abs().max() < 1e-4
     assert (step.units[:, 0] / UNIT).max() <= 0.577  # at k=3 it can't exceed 0.576
-    paper = NeighbourMixer(1.0).step(z, token, seed, position, _table(3))
+    paper = NeighborMixer(1.0).step(z, token, seed, position, _table(3))
     assert (paper.units[:, 0] / UNIT).max() > 0.9
     assert torch.equal(paper.ids, step.ids)
 
 
 def test_release_text_is_the_sampled_token_and_nothing_else_changes() -> None:
     z, token, seed, position = _inputs()
-    ours = NeighbourMixer(0.5).step(z, token, seed, position, _table(3))
-    theirs = NeighbourMixer(0.5, text="sampled").step(z, token, seed, position, _table(3))
+    ours = NeighborMixer(0.5).step(z, token, seed, position, _table(3))
+    theirs = NeighborMixer(0.5, text="sampled").step(z, token, seed, position, _table(3))
     assert torch.equal(theirs.token, token)
     assert not torch.equal(ours.token, token)
     assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("on", "ids", "units"))
@@ -161,7 +161,7 @@ def test_release_text_is_the_sampled_token_and_nothing_else_changes() -> None:
 
 def test_mixing_stops_after_the_end_of_thinking() -> None:
     z, token, seed, position = _inputs()
-    mixer = NeighbourMixer(1.0, stop_after=int(z[0].argmax()))
+    mixer = NeighborMixer(1.0, stop_after=int(z[0].argmax()))
     first = mixer.step(z, token, seed, position, _table(3), state=torch.zeros(B, dtype=torch.int32))
     assert first.on.all()
     assert first.state[0] == ENDED
@@ -243,7 +243,7 @@ def test_cold_stop_ends_thinking_after_so_many_sure_steps() -> None:
 
 @pytest.mark.parametrize("units", [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
 def test_extreme_weights_fit_their_integers(units) -> None:
-    out = quantise(torch.tensor(units))
+    out = quantize(torch.tensor(units))
     assert out.sum() == UNIT
     assert (out[:, 1:] < UNIT).all()
     assert (out >= 0).all()

@@ -62,7 +62,7 @@ def test_a_second_name_for_a_method_trains_nothing_and_another_value_does(paper:
 
     def with_method(**exploration) -> Study:
         study = yaml.safe_load((CONFIG / "study.yaml").read_text())
-        study["methods"]["another"] = {"title": "x", "exploration": {"kind": "neighbours", **exploration}}
+        study["methods"]["another"] = {"title": "x", "exploration": {"kind": "neighbors", **exploration}}
         study["tables"]["table11"]["rows"].append({"label": "another", "method": "another"})
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         return load_study(tmp_path, "paper")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from synthetic_study import make_study
 
-from ngrpo.analysis.paper_tables import as_html, as_latex, beside, write_tables
-from ngrpo.analysis.paper_values import read_paper_values
-from ngrpo.analysis.tables import table_frame
+from ngrpo.report.paper_tables import as_html, as_latex, beside, write_tables
+from ngrpo.report.tables import table_frame
+from ngrpo.study.paper_values import read_paper_values
 
 MODEL = "r1-qwen-1.5b"
 
@@ -94,7 +94,7 @@ def test_a_cell_without_data_says_so_in_its_place(paper, tmp_path: Path) -> None
 
 
 def test_further_seeds_stand_beside_the_first_and_a_missing_one_isnt_counted(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, repeats=(2, 3)), tmp_path / "paper"
+    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2, 3)), tmp_path / "paper"
     sheet = sheet_of(study, results)
     at = {"benchmark": "amc23", "metric": "Mean@32"}
     one, base = row(sheet, label="GRPO", **at), row(sheet, label="Base", **at)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from synthetic_study import ROOT
 
-from ngrpo.analysis.paper_values import metric_id, read_paper_values
 from ngrpo.errors import UserError
+from ngrpo.study.paper_values import metric_id, read_paper_values
 
 CONFIG = ROOT / "config"
 MODELS = {

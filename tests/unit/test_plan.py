@@ -13,9 +13,9 @@ import yaml
 from synthetic_study import ROOT, make_study
 
 from ngrpo.errors import UserError
-from ngrpo.study.costs import Costs, Span
+from ngrpo.planning.costs import Costs, Span
+from ngrpo.planning.plan import Plan, changed_values, ledger_text, plan_text
 from ngrpo.study.expand import Batch, Study, load_study
-from ngrpo.study.plan import Plan, changed_values, ledger_text, plan_text
 
 CONFIG = ROOT / "config"
 
@@ -65,12 +65,12 @@ OUTPUTS = {
     "dataset": lambda name, _: [f"data/{name}.parquet"],
     "model": lambda name, _: [f"models/{name}"],
     "training_data": lambda name, study: [f"data/{study.training_data[name].dataset.id}.{name}.parquet"],
-    "neighbours": lambda name, _: [f"neighbors/{name}.safetensors"],
-    "mechanics": lambda name, _: [f"mechanics/{name}.json"],
+    "neighbors": lambda name, _: [f"neighbors/{name}.safetensors"],
+    "diagnostics": lambda name, _: [f"diagnostics/{name}.json"],
     "train": lambda name, _: [f"runs/{name}/model"],
     "sample": lambda name, study: [f"evaluations/{e}.samples.parquet" for e in batch_of(study, name).evaluations],
     "grade": lambda name, _: [f"evaluations/{name}.grades.parquet"],
-    "analyse": lambda name, _: [f"analysis/{name}.parquet"],
+    "analyze": lambda name, _: [f"analysis/{name}.parquet"],
     "notebook": lambda *_: ["report/results.ipynb"],
     "report": lambda *_: ["report/index.html"],
 }
@@ -82,7 +82,7 @@ def test_nothing_is_planned_twice_and_everything_is_planned(paper: Study, tmp_pa
     by_stage = {s: sum(j.stage == s for j in jobs) for s in OUTPUTS}
     assert by_stage["train"] == len(paper.runs)
     assert by_stage["grade"] == len(paper.evaluations) > by_stage["sample"] == len(paper.batches)
-    assert by_stage["analyse"] == len(paper.cells)
+    assert by_stage["analyze"] == len(paper.cells)
     for i, job in enumerate(jobs):
         assert all(jobs.index(needed) < i for needed in job.needs)
 
@@ -208,10 +208,10 @@ def test_a_newer_input_or_spec_makes_a_job_run_and_an_older_one_does_not(finishe
     assert running["sample", batch] == f"train {policy} is newer"
     assert ("train", policy) not in running
 
-    table = next(iter(study.neighbours))
-    assert ("neighbours", table) not in running
+    table = next(iter(study.neighbors))
+    assert ("neighbors", table) not in running
     os.utime(results / "neighbors" / f"{table}.spec.json", (10_000, 10_000))
-    assert reasons(study, results)["neighbours", table] == "its spec is newer"
+    assert reasons(study, results)["neighbors", table] == "its spec is newer"
 
 
 def test_a_schedule_never_holds_more_devices_than_nodes_have(paper: Study, tmp_path: Path) -> None:

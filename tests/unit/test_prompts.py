@@ -6,8 +6,8 @@ import pytest
 
 from ngrpo.data.prompts import messages, open_tokenizer, prompt_ids
 from ngrpo.errors import UserError
+from ngrpo.stages.toy_base import FIELD, make_tokenizer
 from ngrpo.study.sources import Dataset, FolderDataset, Model, ToyModel
-from ngrpo.training.toy_base import FIELD, make_tokenizer
 
 pytestmark = pytest.mark.train
 

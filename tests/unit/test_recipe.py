@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ngrpo.analysis.compliance import verl_settings
+from ngrpo.audit.compliance import verl_settings
 from ngrpo.files import read_json
 from ngrpo.study.expand import load_study
 from ngrpo.study.specs import RunSpec
-from ngrpo.training.monitor import MetricsFile
-from ngrpo.training.recipe import Ranks, compose
+from ngrpo.training.verl.monitor import MetricsFile
+from ngrpo.training.verl.recipe import Ranks, compose
 
 pytestmark = pytest.mark.train
 
@@ -19,7 +19,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 def settings_of(spec: RunSpec, run_dir: Path) -> dict:
     """verl's resolved settings for a run, as its trainer hands them to the tracker."""
-    paths = {name: run_dir / name for name in ("spec_file", "model", "data", "validation", "neighbours")}
+    paths = {name: run_dir / name for name in ("spec_file", "model", "data", "validation", "neighbors")}
     config = compose(
         spec,
         **paths,

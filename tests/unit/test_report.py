@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from synthetic_study import ROOT, make_study
 
-from ngrpo.analysis import figures
-from ngrpo.analysis.report import page, report
-from ngrpo.analysis.tables import analyse
-from ngrpo.analysis.words import points
+from ngrpo.report import figures
+from ngrpo.report.page import page, report
+from ngrpo.report.tables import analyze
+from ngrpo.report.words import points
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "line", "use", "rect", "circle"}
 PAPER = "https://arxiv.org/abs/2606.10768"
@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     """A finished toy study, its results and its page; tests only read them."""
     folder = tmp_path_factory.mktemp("finished")
     study, results = make_study(folder, problems=16), folder / "toy"
-    analyse("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results / "analysis" / "main.parquet")
     return study, results, written(study, results)
 
 
@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 def toy(tmp_path: Path):
     """A finished toy study to damage."""
     study, results = make_study(tmp_path, problems=8), tmp_path / "toy"
-    analyse("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results / "analysis" / "main.parquet")
     return study, results
 
 
@@ -124,7 +124,7 @@ def test_headings_are_in_order_and_figures_are_described(finished) -> None:
     assert all(b <= a + 1 for a, b in pairwise(levels))
     assert page.all("html")[0]["lang"] == "en"
     drawings = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(drawings) == 3 + 2 + 1 + len(figures.CURVES) + 2  # forests, Pass@k, problems, training, mechanics
+    assert len(drawings) == 3 + 2 + 1 + len(figures.CURVES) + 2  # forests, Pass@k, problems, training, diagnostics
     assert len(page.all("desc")) == len(drawings)
     assert all("aria-hidden" in a or a.get("role") == "img" for a in page.all("svg"))
     assert all(attrs.get("scope") for attrs in page.all("th"))
@@ -162,7 +162,7 @@ def test_a_finished_study_has_no_complaints_and_the_toy_is_marked(finished) -> N
 
 def test_paper_scale_has_no_banner_and_an_average(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=3)
-    analyse("main", study, tmp_path / "paper", tmp_path / "paper" / "analysis" / "main.parquet")
+    analyze("main", study, tmp_path / "paper", tmp_path / "paper" / "analysis" / "main.parquet")
     words = written(study, tmp_path / "paper").words()
     assert "not the paper" not in words
     assert "average of the benchmarks" in words
@@ -176,7 +176,7 @@ def test_a_deleted_evaluation_is_named_with_its_command(toy) -> None:
     before = written(study, results).words()
     for said in ("isn’t complete", command, "grades are gone"):
         assert said in before
-    analyse("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results / "analysis" / "main.parquet")
     after = written(study, results).words()
     for said in ("missing: not there yet", command):
         assert said in after
@@ -271,7 +271,7 @@ def test_a_study_without_claims_and_paper_values_still_has_its_page(toy) -> None
 def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=5)
     results = tmp_path / "paper"
-    analyse("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results / "analysis" / "main.parquet")
     page = written(study, results)
     words = page.words()
     sheet = pd.read_csv(results / "report" / "tables" / "main.csv")
@@ -312,8 +312,8 @@ def test_the_fidelity_table_has_every_switch_that_applies(finished) -> None:
     assert "GSPO clip" not in words
 
 
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
@@ -326,12 +326,12 @@ def contrast(a: str, b: str) -> float:
 def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
     text = (finished[1] / "report" / "index.html").read_text()
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in text.split("@media screen", 1))
-    for colours in (light, dark):
-        for name, colour in colours.items():
+    for colors in (light, dark):
+        for name, color in colors.items():
             if name not in ("paper", "raised", "rule", "grid", "caution-ground"):
-                assert contrast(colour, colours["paper"]) >= 4.5, name
-        assert contrast(colours["caution"], colours["caution-ground"]) >= 4.5
-        assert contrast(colours["muted"], colours["raised"]) >= 4.5
+                assert contrast(color, colors["paper"]) >= 4.5, name
+        assert contrast(colors["caution"], colors["caution-ground"]) >= 4.5
+        assert contrast(colors["muted"], colors["raised"]) >= 4.5
     assert contrast("#777777", "#888888") < 4.5
 
 

@@ -109,18 +109,18 @@ def test_the_papers_tables_train_each_distinct_spec_exactly_once(tmp_path: Path)
 
 
 def test_repeats_are_the_same_runs_with_other_seeds_and_change_no_first_one(config) -> None:
-    once, twice = load_study(config(), "toy"), load_study(config(None, {"repeats": [2, 3]}), "toy")
+    once, twice = load_study(config(), "toy"), load_study(config(None, {"extra_seeds": [2, 3]}), "toy")
     assert {name: spec for name, spec in twice.runs.items() if "-seed" not in name} == once.runs
     assert len(twice.runs) == 3 * len(once.runs)
     first, again = twice.runs["ngrpo-toy"], twice.runs["ngrpo-toy-seed3"]
     assert (again.seed, again.model_copy(update={"id": first.id, "seed": first.seed})) == (3, first)
     name = "ngrpo-toy/standard/toy-held-out"
-    assert twice.repeats[name] == [f"ngrpo-toy-seed{seed}/standard/toy-held-out" for seed in (2, 3)]
-    assert twice.evaluations[twice.repeats[name][0]].seed == 2
-    assert not [e for e in twice.repeats if e.startswith("toy/")]
+    assert twice.extra_seeds[name] == [f"ngrpo-toy-seed{seed}/standard/toy-held-out" for seed in (2, 3)]
+    assert twice.evaluations[twice.extra_seeds[name][0]].seed == 2
+    assert not [e for e in twice.extra_seeds if e.startswith("toy/")]
     assert twice.cells == once.cells
     assert twice.evaluation_id("ngrpo", "standard", "toy", "toy-held-out") == name
-    assert twice.evaluation_id("ngrpo", "standard", "toy", "toy-held-out", 2) == twice.repeats[name][0]
+    assert twice.evaluation_id("ngrpo", "standard", "toy", "toy-held-out", 2) == twice.extra_seeds[name][0]
     assert twice.evaluation_id("ngrpo-release", "standard", "toy", "toy-held-out") is None
 
 
@@ -134,7 +134,7 @@ def test_titles_are_not_identity_and_values_are(config) -> None:
 
 def test_changing_one_method_leaves_the_other_specs_alone(config) -> None:
     before = load_study(config(), "toy").specs()
-    after = load_study(config({"methods/ngrpo/exploration": {"kind": "neighbours", "rho": 0.3}}), "toy").specs()
+    after = load_study(config({"methods/ngrpo/exploration": {"kind": "neighbors", "rho": 0.3}}), "toy").specs()
     changed = {name for name in before if before[name].text() != after[name].text()}
     assert changed == {"runs/ngrpo-toy/spec.json", "evaluations/ngrpo-toy/standard/toy-held-out.spec.json"}
 
@@ -161,12 +161,12 @@ def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_pa
         ({}, {"tables": ["mian"]}, ["no table 'mian'", "did you mean 'main'"]),
         ({"tables/main/rows": [{"label": "x", "method": "ngrop"}]}, {}, ["'ngrop'", "did you mean 'ngrpo'"]),
         ({"tables/main/rows": [{"label": "x", "decoding": "standart"}]}, {}, ["did you mean 'standard'"]),
-        ({"methods/ngrpo/exploration": {"kind": "neighbours", "rho": 1.5}}, {}, ["less than or equal to 1", "rho"]),
+        ({"methods/ngrpo/exploration": {"kind": "neighbors", "rho": 1.5}}, {}, ["less than or equal to 1", "rho"]),
         ({"methods/ngrpo/exploration": {"kind": "neighbors"}}, {}, ["neighbors", "study.yaml"]),
         ({}, {"evaluation/pass_at": [64]}, ["Pass@64", "32"]),
         ({}, {"models/Toy_1": {"source": {"kind": "toy"}}}, ["Toy_1"]),
-        ({}, {"repeats": [2, 1]}, ["a seed is given twice", "repeats"]),
-        ({"methods/ngrpo/exploration": {"kind": "neighbours", "roh": 1}}, {}, ["'roh'", "did you mean 'rho'"]),
+        ({}, {"extra_seeds": [2, 1]}, ["a seed is given twice", "extra_seeds"]),
+        ({"methods/ngrpo/exploration": {"kind": "neighbors", "roh": 1}}, {}, ["'roh'", "did you mean 'rho'"]),
     ],
 )
 def test_mistakes_are_named_with_file_key_and_nearest_name(config, study, toy, words) -> None:

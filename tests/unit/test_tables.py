@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic_study import make_study
 
-from ngrpo.analysis.tables import AVERAGE, SCHEMA, analyse, read_table, table_frame, terminal_table
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
+from ngrpo.report.tables import AVERAGE, SCHEMA, analyze, read_table, table_frame, terminal_table
 
 NUMBERS = ["value", "sampling_low", "sampling_high", "problems_low", "problems_high"]
 GRPO = "grpo-toy/standard/toy-held-out"
@@ -35,7 +35,7 @@ def cell(frame: pd.DataFrame, label: str, metric: str, estimator: str) -> pd.Ser
 def test_the_file_has_its_declared_schema_and_same_input_gives_same_bytes(toy, tmp_path: Path) -> None:
     study, results = toy
     for name in ("a.parquet", "b.parquet"):
-        analyse("main", study, results, tmp_path / name)
+        analyze("main", study, results, tmp_path / name)
     assert pq.read_schema(tmp_path / "a.parquet").equals(SCHEMA)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
@@ -184,13 +184,13 @@ def test_paper_scale_carries_no_warning(tmp_path: Path) -> None:
 
 def test_an_unknown_table_is_a_users_mistake_and_leaves_nothing(toy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no table 'mian'"):
-        analyse("mian", *toy, tmp_path / "mian.parquet")
+        analyze("mian", *toy, tmp_path / "mian.parquet")
     assert not (tmp_path / "mian.parquet").exists()
 
 
 def test_a_table_reads_back_as_written(toy, tmp_path: Path) -> None:
     study, results = toy
-    analyse("main", study, results, tmp_path / "main.parquet")
+    analyze("main", study, results, tmp_path / "main.parquet")
     frame = table_frame("main", study, results)
     read = read_table(tmp_path / "main.parquet")
     assert list(read.columns) == list(frame.columns)

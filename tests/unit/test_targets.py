@@ -23,7 +23,7 @@ def snakemake(results: Path, *words: str) -> subprocess.CompletedProcess:
         (["main", "ngrpo-toi"], "there is no target 'ngrpo-toi'\n{where}\n  do:    did you mean 'ngrpo-toy'?"),
         (["qqqqqqqq"], "there is no target 'qqqqqqqq'\n{where}\n  do:    known: ablation-inference, "),
         (["all", "--until", "tran"], "there is no rule 'tran'\n{where}\n  do:    did you mean 'train'?"),
-        (["all", "--forcerun", "analys"], "there is no rule 'analys'\n{where}\n  do:    did you mean 'analyse'?"),
+        (["all", "--forcerun", "analys"], "there is no rule 'analys'\n{where}\n  do:    did you mean 'analyze'?"),
     ],
 )
 def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], told: str, tmp_path: Path) -> None:

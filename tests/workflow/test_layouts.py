@@ -13,8 +13,8 @@ from tiny_runs import MIXING, STEPS, Run, make_files, make_run, tiny_spec
 
 from ngrpo.errors import UserError
 from ngrpo.method.records import Record
-from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NoMixer
-from ngrpo.training.recipe import Ranks
+from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NoMixer
+from ngrpo.training.verl.recipe import Ranks
 
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
@@ -24,13 +24,13 @@ LAYOUTS = {
     "TP 2": {"devices": 2, "tensor_parallel": 2},
 }
 MIXERS = {
-    "neighbours": MIXING,
+    "neighbors": MIXING,
     "none": NoMixer(),
     "gaussian": GaussianMixer(kind="gaussian"),
     "gumbel": GumbelMixer(kind="gumbel"),
 }
 MATRIX = [
-    pytest.param(mixer, layout, marks=() if mixer == "neighbours" and layout != "1 rank" else pytest.mark.layouts)
+    pytest.param(mixer, layout, marks=() if mixer == "neighbors" and layout != "1 rank" else pytest.mark.layouts)
     for mixer in MIXERS
     for layout in LAYOUTS
 ]
@@ -76,7 +76,7 @@ def test_parity_holds_in_every_layout_through_a_resume(run, mixer: str, layout: 
 
 @pytest.mark.parametrize("layout", ["2 ranks", "TP 2"])
 def test_the_gate_draws_the_same_in_every_layout(run, layout: str) -> None:
-    alone, together = run("neighbours", "1 rank", kill=True), run("neighbours", layout, kill=True)
+    alone, together = run("neighbors", "1 rank", kill=True), run("neighbors", layout, kill=True)
     for step in range(1, STEPS + 1):
         ours, theirs = draws(alone, step), draws(together, step)
         assert len(ours) == len(theirs) == 32
@@ -89,7 +89,7 @@ def test_the_gate_draws_the_same_in_every_layout(run, layout: str) -> None:
 
 def test_another_step_or_row_draws_otherwise(run) -> None:
     """The negative control of the comparison above."""
-    made = run("neighbours", "1 rank", kill=True)
+    made = run("neighbors", "1 rank", kill=True)
     pairs = [gate(a, b) for a, b in zip(draws(made, 1), draws(made, 2), strict=True)]
     rows = draws(made, 1)
     pairs += [gate(a, b) for a, b in itertools.pairwise(rows)]

@@ -87,7 +87,7 @@ def test_every_stage_left_its_files(toy: Toy) -> None:
         "runs/ngrpo-toy/hardware.json",
         "evaluations/ngrpo-toy/standard/toy-held-out.grades.parquet",
         "analysis/main.parquet",
-        "mechanics/ngrpo-toy.json",
+        "diagnostics/ngrpo-toy.json",
         "report/index.html",
     ):
         assert (root / name).exists(), name
@@ -115,8 +115,8 @@ def test_one_changed_value_reruns_what_depends_on_it(toy: Toy) -> None:
     before = study.read_text()
     study.write_text(before.replace("rho: 0.1", "rho: 0.2"))
     try:
-        expected = {"train": 1, "mechanics": 1, "sample": 1, "grade": 2}
-        expected |= {"analyse": 1, "notebook": 1, "report": 1, "all": 1}
+        expected = {"train": 1, "diagnostics": 1, "sample": 1, "grade": 2}
+        expected |= {"analyze": 1, "notebook": 1, "report": 1, "all": 1}
         assert toy.planned() == expected
     finally:
         study.write_text(before)
@@ -151,7 +151,7 @@ def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: 
 def test_a_title_reruns_no_training(toy: Toy) -> None:
     toy.scale["models"]["toy"]["title"] = "another name"
     toy.write()
-    assert not toy.planned().keys() & {"model", "train", "mechanics", "sample", "grade"}
+    assert not toy.planned().keys() & {"model", "train", "diagnostics", "sample", "grade"}
 
 
 @pytest.mark.parametrize(

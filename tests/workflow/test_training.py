@@ -13,7 +13,7 @@ import pytest
 import training_runs
 from tiny_runs import LIMIT, MIXING, Run, finish, make_files, make_run, tiny_spec
 
-from ngrpo.study.mixers import GaussianMixer, GumbelMixer, NeighbourMixer, NoMixer
+from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
 
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
@@ -22,7 +22,7 @@ PLANS = {
     "killed": (tiny_spec(MIXING), "whole"),
     "forgetful": (tiny_spec(MIXING, 2), "without_records"),
     "unsynced": (tiny_spec(MIXING, 3), "without_weight_sync"),
-    "rho-zero": (tiny_spec(NeighbourMixer(kind="neighbours", rho=0.0), 4), "whole"),
+    "rho-zero": (tiny_spec(NeighborMixer(kind="neighbors", rho=0.0), 4), "whole"),
     "stock": (tiny_spec(NoMixer(), 4), "stock_actor"),
     "gaussian-gspo": (tiny_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
     "gumbel": (tiny_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
@@ -102,7 +102,7 @@ def test_a_dropped_weight_sync_stops_the_run_at_its_second_step(runs: dict[str, 
 
 
 def test_rho_zero_is_stock_verl_bit_for_bit(runs: dict[str, Run]) -> None:
-    """Stock: verl's own actor, no mixer; both with the platform's shims and seeded draws."""
+    """Stock: verl's own actor, no mixer; both with the accelerator module's shims and seeded draws."""
     assert runs["rho-zero"].weights == runs["stock"].weights
     assert runs["mixed"].weights != runs["stock"].weights
 

@@ -11,26 +11,26 @@ import training_runs
 
 from ngrpo.data.datasets import make_dataset
 from ngrpo.files import write_json
-from ngrpo.study.mixers import NeighbourMixer
+from ngrpo.stages.base_models import make_model
+from ngrpo.stages.neighbor_tables import make_table
+from ngrpo.study.mixing import NeighborMixer
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import (
     DatasetSpec,
     Decoding,
     ModelSpec,
-    NeighbourSpec,
+    NeighborSpec,
     Objective,
     RunSpec,
     Training,
     TrainingDataSpec,
 )
-from ngrpo.training.base import make_model
-from ngrpo.training.monitor import read_metrics
-from ngrpo.training.tables import make_table
+from ngrpo.training.verl.monitor import read_metrics
 
 STEPS, LIMIT = 6, 1e-3
 TOY = ToyModel(kind="toy", steps=220)  # enough to be right now and then: without rewards nothing would be tested
 MODEL = ModelSpec(id="tiny", model=Model(source=TOY, dtype="float32"))
-MIXING = NeighbourMixer(kind="neighbours", rho=0.5)
+MIXING = NeighborMixer(kind="neighbors", rho=0.5)
 
 
 def _dataset(name: str, count: int, held_out: bool) -> DatasetSpec:
@@ -63,8 +63,8 @@ def tiny_spec(exploration, steps: int = STEPS, **objective) -> RunSpec:
 def make_files(folder: Path) -> Path:
     """Model, table and problems of all runs, in this folder."""
     make_model(MODEL, folder / "model")
-    table = NeighbourSpec(model=MODEL, metric="cosine", k=3)
-    make_table(table, model=folder / "model", out=folder / "neighbours.safetensors")
+    table = NeighborSpec(model=MODEL, metric="cosine", k=3)
+    make_table(table, model=folder / "model", out=folder / "neighbors.safetensors")
     make_dataset(TRAIN, folder / "train.parquet")
     make_dataset(VALIDATION, folder / "validation.parquet")
     return folder

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 def whole() -> None:
     """The plugin as it is."""
-    from ngrpo.training.plugin import install
+    from ngrpo.training.verl.plugin import install
 
     install()
 
@@ -25,7 +25,7 @@ def whole() -> None:
 def without_records() -> None:
     """The actor forgets what was fed: it replays token ids."""
     whole()
-    from ngrpo.training.actor import KEY, ReplayActor
+    from ngrpo.training.verl.actor import KEY, ReplayActor
 
     def forget(self, micro_batch):
         micro_batch.pop(KEY, None)
@@ -39,7 +39,7 @@ def without_weight_sync() -> None:
     from ngrpo.engines.sglang import cpu
 
     cpu.prepare()
-    from ngrpo.training.rollout import MixingEngine
+    from ngrpo.training.verl.rollout import MixingEngine
 
     update, calls = MixingEngine.update_weights_from_tensor, []
 
@@ -56,7 +56,7 @@ def stock_actor() -> None:
     from verl.workers.actor.dp_actor import DataParallelPPOActor
 
     whole()
-    from ngrpo.training.actor import EmbeddingMixer
+    from ngrpo.training.verl.actor import EmbeddingMixer
 
     class Stock(DataParallelPPOActor):
         mixer = EmbeddingMixer()  # never attached; the worker reads its (empty) statistics
@@ -70,8 +70,8 @@ def keeping_draws() -> None:
     from ngrpo.engines.sglang import cpu
 
     cpu.prepare()
-    from ngrpo.training.actor import KEY
-    from ngrpo.training.rollout import MixingRollout
+    from ngrpo.training.verl.actor import KEY
+    from ngrpo.training.verl.rollout import MixingRollout
 
     stock = MixingRollout.generate_sequences
 
@@ -104,14 +104,14 @@ def main(spec: Path, files: Path, out: Path, plugin: str, devices: int, tensor_p
     from ngrpo.training.launch import train
 
     run = read_spec(spec, RunSpec)
-    table = files / "neighbours.safetensors" if run.exploration.kind == "neighbours" else None
+    table = files / "neighbors.safetensors" if run.exploration.kind == "neighbors" else None
     try:
         train(
             run,
             model=files / "model",
             data=files / "train.parquet",
             validation=files / "validation.parquet",
-            neighbours=table,
+            neighbors=table,
             run_dir=spec.parent,
             out=out,
             checkpoint_every=2,

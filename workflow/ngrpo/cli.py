@@ -82,8 +82,8 @@ def dataset(spec: Path, data_folder: Path | None, out: Path) -> None:
 @out_option
 def model(spec: Path, out: Path) -> None:
     """Fetch or make a base model, as a Hugging Face folder."""
+    from ngrpo.stages.base_models import make_model
     from ngrpo.study.specs import ModelSpec, read_spec
-    from ngrpo.training.base import make_model
 
     make_model(read_spec(spec, ModelSpec), out)
 
@@ -96,7 +96,7 @@ def model(spec: Path, out: Path) -> None:
 @out_option
 def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], model: Path, out: Path) -> None:
     """Filter training problems: length, answers, duplicates, benchmark overlap; the card says why each left."""
-    from ngrpo.data.filter import make_training_data
+    from ngrpo.stages.training_data import make_training_data
     from ngrpo.study.specs import TrainingDataSpec, read_spec
 
     make_training_data(
@@ -108,12 +108,12 @@ def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], mode
 @spec_argument
 @click.option("--model", type=FOLDER, required=True)
 @out_option
-def neighbours(spec: Path, model: Path, out: Path) -> None:
-    """Precompute a neighbour table (Eq. 7-8)."""
-    from ngrpo.study.specs import NeighbourSpec, read_spec
-    from ngrpo.training.tables import make_table
+def neighbors(spec: Path, model: Path, out: Path) -> None:
+    """Precompute a neighbor table (Eq. 7-8)."""
+    from ngrpo.stages.neighbor_tables import make_table
+    from ngrpo.study.specs import NeighborSpec, read_spec
 
-    make_table(read_spec(spec, NeighbourSpec), model=model, out=out)
+    make_table(read_spec(spec, NeighborSpec), model=model, out=out)
 
 
 @main.command()
@@ -121,7 +121,7 @@ def neighbours(spec: Path, model: Path, out: Path) -> None:
 @click.option("--model", type=FOLDER, required=True, help="The base model.")
 @click.option("--data", type=FILE, required=True, help="Filtered training problems.")
 @click.option("--validation", type=FILE, required=True, help="Problems that choose the checkpoint.")
-@click.option("--neighbours", type=FILE, help="The neighbour table, where exploration mixes neighbours.")
+@click.option("--neighbors", type=FILE, help="The neighbor table, where exploration mixes neighbors.")
 @click.option("--checkpoint-every", type=int, default=10, show_default=True, help="Steps between checkpoints.")
 @click.option(
     "--checkpoint-minutes", type=float, default=30.0, show_default=True, help="Save at least this often, too."
@@ -135,7 +135,7 @@ def train(
     model: Path,
     data: Path,
     validation: Path,
-    neighbours: Path | None,
+    neighbors: Path | None,
     checkpoint_every: int,
     checkpoint_minutes: float,
     nodes: int,
@@ -152,7 +152,7 @@ def train(
         model=model,
         data=data,
         validation=validation,
-        neighbours=neighbours,
+        neighbors=neighbors,
         run_dir=spec.parent,
         out=out,
         checkpoint_every=checkpoint_every,
@@ -167,35 +167,35 @@ def train(
 @click.argument("specs", type=FILE, nargs=-1, required=True)
 @click.option("--model", type=FOLDER, required=True, help="The policy: a base model or a run's model.")
 @click.option("--data", type=FOLDER, required=True, help="Where the benchmarks' problems lie: {benchmark}.parquet.")
-@click.option("--neighbours", type=FILE, help="The neighbour table, where the decoding mixes neighbours.")
+@click.option("--neighbors", type=FILE, help="The neighbor table, where the decoding mixes neighbors.")
 @click.option("--shard-samples", type=int, default=512, show_default=True, help="Samples that a kill can cost.")
 @click.option("--out", type=FOLDER, required=True, help="Where {benchmark}.samples.parquet go.")
 def sample(
-    specs: tuple[Path, ...], model: Path, data: Path, neighbours: Path | None, shard_samples: int, out: Path
+    specs: tuple[Path, ...], model: Path, data: Path, neighbors: Path | None, shard_samples: int, out: Path
 ) -> None:
     """Draw n answers to every problem of benchmarks; a killed job continues where it was.
 
     SPECS are of one policy and decoding: one start of the engine serves them.
     """
-    from ngrpo.engines.evaluate import sample as draw
+    from ngrpo.stages.samples import sample as draw
     from ngrpo.study.specs import EvaluationSpec, read_spec
 
     asked = [read_spec(spec, EvaluationSpec) for spec in specs]
-    draw(asked, model=model, data=data, neighbours=neighbours, out=out, shard_samples=shard_samples)
+    draw(asked, model=model, data=data, neighbors=neighbors, out=out, shard_samples=shard_samples)
 
 
 @main.command()
 @spec_argument
 @click.option("--model", type=FOLDER, required=True, help="The run's base model.")
-@click.option("--neighbours", type=FILE, required=True)
+@click.option("--neighbors", type=FILE, required=True)
 @click.option("--problems", type=FILE, required=True, help="The run's validation problems.")
 @out_option
-def mechanics(spec: Path, model: Path, neighbours: Path, problems: Path, out: Path) -> None:
-    """Measure what mixing does to trajectories of a run's base model, for the notebook of mechanics."""
-    from ngrpo.engines.mechanics import mechanics as measure
+def diagnostics(spec: Path, model: Path, neighbors: Path, problems: Path, out: Path) -> None:
+    """Measure what mixing does to trajectories of a run's base model, for the notebook of diagnostics."""
+    from ngrpo.stages.mixing_diagnostics import diagnostics as measure
     from ngrpo.study.specs import RunSpec, read_spec
 
-    measure(read_spec(spec, RunSpec), model=model, neighbours=neighbours, problems=problems, out=out)
+    measure(read_spec(spec, RunSpec), model=model, neighbors=neighbors, problems=problems, out=out)
 
 
 @main.command()
@@ -219,9 +219,9 @@ def grade(answers: Path, problems: Path | None, workers: int | None, out: Path) 
 @click.argument("table")
 @with_study
 @out_option
-def analyse(table: str, config: Path, scale: str, results: Path, out: Path) -> None:
+def analyze(table: str, config: Path, scale: str, results: Path, out: Path) -> None:
     """Compute one table's metrics and intervals from its grades."""
-    from ngrpo.analysis.tables import analyse as compute
+    from ngrpo.report.tables import analyze as compute
     from ngrpo.study.expand import load_study
 
     compute(table, load_study(config, scale), results / scale, out)
@@ -232,7 +232,7 @@ def analyse(table: str, config: Path, scale: str, results: Path, out: Path) -> N
 @out_option
 def report(config: Path, scale: str, results: Path, out: Path) -> None:
     """Write the self-contained report page."""
-    from ngrpo.analysis.report import report as write
+    from ngrpo.report.page import report as write
     from ngrpo.study.expand import load_study
 
     write(load_study(config, scale), results / scale, out)
@@ -243,7 +243,7 @@ def report(config: Path, scale: str, results: Path, out: Path) -> None:
 @out_option
 def crate(config: Path, scale: str, results: Path, out: Path) -> None:
     """Export the study as a Workflow Run RO-Crate: a folder, or a .zip."""
-    from ngrpo.analysis.crate import export
+    from ngrpo.crate import export
     from ngrpo.study.expand import load_study
 
     lacking = export(load_study(config, scale), config.resolve().parent, results / scale, out)
@@ -254,7 +254,7 @@ def crate(config: Path, scale: str, results: Path, out: Path) -> None:
 @click.argument("crate", type=FOLDER)
 def verify(crate: Path) -> None:
     """Check an unpacked crate: its files, and its tables recomputed from its grades."""
-    from ngrpo.analysis.crate import verify as check
+    from ngrpo.crate import verify as check
 
     checked, differences = check(crate)
     for line in (*(f"checked {c}" for c in checked), *differences):
@@ -270,7 +270,7 @@ def table(table: str, config: Path, scale: str, results: Path) -> None:
     """Print a finished table in the terminal, and where the report is."""
     import pandas as pd
 
-    from ngrpo.analysis.tables import terminal_table
+    from ngrpo.report.tables import terminal_table
 
     path = results / scale / "analysis" / f"{table}.parquet"
     if not path.exists():
@@ -288,7 +288,7 @@ def show(evaluation: str, problem: str, config: Path, scale: str, results: Path)
     """Show a problem of an evaluation (POLICY/DECODING/BENCHMARK): all its samples, answers and grades."""
     import pandas as pd
 
-    from ngrpo.analysis.inspect import show as text
+    from ngrpo.report.inspection import show as text
 
     files = _evaluation_files(evaluation, config, scale, results)
     print(text(problem, *(pd.read_parquet(path) for path in files)))
@@ -302,7 +302,7 @@ def diff(first: str, second: str, config: Path, scale: str, results: Path) -> No
     """Compare two evaluations of one benchmark: which problems flipped."""
     import pandas as pd
 
-    from ngrpo.analysis.inspect import diff as text
+    from ngrpo.report.inspection import diff as text
 
     problems, _, one = _evaluation_files(first, config, scale, results)
     _, _, other = _evaluation_files(second, config, scale, results)
@@ -353,7 +353,7 @@ def plan(
     results: Path,
 ) -> None:
     """Tell what a target (all, a table, a run, …) would cost, what of it is done, and why the rest would run."""
-    from ngrpo.study.plan import Plan, plan_text
+    from ngrpo.planning.plan import Plan, plan_text
 
     study, costs = _with_costs(config, scale, results)
     found = Plan(study, results / scale, costs, target)
@@ -364,7 +364,7 @@ def plan(
 @with_study
 def ledger(config: Path, scale: str, results: Path) -> None:
     """Tell what every run and evaluation was planned to cost, and what it has."""
-    from ngrpo.study.plan import ledger_text
+    from ngrpo.planning.plan import ledger_text
 
     study, costs = _with_costs(config, scale, results)
     print(ledger_text(study, results / scale, costs))
@@ -372,7 +372,7 @@ def ledger(config: Path, scale: str, results: Path) -> None:
 
 def _with_costs(config: Path, scale: str, results: Path):
     """The study at a scale, and its costs."""
-    from ngrpo.study.costs import Costs
+    from ngrpo.planning.costs import Costs
     from ngrpo.study.expand import load_study
 
     study = load_study(config, scale)

@@ -72,20 +72,20 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: str, model: Path, neighbours: Path | None = None, mixers: Sequence[Mixer] = (), **machine: object
+    name: str, model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: object
 ) -> Engine:
-    """Start the engine `name` (sglang | transformers) on a Hugging Face folder, with a neighbour table's file.
+    """Start the engine `name` (sglang | transformers) on a Hugging Face folder, with a neighbor table's file.
 
     mixers: those that requests will ask for. machine: settings of the engine that change speed and memory, never
     samples (e.g. max_running_requests).
     """
     if name == "sglang":
         from ngrpo.engines.sglang import room
-        from ngrpo.engines.sglang_engine import SGLangEngine
+        from ngrpo.engines.sglang.engine import SGLangEngine
 
-        return SGLangEngine(model, neighbours, **room(mixers), **machine)
+        return SGLangEngine(model, neighbors, **room(mixers), **machine)
     if name == "transformers":
         from ngrpo.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, neighbours, **machine)
+        return TransformersEngine(model, neighbors, **machine)
     raise unknown_name("engine", name, ("sglang", "transformers"))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.engines.contract import Request, Sample, Sampling
-from ngrpo.engines.neighbours import check_mixer, columns, end_tokens, model_config, open_table
+from ngrpo.engines.model_folder import check_mixer, columns, end_tokens, model_config, open_table
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import blend
@@ -25,10 +25,10 @@ from ngrpo.method.sampling import draw, log_prob, restrict, scale
 class TransformersEngine:
     """An engine (see `contract`) on a Hugging Face folder; batch_size: requests that run together."""
 
-    def __init__(self, model: Path, neighbours: Path | None = None, *, batch_size: int = 64):
+    def __init__(self, model: Path, neighbors: Path | None = None, *, batch_size: int = 64):
         from transformers import AutoModelForCausalLM
 
-        self.table = open_table(neighbours, model)
+        self.table = open_table(neighbors, model)
         self.batch_size = batch_size
         self.context = model_config(model).get("max_position_embeddings")
         self.model = AutoModelForCausalLM.from_pretrained(
@@ -135,7 +135,7 @@ class TransformersEngine:
         return token, fed[:, None]
 
     def load_weights(self, model: Path) -> None:
-        """Take the weights of another folder of the same architecture; the neighbour table stays."""
+        """Take the weights of another folder of the same architecture; the neighbor table stays."""
         other = type(self.model).from_pretrained(model, torch_dtype=torch.float32)
         self.model.load_state_dict(other.state_dict())
         self._measure()

@@ -1,6 +1,6 @@
 """Grading: extraction, verification in workers that can be killed, and files of grades. Imports no torch."""
 
-from ngrpo.grading.files import grade_file, grade_samples
+from ngrpo.grading.graded_files import grade_file, grade_samples
 from ngrpo.grading.grader import (
     GRADES,
     KINDS,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.grading.comparison import integer_verdict, string_verdict
 from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
 from ngrpo.grading.pool import Pair, Verdict, WorkerPool
-from ngrpo.grading.verdicts import integer_verdict, string_verdict
 
 GRADES = ("correct", "wrong", "no_answer", "truncated", "grader_error")
 KINDS = ("math", "choice")
@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """How answers are compared. math: Math-Verify or equal normalised strings. choice: strict or lenient reading."""
+    """How answers are compared. math: Math-Verify or equal normalized strings. choice: strict or lenient reading."""
 
     math: Literal["math_verify", "string"] = "math_verify"
     choice: Literal["strict", "lenient"] = "strict"

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 
-from ngrpo.grading.verdicts import math_verify_verdict
+from ngrpo.grading.comparison import math_verify_verdict
 
 _PR_SET_PDEATHSIG = 1
 NET = 8  # pool.py kills at memory_mb; the kernel refuses at NET times as much

@@ -1,4 +1,4 @@
-"""The paper's mathematics: random streams, sampling, neighbours, input mixers, records, objectives.
+"""The paper's mathematics: random streams, sampling, neighbors, input mixers, records, objectives.
 
 Imports torch and numpy, and nothing of ours but the error type: engines and trainers call it, never the reverse.
 """

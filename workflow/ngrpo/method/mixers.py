@@ -4,7 +4,7 @@
 |---|---|---|
 | z̃ | scaled logits (Eq. 2) | (B, V) |
 | v* | anchor, argmax z̃ (Eq. 6) | (B,) |
-| C | the anchor and its k−1 nearest neighbours, anchor first (Eq. 7–8) | (B, k) |
+| C | the anchor and its k−1 nearest neighbors, anchor first (Eq. 7–8) | (B, k) |
 | α | softmax of z̃ over C (Eq. 9) | (B, k) |
 | ẽ | Σ_c α(c) E[c] (Eq. 10) | (B, d) |
 | m | mixing mask, Bernoulli(ρ) per sequence and step (Eq. 11) | (B,) |
@@ -14,7 +14,7 @@ engine; `blend` computes ẽ, in the engine and in the trainer, so that replay i
 
 Departures, and why:
 1. α is cut to multiples of 2⁻¹⁶ before it is used, the first candidate taking the remainder: the weights still sum to
-   exactly 1, what is recorded is exactly what was fed, and a record needs two bytes a neighbour. A weight changes by at
+   exactly 1, what is recorded is exactly what was fed, and a record needs two bytes a neighbor. A weight changes by at
    most (k−1)·2⁻¹⁶, far below bfloat16's 2⁻⁹.
 2. Gaussian noise (STHT) is relative to the root mean square of all entries of E, computed when weights change, and is
    drawn from a counter, so that a record holds a key and no floats.
@@ -64,7 +64,7 @@ class Mixer(Protocol):
         rms: Tensor | None = None,
         state: Tensor | None = None,
     ) -> Step:
-        """z (B, V) scaled logits; token (B,) sampled; seed, position (B,) int64; table (V, k) neighbours, if needed.
+        """z (B, V) scaled logits; token (B,) sampled; seed, position (B,) int64; table (V, k) neighbors, if needed.
 
         position is the index, in prompt and response together, of the token that is being written. rms (V,): root mean
         square of each row of E, for mixers that add noise. state (B,) int32: the last step's, 0 at a sequence's start.
@@ -87,7 +87,7 @@ def _next(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor | Non
     return torch.where(token == stop, ENDED, torch.zeros_like(token, dtype=torch.int32) if state is None else state)
 
 
-def quantise(alpha: Tensor) -> Tensor:
+def quantize(alpha: Tensor) -> Tensor:
     """Weights (B, k) that sum to 1 → int32 units that sum to UNIT; the first column takes what cutting leaves."""
     units = (alpha * UNIT).floor().clamp(max=UNIT - 1).to(torch.int32)
     units[:, 0] = UNIT - units[:, 1:].sum(-1, dtype=torch.int32)
@@ -121,8 +121,8 @@ def _itself(token: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class NeighbourMixer:
-    """N-GRPO's mixing (Eq. 6–11): with probability ρ the anchor is written and the neighbours' mixture is fed.
+class NeighborMixer:
+    """N-GRPO's mixing (Eq. 6–11): with probability ρ the anchor is written and the neighbors' mixture is fed.
 
     rho: ρ in [0, 1]; 1 is the ablation "w/o rate". k: candidates, the anchor included, ≥ 1. metric: of the table.
     weights: softmax over C of z̃ ("logits", Eq. 9) or of the probabilities ("probabilities", the release). text: a mixed
@@ -136,13 +136,13 @@ class NeighbourMixer:
     text: str = "anchor"
     stop_after: int | None = None
 
-    kind: ClassVar[str] = "neighbours"
+    kind: ClassVar[str] = "neighbors"
 
     def __post_init__(self) -> None:
         if not 0 <= self.rho <= 1:
-            raise UserError(f"rho is {self.rho}", where="mixer neighbours: rho", do="choose a number from 0 to 1")
+            raise UserError(f"rho is {self.rho}", where="mixer neighbors: rho", do="choose a number from 0 to 1")
         if self.k < 1:
-            raise UserError(f"k is {self.k}", where="mixer neighbours: k", do="choose 1 (anchor only) or more")
+            raise UserError(f"k is {self.k}", where="mixer neighbors: k", do="choose 1 (anchor only) or more")
         _one_of(self, "weights", ("logits", "probabilities"))
         _one_of(self, "text", ("anchor", "sampled"))
 
@@ -152,16 +152,16 @@ class NeighbourMixer:
         return self.k
 
     def step(self, z, token, seed, position, table=None, *, rms=None, state=None) -> Step:
-        """Needs the neighbour table (V, k), anchor first."""
+        """Needs the neighbor table (V, k), anchor first."""
         if table is None:
-            raise UserError("neighbour mixing without a neighbour table", where="mixer neighbours", do="name a table")
+            raise UserError("neighbor mixing without a neighbor table", where="mixer neighbors", do="name a table")
         anchor = z.argmax(-1)
         ids = table[anchor].long()
         scores = z if self.weights == "logits" else torch.softmax(z, -1)
         alpha = torch.softmax(scores.gather(-1, ids), -1)
         on = _open(self.stop_after, state, rng.uniform(seed, position, rng.GATE) < self.rho)
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
-        return Step(token, on, ids, quantise(alpha), state=_next(self.stop_after, state, token))
+        return Step(token, on, ids, quantize(alpha), state=_next(self.stop_after, state, token))
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class GumbelMixer:
         top, ids = noisy.topk(min(self.k, z.shape[-1]), -1)
         scores = top / self.temperature if self.weights == "noisy" else z.gather(-1, ids)
         on = torch.ones_like(token, dtype=torch.bool)
-        return Step(ids[:, 0], on, ids, quantise(torch.softmax(scores, -1)))
+        return Step(ids[:, 0], on, ids, quantize(torch.softmax(scores, -1)))
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class SoftThinkingMixer:
     """Soft Thinking (arXiv 2505.15778), sampling only: every thinking step feeds Σ p(v) E[v].
 
     keep None: over the whole vocabulary. keep n: the authors' variant, the n largest of what top_k, top_p and min_p
-    leave, renormalised; cold_steps steps in a row with entropy below cold_entropy then force the token stop_after.
+    leave, renormalized; cold_steps steps in a row with entropy below cold_entropy then force the token stop_after.
     stop_after: the end of thinking, after which decoding is standard; None: never.
     """
 
@@ -270,7 +270,7 @@ class SoftThinkingMixer:
         kept = restrict(p, top_p, top_k)
         kept = kept * (kept >= self.min_p * p.amax(-1, keepdim=True))
         weight, ids = kept.topk(min(self.keep, p.shape[-1]), -1)
-        units = quantise(weight / weight.sum(-1, keepdim=True))
+        units = quantize(weight / weight.sum(-1, keepdim=True))
         return Step(token, on, ids, units, state=_next(self.stop_after, state, token))
 
 
@@ -279,7 +279,7 @@ def _one_of(mixer: Any, name: str, known: tuple[str, ...]) -> None:
         raise unknown_name(name, getattr(mixer, name), known, where=f"mixer {mixer.kind}: {name}")
 
 
-_ALL = (NoMixer, NeighbourMixer, GaussianMixer, GumbelMixer, SoftThinkingMixer)
+_ALL = (NoMixer, NeighborMixer, GaussianMixer, GumbelMixer, SoftThinkingMixer)
 _KINDS: dict[str, Callable[..., Mixer]] = {m.kind: m for m in _ALL}
 
 

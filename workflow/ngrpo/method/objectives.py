@@ -21,7 +21,7 @@ Aggregation = Literal["seq-mean-token-mean", "token-mean"]
 
 
 class Loss(NamedTuple):
-    """A loss to minimise, the share of tokens whose ratio was clipped, and the mean of old − lp."""
+    """A loss to minimize, the share of tokens whose ratio was clipped, and the mean of old − lp."""
 
     loss: Tensor
     clipped: Tensor

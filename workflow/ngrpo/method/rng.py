@@ -33,7 +33,7 @@ def _shift_right(x: Tensor, n: int) -> Tensor:
 
 
 def _scramble(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser: a bijection of 64-bit words in which every input bit reaches every output bit."""
+    """SplitMix64's finalizer: a bijection of 64-bit words in which every input bit reaches every output bit."""
     x = (x ^ _shift_right(x, 30)) * _M1
     x = (x ^ _shift_right(x, 27)) * _M2
     return x ^ _shift_right(x, 31)

@@ -1,6 +1,6 @@
 """Which token is written: temperature, top-k, top-p, and one uniform number a token (inverse CDF).
 
-Engines draw through this module, so that a sample depends on its seed and its text alone, not on its neighbours in
+Engines draw through this module, so that a sample depends on its seed and its text alone, not on its neighbors in
 the batch (a shared generator, as in sglang 0.4.6's torch sampler, can't promise that).
 """
 
@@ -14,7 +14,7 @@ def scale(logits: Tensor, temperature: Tensor | float) -> Tensor:
 
 
 def restrict(p: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-    """Zero what lies outside the nucleus or the k likeliest; not renormalised.
+    """Zero what lies outside the nucleus or the k likeliest; not renormalized.
 
     p (B, V) probabilities; top_p (B,) in (0, 1]; top_k (B,) integers, ≤ 0 for no limit. A token is in the nucleus if
     the tokens likelier than it hold less than top_p (so the likeliest always is); ties go to the smaller id.

@@ -7,21 +7,21 @@ from pydantic import Field, model_validator
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config, Id
 
-Stage = Literal["training-data", "neighbours", "mechanics", "train", "sample", "grade"]
+Stage = Literal["training-data", "neighbors", "diagnostics", "train", "sample", "grade"]
 NO_ACCOUNT = "none"
 CHECKPOINT_MINUTES = 30.0
 FAREWELL_SECONDS = 300  # most time before its limit that a training is told to leave; it looks at the clock itself, too
 
 
 class CpuNodes(Config):
-    """Nodes for filtering, neighbour tables, mechanics and grading."""
+    """Nodes for filtering, neighbor tables, diagnostics and grading."""
 
     partition: str | None = None
     """Partition; must be set before anything is submitted."""
     cpus: int = Field(8, ge=1)
-    """CPUs of a neighbour table's, mechanics or grading job."""
+    """CPUs of a neighbor table's, diagnostics or grading job."""
     memory_gb: int = Field(64, ge=1)
-    """Memory of such a job, GB; mechanics hold a base model in float32, 31 GB at 7 billion weights."""
+    """Memory of such a job, GB; diagnostics hold a base model in float32, 31 GB at 7 billion weights."""
 
 
 class GpuNodes(Config):
@@ -74,8 +74,8 @@ class Cluster(Config):
         cpus, memory, minutes = {
             "train": (self.gpu.cpus * on_gpu, self.gpu.memory_gb * on_gpu, self.walltime),
             "sample": (self.gpu.cpus, self.gpu.memory_gb, self.walltime),
-            "neighbours": (self.cpu.cpus, self.cpu.memory_gb, 240),
-            "mechanics": (self.cpu.cpus, self.cpu.memory_gb, 240),
+            "neighbors": (self.cpu.cpus, self.cpu.memory_gb, 240),
+            "diagnostics": (self.cpu.cpus, self.cpu.memory_gb, 240),
             "grade": (self.cpu.cpus, self.cpu.memory_gb, 120),
             "training-data": (2, 16, 120),
         }[stage]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.base import Config, Id
-from ngrpo.study.mixers import Mixer, NoMixer
+from ngrpo.study.mixing import Mixer, NoMixer
 from ngrpo.study.reading import read_yaml
 from ngrpo.study.sources import Dataset, Model
 from ngrpo.study.specs import Objective, Training
@@ -104,12 +104,12 @@ class ScaleFile(Config):
     demo: tuple[Id, ...] | None = None
     """What the target `demo` makes; None: the same as `all`."""
     targets: dict[Id, tuple[Id, ...]] = Field(default_factory=dict)
-    """Further targets: other names for tables, runs, base models or neighbour tables, one or several."""
+    """Further targets: other names for tables, runs, base models or neighbor tables, one or several."""
     release: dict[Id, dict[Literal["exploration", "objective", "training"], dict[str, float | int]]] = Field(
         default_factory=dict
     )
     """Values that the released code's scripts set for one model, used by methods of `fidelity: release`."""
-    repeats: tuple[int, ...] = ()
+    extra_seeds: tuple[int, ...] = ()
     """Further root seeds: every training run is trained and evaluated again with each. The report gives no verdict on
     a trained policy without one; a study's cost grows with each."""
     threads: int = Field(1, ge=1)
@@ -159,10 +159,10 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
                     known("model", name, table.models or size.models, f"{where}.rows ({row.label}).models")
             for name in table.benchmarks or ():
                 known("data set", name, size.datasets, f"{where}.benchmarks")
-    if study.seed in size.repeats or len(set(size.repeats)) < len(size.repeats):
+    if study.seed in size.extra_seeds or len(set(size.extra_seeds)) < len(size.extra_seeds):
         raise UserError(
-            f"a seed is given twice: {study.seed} (the study's), {', '.join(map(str, size.repeats))}",
-            where=f"{here}: repeats",
+            f"a seed is given twice: {study.seed} (the study's), {', '.join(map(str, size.extra_seeds))}",
+            where=f"{here}: extra_seeds",
             do="name each further seed once",
         )
     too_many = [k for k in size.evaluation.pass_at if k > size.evaluation.samples]

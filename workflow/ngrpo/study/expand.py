@@ -11,20 +11,20 @@ from pathlib import Path
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
 from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
-from ngrpo.study.fidelity import release
-from ngrpo.study.mixers import NeighbourMixer, NoMixer
+from ngrpo.study.mixing import NeighborMixer, NoMixer
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
     Decoding,
     EvaluationSpec,
     ModelSpec,
-    NeighbourSpec,
+    NeighborSpec,
     RunSpec,
     Spec,
     Training,
     TrainingDataSpec,
 )
+from ngrpo.study.switches import release
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Study:
     runs: dict[str, RunSpec] = field(default_factory=dict)
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
     cells: dict[str, list[Cell]] = field(default_factory=dict)
-    neighbours: dict[str, NeighbourSpec] = field(default_factory=dict)
-    repeats: dict[str, list[str]] = field(default_factory=dict)
+    neighbors: dict[str, NeighborSpec] = field(default_factory=dict)
+    extra_seeds: dict[str, list[str]] = field(default_factory=dict)
     """An evaluation of a trained policy: the same with the scale's further seeds."""
     names: dict[str, str] = field(default_factory=dict)
     """The digest of what was asked for: the id under which it is made."""
@@ -99,14 +99,14 @@ class Study:
             for i, model in self.models.items()
         }
 
-    def neighbour_table(self, mixer: object, model: ModelSpec) -> str | None:
+    def neighbor_table(self, mixer: object, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
-        if not isinstance(mixer, NeighbourMixer):
+        if not isinstance(mixer, NeighborMixer):
             return None
         space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
         name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
-        spec = NeighbourSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
-        self.neighbours.setdefault(name, spec)
+        spec = NeighborSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
+        self.neighbors.setdefault(name, spec)
         return name
 
     def run_id(self, method: str, model: str, seed: int | None = None) -> str | None:
@@ -146,17 +146,17 @@ class Study:
         """What can be asked for by name, and the file or folder below the results that it is."""
         return {
             **{name: f"models/{name}" for name in self.models},
-            **{name: f"neighbors/{name}.safetensors" for name in self.neighbours},
+            **{name: f"neighbors/{name}.safetensors" for name in self.neighbors},
             **{name: f"runs/{name}/model" for name in self.runs},
             **{name: f"analysis/{name}.parquet" for name in self.cells},
-            **{f"mechanics-{name}": f"mechanics/{name}.json" for name in self.mixing_runs},
+            **{f"diagnostics-{name}": f"diagnostics/{name}.json" for name in self.mixing_runs},
         }
 
     @cached_property
     def mixing_runs(self) -> list[str]:
-        """For each model the first run that mixes neighbours: the one whose mechanics are shown."""
+        """For each model the first run that mixes neighbors: the one whose diagnostics are shown."""
         found = {
-            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbours"
+            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbors"
         }
         return [name for name in self.runs if name in found.values()]
 
@@ -166,7 +166,7 @@ class Study:
         tables: dict[str, list[str]] = {name: [] for name in self.evaluations}
         for table, cells in self.cells.items():
             for name in dict.fromkeys(cell.evaluation for cell in cells):
-                for each in (name, *self.repeats.get(name, ())):
+                for each in (name, *self.extra_seeds.get(name, ())):
                     tables[each].append(table)
         found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         for name, asking in tables.items():
@@ -197,7 +197,7 @@ class Study:
             **{f"data/{i}.spec.json": s for i, s in self.datasets.items()},
             **{f"data/{s.dataset.id}.{i}.spec.json": s for i, s in self.training_data.items()},
             **{f"models/{i}.spec.json": s for i, s in self.models.items()},
-            **{f"neighbors/{i}.spec.json": s for i, s in self.neighbours.items()},
+            **{f"neighbors/{i}.spec.json": s for i, s in self.neighbors.items()},
             **{f"runs/{i}/spec.json": s for i, s in self.runs.items()},
             **{f"evaluations/{i}.spec.json": s for i, s in self.evaluations.items()},
         }
@@ -255,19 +255,19 @@ def _needed(study: Study, row: Row, model_id: str, benchmark: str, seed: int | N
     if row.method is not None:
         run = _run(study, row.method, model_id, seed)
         policy = study.runs.setdefault(study.names.setdefault(_asked(run), run.id), run)
-        study.neighbour_table(policy.exploration, policy.model)
+        study.neighbor_table(policy.exploration, policy.model)
     spec = _evaluation(study, policy, row.decoding, benchmark)
     name = study.names.setdefault(_asked(spec), f"{policy.id}/{row.decoding}/{benchmark}")
     study.evaluations.setdefault(name, spec)
-    study.neighbour_table(spec.decoding.mixer, study.models[model_id])
+    study.neighbor_table(spec.decoding.mixer, study.models[model_id])
     return name
 
 
 def _cell(study: Study, row: Row, model_id: str, benchmark: str) -> Cell:
     name = _needed(study, row, model_id, benchmark)
     if row.method is not None:
-        again = [_needed(study, row, model_id, benchmark, seed) for seed in study.size.repeats]
-        study.repeats.update({name: again} if again else {})
+        again = [_needed(study, row, model_id, benchmark, seed) for seed in study.size.extra_seeds]
+        study.extra_seeds.update({name: again} if again else {})
     return Cell(row.label, model_id, benchmark, name)
 
 
@@ -291,6 +291,6 @@ def load_study(folder: Path, scale: str) -> Study:
         for name in names:
             if name not in study.products:
                 raise unknown_name(
-                    "table, run, model or neighbour table", name, study.products, where=f"targets.{target}"
+                    "table, run, model or neighbor table", name, study.products, where=f"targets.{target}"
                 )
     return study

@@ -65,7 +65,7 @@ def parse(model: type[M], value: Any, source: Path | str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as e:
-        # a misspelt key is both unknown and missing: what the user wrote comes first
+        # a misspelled key is both unknown and missing: what the user wrote comes first
         first = min(e.errors(), key=lambda error: error["type"] != "extra_forbidden")
         key = ".".join(str(p) for p in first["loc"])
         do = None

@@ -17,7 +17,7 @@ class ToyModel(Config):
     heads: int = 4
     kv_heads: int = 2
     steps: int = 1000
-    """Optimiser steps of pre-training."""
+    """Optimizer steps of pre-training."""
     batch_size: int = 32
     learning_rate: float = 3e-3
     clean_share: float = Field(0.75, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""Specs: what determines an artefact, as canonical JSON. Equal specs are one job; a spec file is a job's identity.
+"""Specs: what determines an artifact, as canonical JSON. Equal specs are one job; a spec file is a job's identity.
 
 A spec nests the specs of what it depends on, holds nothing that only changes speed, place or a title, and leaves
 unset knobs out, so that a new knob reruns nothing.
@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
 from ngrpo.study.base import Config, Id
-from ngrpo.study.mixers import Metric, Mixer, NoMixer
+from ngrpo.study.mixing import Metric, Mixer, NoMixer
 from ngrpo.study.sources import Dataset, Model
 
 
@@ -36,7 +36,7 @@ class Spec(Config):
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that identify it; every artefact carries its spec's."""
+        """12 hex digits that identify it; every artifact carries its spec's."""
         return digest(self.json_value())
 
 
@@ -67,17 +67,17 @@ class TrainingDataSpec(Spec):
     max_prompt_tokens: int
 
 
-class NeighbourSpec(Spec):
-    """A precomputed neighbour table."""
+class NeighborSpec(Spec):
+    """A precomputed neighbor table."""
 
-    type: Literal["neighbours"] = "neighbours"
+    type: Literal["neighbors"] = "neighbors"
     model: ModelSpec
     metric: Metric
     k: int
     space: Literal["embedding", "lm_head"] | None = None
     """Rows of the input embedding (None: the paper) or of the output layer ("lm_head": the release)."""
     special_tokens: Literal["keep", "exclude"] = "keep"
-    """Whether special tokens can be neighbours; Eq. 7 runs over the whole vocabulary, so they can."""
+    """Whether special tokens can be neighbors; Eq. 7 runs over the whole vocabulary, so they can."""
 
 
 class Objective(Config):
@@ -105,7 +105,7 @@ class Training(Config):
     """Hyperparameters of a training run (paper §4.1, Table 6)."""
 
     steps: int | None = Field(None, ge=1)
-    """Optimisation steps (rollout batches); None: as many as `epochs` give."""
+    """Optimization steps (rollout batches); None: as many as `epochs` give."""
     epochs: int = Field(1, ge=1)
     batch_prompts: int = Field(64, ge=1)
     """Prompts of a rollout batch."""
@@ -170,7 +170,7 @@ class EvaluationSpec(Spec):
 
 
 AnySpec = Annotated[
-    DatasetSpec | ModelSpec | TrainingDataSpec | NeighbourSpec | RunSpec | EvaluationSpec, Field(discriminator="type")
+    DatasetSpec | ModelSpec | TrainingDataSpec | NeighborSpec | RunSpec | EvaluationSpec, Field(discriminator="type")
 ]
 S = TypeVar("S", bound=Spec)
 

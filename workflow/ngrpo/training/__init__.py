@@ -1,0 +1,1 @@
+"""Training runs: launch, nodes, checkpoints, the save schedule; all that touches verl is in `training.verl`."""

@@ -16,16 +16,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ngrpo.cluster import job_end
 from ngrpo.errors import UserError
 from ngrpo.files import digest, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
+from ngrpo.slurm import job_end
 from ngrpo.study.specs import RunSpec
-from ngrpo.training import platform
 from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
-from ngrpo.training.monitor import METRICS, read_metrics
 from ngrpo.training.nodes import ray_nodes, set_environment, wait_for_nodes
-from ngrpo.training.recipe import Ranks, compose, total_steps
+from ngrpo.training.verl import accelerator
+from ngrpo.training.verl.monitor import METRICS, read_metrics
+from ngrpo.training.verl.recipe import Ranks, compose, total_steps
 
 CARD = "ngrpo.json"
 HARDWARE = "hardware.json"  # in the run folder: what each of its jobs had
@@ -39,7 +39,7 @@ def train(
     model: Path,
     data: Path,
     validation: Path,
-    neighbours: Path | None,
+    neighbors: Path | None,
     run_dir: Path,
     out: Path,
     checkpoint_every: int = 10,
@@ -47,11 +47,11 @@ def train(
     nodes: int = 1,
     devices: int | None = None,
     tensor_parallel: int = 1,
-    plugin: str = "ngrpo.training.plugin.install",
+    plugin: str = "ngrpo.training.verl.plugin.install",
 ) -> None:
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
 
-    model, data, validation, neighbours: what the spec names, as files. run_dir: holds spec.json, metrics and
+    model, data, validation, neighbors: what the spec names, as files. run_dir: holds spec.json, metrics and
     checkpoints. checkpoint_every: steps; checkpoint_minutes: saved at least so often, too. nodes: of this SLURM job;
     devices: ranks on each; tensor_parallel: of them to a rollout engine. plugin: what every Ray worker calls first.
 
@@ -71,7 +71,7 @@ def train(
         checkpoints = Checkpoints(run_dir, spec.digest)
         start = checkpoints.prepare()
         steps = total_steps(spec, pq.read_metadata(data).num_rows)
-        ranks = Ranks(devices or platform.devices(), tensor_parallel, nodes)
+        ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
             ends = _time_to_save(checkpoint_minutes)
             print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
@@ -81,7 +81,7 @@ def train(
                 model=model,
                 data=data,
                 validation=validation,
-                neighbours=neighbours.resolve() if neighbours else None,
+                neighbors=neighbors.resolve() if neighbors else None,
                 run_dir=run_dir,
                 ranks=ranks,
                 save_every=checkpoint_every,
@@ -144,11 +144,11 @@ def _run(config, run_dir: Path, ranks: Ranks, plugin: str) -> None:
 
     folder = _scratch(run_dir)
     environment = get_ppo_ray_runtime_env()
-    environment["env_vars"].update(platform.worker_environment(), TMPDIR=str(folder))
+    environment["env_vars"].update(accelerator.worker_environment(), TMPDIR=str(folder))
     environment["worker_process_setup_hook"] = plugin
     orderly = signal.getsignal(signal.SIGTERM)
     try:
-        with ray_nodes(folder, ranks.nodes, platform.ray_resources(ranks.devices)) as address:
+        with ray_nodes(folder, ranks.nodes, accelerator.ray_resources(ranks.devices)) as address:
             ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
             signal.signal(signal.SIGTERM, orderly)  # ray.init puts a handler of its own in place, which aborts
             wait_for_nodes(ranks.nodes)

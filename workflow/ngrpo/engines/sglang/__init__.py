@@ -1,6 +1,6 @@
 """Stock sglang 0.4.6.post5 with input mixing: a plugin beside it, no forked file.
 
-Three functions are the seam for whoever builds an sglang Engine: verl's rollout worker, `ngrpo.engines.sglang_engine`.
+Three functions are the seam for whoever builds an sglang Engine: verl's rollout worker, `ngrpo.engines.sglang.engine`.
 
 1. `install(...)` in the parent, before an sglang Engine (or a subclass) is built.
 2. `request_params(mixer, seed, batch=...)` → a request's `sampling_params["custom_params"]`.
@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ngrpo.engines.neighbours import is_dense, open_table
+from ngrpo.engines.model_folder import is_dense, open_table
 from ngrpo.engines.sglang import cpu
 from ngrpo.engines.sglang.hooks import (
     KEY,
@@ -37,14 +37,14 @@ from ngrpo.engines.sglang.hooks import (
 )
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
-from ngrpo.method.neighbours import Table
+from ngrpo.method.neighbors import Table
 from ngrpo.method.records import Record
 
 _settings: Settings | None = None  # of the latest `install` in this process
 
 
 def install(
-    neighbours: Path | None = None,
+    neighbors: Path | None = None,
     *,
     model: Path | None = None,
     refresh: str = "never",
@@ -56,7 +56,7 @@ def install(
 ) -> Settings:
     """Make every sglang Engine that this process builds from now on a mixing one; may be called again.
 
-    neighbours: the table's file, read by each scheduler process; None if no mixer looks neighbours up. model: if
+    neighbors: the table's file, read by each scheduler process; None if no mixer looks neighbors up. model: if
     given, the table is checked against its vocabulary. refresh: "never" (the precomputed table stays, as the paper's)
     or "update" (rebuilt from the engine's own weights after they change); space: of which rows then, "embedding" (E) or
     "lm_head" (the output layer's, as the release). batch_timeout: seconds that requests of a
@@ -68,10 +68,10 @@ def install(
     if refresh not in REFRESH:
         raise unknown_name("table refresh", refresh, REFRESH, where="sglang: refresh")
     if space not in SPACES:
-        raise unknown_name("neighbour space", space, SPACES, where="sglang: space")
+        raise unknown_name("neighbor space", space, SPACES, where="sglang: space")
     table = None
-    if neighbours is not None:
-        table = Table.load(neighbours) if model is None else open_table(neighbours, model)
+    if neighbors is not None:
+        table = Table.load(neighbors) if model is None else open_table(neighbors, model)
     try:
         found = version("sglang")
     except PackageNotFoundError:
@@ -87,7 +87,7 @@ def install(
         import sglang.srt.entrypoints.engine as entry
 
     _settings = Settings(
-        None if neighbours is None else Path(neighbours).absolute(),
+        None if neighbors is None else Path(neighbors).absolute(),
         table.metric if table else None,
         table.k if table else None,
         refresh,

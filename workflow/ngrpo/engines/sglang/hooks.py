@@ -7,7 +7,7 @@ which patches the classes below before the scheduler is built. What is patched, 
 |---|---|---|
 | ModelRunner | init_memory_pool | slot tables exist before CUDA graphs are captured |
 | ModelRunner | sample | draw and mix |
-| ModelRunner | update_weights_from_{disk, tensor, distributed} | a following neighbour table is stale |
+| ModelRunner | update_weights_from_{disk, tensor, distributed} | a following neighbor table is stale |
 | ScheduleBatch, ForwardBatch | get_model_worker_batch, init_new | the plan travels with the batch |
 | Scheduler | __init__, _add_request_to_queue, get_next_batch_to_run, abort_request | tickets, whole batches |
 | Scheduler | run_batch, process_batch_result, stream_output_generation | histories, records |
@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngrpo.engines.neighbours import check_mixer, is_dense
+from ngrpo.engines.model_folder import check_mixer, is_dense
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import Mixer, mixer_from
-from ngrpo.method.neighbours import Table
+from ngrpo.method.neighbors import Table
 
 VERSION = "0.4.6.post5"
 KEY = "ngrpo"  # of our part in custom_params, finish reasons and the scheduler's report
@@ -56,7 +56,7 @@ UNSUPPORTED: tuple[tuple[str, Any], ...] = (
 class Settings:
     """What the scheduler processes are told: the table's file, its metric and k, its refresh, and more."""
 
-    neighbours: Path | None = None
+    neighbors: Path | None = None
     metric: str | None = None
     k: int | None = None
     refresh: str = "never"
@@ -234,7 +234,7 @@ def patch(settings: Settings) -> tuple[list[tuple[type, str]], list[Any]]:
 
     def init_memory_pool(stock, runner, *args, **kwargs):
         stock(runner, *args, **kwargs)
-        table = Table.load(settings.neighbours) if settings.neighbours else None
+        table = Table.load(settings.neighbors) if settings.neighbors else None
         runner.ngrpo = MixState(runner, table, settings)
         runners.append(runner)
 

@@ -8,7 +8,7 @@ noise or for whole-vocabulary mixtures have one more table each (σ; the fed vec
 Departures, and why:
 1. Tokens of our requests are drawn by `ngrpo.method.sampling` from their own seeds instead of the stock sampler's
    shared generator: a sample then depends on its request alone. Stock requests go through the stock sampler.
-2. Log-probs of our requests are of the whole distribution (stock 0.4.6 renormalises them to top-p).
+2. Log-probs of our requests are of the whole distribution (stock 0.4.6 renormalizes them to top-p).
 """
 
 import logging
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ngrpo.engines.neighbours import columns, is_dense
+from ngrpo.engines.model_folder import columns, is_dense
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import GaussianMixer, Mixer, NoMixer, Step, blend
-from ngrpo.method.neighbours import Table, nearest
+from ngrpo.method.neighbors import Table, nearest
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
@@ -152,7 +152,7 @@ class MixState:
         if table is not None:
             table.check(rows, table.k, table.metric)
         self.width = settings.width
-        self.neighbours = table.ids.to(device) if table else None
+        self.neighbors = table.ids.to(device) if table else None
         self.stale = False
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
         self.on = torch.zeros(slots, dtype=torch.bool, device=device)
@@ -270,7 +270,7 @@ class MixState:
         steps = []
         for mixer, rows in plan.groups:
             own = slice(None) if rows is None else rows.to(z.device, non_blocking=True)
-            table, state = columns(mixer, self.neighbours), self.state[slot[own]]
+            table, state = columns(mixer, self.neighbors), self.state[slot[own]]
             step = mixer.step(z[own], drawn[own], seed[own], position[own], table, rms=rms, state=state)
             steps.append((own, _widen(step, self.width)))
         if len(steps) == 1 and plan.all:
@@ -351,10 +351,10 @@ class MixState:
 
     @torch.no_grad()
     def _rebuild(self) -> None:
-        """The neighbour table of the current weights, written in place; every rank computes the same one."""
+        """The neighbor table of the current weights, written in place; every rank computes the same one."""
         E = self._whole(self.runner.model.lm_head if self.settings.space == "lm_head" else self.embedding)
         ids = nearest(E, self.source.k, self.source.metric, exclude=self.source.excluded.to(E.device))
-        self.neighbours.copy_(ids)
+        self.neighbors.copy_(ids)
         self.stale = False
 
     def _whole(self, layer: Any) -> Tensor:

@@ -1,0 +1,18 @@
+# What mixing does to a trajectory and where its inputs lie (the paper's Figure 1), on the base model.
+rule diagnostics:
+    input:
+        unpack(diagnostics_inputs),
+        spec=f"{R}/runs/{{run}}/spec.json",
+    output:
+        f"{R}/diagnostics/{{run}}.json",
+    log:
+        f"{R}/logs/diagnostics/{{run}}.log",
+    conda:
+        "../envs/train.yaml"
+    resources:
+        **SETTINGS.needs("diagnostics"),
+    params:
+        version=VERSIONS["diagnostics"],
+    shell:
+        "train_env ngrpo diagnostics {input.spec:q} --model {input.model:q} --neighbors {input.neighbors:q}"
+        " --problems {input.problems:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,95 @@
+"""Diagnostics are measured on the real toy model: pairs under one seed, exact mixtures, clouds around their anchors."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.train
+
+import torch  # noqa: E402
+
+from ngrpo.data.datasets import make_dataset  # noqa: E402
+from ngrpo.errors import UserError  # noqa: E402
+from ngrpo.files import read_json  # noqa: E402
+from ngrpo.stages.base_models import make_model  # noqa: E402
+from ngrpo.stages.mixing_diagnostics import DRAWS, diagnostics  # noqa: E402
+from ngrpo.stages.neighbor_tables import embedding, make_table  # noqa: E402
+from ngrpo.study.expand import load_study  # noqa: E402
+from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighborSpec, RunSpec  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory):
+    """The toy study's own run, on a toy model that was trained for moments: (spec, options, written JSON)."""
+    folder, study = tmp_path_factory.mktemp("diagnostics"), load_study(ROOT / "config", "toy")
+    spec: RunSpec = study.runs[study.mixing_runs[0]]
+    source = spec.model.model.source.model_copy(update={"steps": 60})
+    model = ModelSpec(id="toy", model=spec.model.model.model_copy(update={"source": source}))
+    problems: DatasetSpec = spec.validation
+    make_model(model, folder / "model")
+    make_dataset(problems, folder / "problems.parquet")
+    make_table(
+        NeighborSpec(model=model, metric="cosine", k=3), model=folder / "model", out=folder / "table.safetensors"
+    )
+    options = {
+        "model": folder / "model",
+        "neighbors": folder / "table.safetensors",
+        "problems": folder / "problems.parquet",
+    }
+    diagnostics(spec, **options, out=folder / "told.json", count=24)
+    return spec, options, read_json(folder / "told.json")
+
+
+def test_both_responses_agree_up_to_the_first_mixed_step(files) -> None:
+    told = files[2]
+    assert len(told["examples"]) == 24
+    assert any(e["steps"] for e in told["examples"])
+    for e in told["examples"]:
+        first = min((s["index"] for s in e["steps"]), default=None)
+        assert e["apart"] is None or (first is not None and e["apart"] >= first)
+        assert e["steps"] or e["without"] == e["mixed"]
+        for s in e["steps"]:
+            assert s["candidates"][0][0] == e["mixed"][s["index"]]
+            assert sum(w for _, w in s["candidates"]) == pytest.approx(1, abs=2e-4)
+
+
+def test_cosines_are_those_of_the_mixtures(files) -> None:
+    from ngrpo.data.prompts import open_tokenizer
+
+    _, options, told = files
+    E, ids = embedding(options["model"]), open_tokenizer(options["model"]).get_vocab()
+    for s in (s for e in told["examples"] for s in e["steps"]):
+        names, weights = zip(*s["candidates"], strict=True)
+        rows = E[[ids[n] for n in names]].float()
+        fed = (torch.tensor(weights)[:, None] * rows).sum(0)
+        assert torch.cosine_similarity(fed, rows[0], dim=0).item() == pytest.approx(s["cosine"], abs=1e-3)
+
+
+def test_clouds_lie_around_at_most_ten_tokens(files) -> None:
+    told = files[2]
+    assert 1 <= len(told["tokens"]) <= 10
+    assert len({t["token"] for t in told["tokens"]}) == len(told["tokens"])
+    for token in told["tokens"]:
+        assert len(token["noise"]) == len(token["noise_cosines"]) == DRAWS
+        assert 1 <= len(token["mixtures"]) == len(token["mixture_cosines"]) <= DRAWS
+        assert all(0.5 < c < 1 for c in token["noise_cosines"])
+
+
+def test_the_same_study_gives_the_same_file(files, tmp_path: Path) -> None:
+    spec, options, told = files
+    diagnostics(spec, **options, out=tmp_path / "again.json", count=24)
+    assert read_json(tmp_path / "again.json") == told
+    other = spec.model_copy(update={"seed": spec.seed + 1})
+    diagnostics(other, **options, out=tmp_path / "other.json", count=24)
+    assert read_json(tmp_path / "other.json")["examples"] != told["examples"]
+
+
+def test_a_run_that_mixes_nothing_is_refused(files, tmp_path: Path) -> None:
+    _, options, _ = files
+    study = load_study(ROOT / "config", "toy")
+    plain = next(s for s in study.runs.values() if s.exploration.kind == "none")
+    with pytest.raises(UserError, match="not by neighbors"):
+        diagnostics(plain, **options, out=tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()

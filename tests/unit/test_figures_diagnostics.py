@@ -1,0 +1,111 @@
+"""Figures and examples of mixing draw what was measured; the notebook shows it, or says what makes it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_study import MECHANICS, make_study
+from test_report import drawn, run_notebook
+
+from ngrpo.files import write_json
+from ngrpo.report import figures
+from ngrpo.report.diagnostics import examples, measured, totals, trajectory
+from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
+from ngrpo.report.page import page
+
+EXAMPLE = MECHANICS["examples"][0]
+
+
+def test_every_point_lies_where_it_was_measured() -> None:
+    axes = inputs_on_two_axes(MECHANICS).axes[0]
+    noise, mixtures, tokens = (c.get_offsets() for c in axes.collections)
+    assert np.allclose(tokens, [[0, 0], [1, 0]])
+    assert np.allclose(mixtures, [[0.1, 0.1], [1.1, 0.1]])
+    assert len(noise) == 4
+    assert {t.get_text() for t in axes.texts} == {r"\$a", "␣"}
+    assert "50 %" in axes.get_xlabel()
+
+
+def test_shares_below_a_cosine_rise_to_all() -> None:
+    noise, mixtures = cosines_to_anchor(MECHANICS).axes[0].lines
+    assert list(noise.get_xdata()) == [0.8, 0.8, 0.9, 0.9]
+    assert list(noise.get_ydata()) == [25, 50, 75, 100]
+    assert list(mixtures.get_ydata()) == [50, 100]
+
+
+def test_a_trajectory_marks_its_mixed_steps() -> None:
+    text = trajectory(EXAMPLE)
+    for said in (
+        "00007: 1+2",
+        "without  ab",
+        "mixing   a⟦c0⟧d",
+        "from token 1 on",
+        "0.7500 · c0 + 0.2500 · c1",
+        "0.9700",
+    ):
+        assert said in text
+    unmixed = trajectory({**EXAMPLE, "steps": [], "apart": None})
+    assert "⟦" not in unmixed
+    assert "never" in unmixed
+
+
+def test_text_in_them_follows_the_pages_theme() -> None:
+    for draw in (inputs_on_two_axes, cosines_to_anchor):
+        drawn = figures.svg(draw(MECHANICS), "diagnostics", "", "")
+        words = re.findall(r"<text[^>]*>", drawn)
+        assert words
+        assert all("var(--" in word and "fill" in word for word in words)
+
+
+def test_totals_count_steps_tokens_and_changed_responses() -> None:
+    same = {**EXAMPLE, "steps": [{**EXAMPLE["steps"][0], "cosine": 0.91}], "apart": None}
+    unmixed = {**EXAMPLE, "steps": [], "apart": None}
+    sums = totals({**MECHANICS, "examples": [unmixed, same, EXAMPLE]})
+    assert (sums.responses, sums.tokens, sums.mixed) == (3, 9, 2)
+    assert sums.changed == pytest.approx(1 / 3)
+    assert (sums.mean, sums.least, sums.low) == pytest.approx((0.94, 0.91, 0.5))
+    assert examples({"examples": [unmixed, same, EXAMPLE]}, 1) == [trajectory(EXAMPLE)]
+    assert np.isnan(totals({**MECHANICS, "examples": [unmixed]}).mean)
+
+
+def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
+    study, root = make_study(tmp_path, problems=4), tmp_path / "toy"
+    [found] = measured(study, root)
+    html = page(study, root, root / "report")
+    assert f'href="../{found.file}"' in html
+    assert "a⟦c0⟧d" in html
+    assert "figures/diagnostics-toy.svg" in html
+    assert "not measured yet" not in html
+    write_json(root / found.file, {**MECHANICS, "spec": "0" * 12})
+    stale = page(study, root, root / "report")
+    assert "measured for another version of this run; remade by: snakemake" in stale
+    assert "a⟦c0⟧d" not in stale
+    (root / found.file).unlink()
+    absent = page(study, root, root / "report")
+    assert f"What mixing feeds, {found.run}: not measured yet; made by: snakemake --cores 2" in absent
+    assert "figures/diagnostics-toy" not in absent
+
+
+def test_the_notebook_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
+    study = make_study(tmp_path, problems=4)
+    [run] = study.mixing_runs
+    path = tmp_path / "toy" / "diagnostics" / f"{run}.json"
+
+    def told(name: str) -> tuple[int, str]:
+        outputs = run_notebook("diagnostics", tmp_path / "toy", tmp_path / f"{name}.ipynb")
+        return drawn(outputs), "".join("".join(o.get("text", "")) for o in outputs)
+
+    path.unlink()
+    count, text = told("absent")
+    assert count == 0
+    assert f"{run}: not measured yet; made by: snakemake --cores 2 {path}" in text
+    write_json(path, MECHANICS)
+    count, text = told("stale")
+    assert count == 0
+    assert "another version of this run" in text
+    write_json(path, {**MECHANICS, "spec": study.runs[run].digest})
+    count, text = told("measured")
+    assert count == 2
+    assert "a⟦c0⟧d" in text
+    assert "made by" not in text

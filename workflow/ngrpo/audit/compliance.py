@@ -1,0 +1,268 @@
+"""Whether every run trained as it should have: each required value beside what the run itself wrote down, row by row.
+
+Three sources say what a run did: spec.json, verl.json (verl's settings as its trainer held them when training started)
+and metrics.jsonl. Two say what it should have done: its spec, and at a scale that counts as evidence the paper (§4.1,
+Table 6). The rows for verl are written down here a second time, not taken from the code that configures verl: a checker
+that shares the mistake wouldn't find it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ngrpo.audit.status import RunState
+from ngrpo.errors import UserError
+from ngrpo.files import read_json
+from ngrpo.study.expand import Study
+from ngrpo.study.paper_values import PaperValues
+from ngrpo.study.specs import RunSpec
+from ngrpo.study.switches import SWITCHES
+
+State = Literal["ok", "off", "declared", "not recorded"]
+STATES = {
+    "ok": "as required",
+    "off": "off",
+    "declared": "differs, as its method says in study.yaml",
+    "not recorded": "not recorded",
+}
+EVALUATIONS = "evaluations"
+"""What stands in a run's place where a check is of the study's evaluations."""
+SIGMAS = 5
+"""Standard errors by which a logged share of mixed steps may miss ρ."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One requirement of one run."""
+
+    run: str
+    what: str
+    required: Any
+    by: str
+    """Who requires it: the paper's table or section, or the spec."""
+    found: Any
+    file: str
+    """Where it was found, relative to results/{scale}."""
+    state: State
+    note: str = ""
+
+
+def compliance(study: Study, results: Path, runs: list[RunState], paper: PaperValues | None) -> list[Check]:
+    """Every check of every run that has started, in the study's order. results: results/{scale}."""
+    found = [check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper)]
+    return [*(_of_evaluations(study, results, paper) if study.size.verdicts and paper else ()), *found]
+
+
+def _of_evaluations(study: Study, results: Path, paper: PaperValues) -> Iterator[Check]:
+    """Every evaluation's settings against the paper's: one row where all agree, else one for each that doesn't."""
+    for what, required, found_in in (
+        ("n, samples a problem", paper.evaluation.samples, lambda e: e.samples),
+        ("temperature", paper.evaluation.temperature, lambda e: e.decoding.temperature),
+        ("top-p", paper.evaluation.top_p, lambda e: e.decoding.top_p),
+        ("new tokens, at most", paper.evaluation.max_new_tokens, lambda e: e.decoding.max_new_tokens),
+    ):
+        there = {n: e for n, e in study.evaluations.items() if (results / f"evaluations/{n}.spec.json").exists()}
+        other = {n: found_in(e) for n, e in there.items() if not _same(required, found_in(e))}
+        for name, found in other.items():
+            file = f"evaluations/{name}.spec.json"
+            yield Check(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", found, file, "off")
+        if there and not other:
+            file = f"evaluations/{next(iter(there))}.spec.json"
+            yield Check(EVALUATIONS, f"{what}, all {len(there)}", required, "paper, §4.1", required, file, "ok")
+
+
+def _checks(study: Study, results: Path, run: RunState, paper: PaperValues | None) -> Iterator[Check]:
+    folder = f"runs/{run.id}"
+    if study.size.verdicts and paper:
+        for what, by, required, found, field in _of_paper(run.spec, paper):
+            declared = field in _declared(study, run)
+            state = "ok" if _same(required, found) else "declared" if declared else "off"
+            yield Check(run.id, what, required, by, found, f"{folder}/spec.json", state)
+    yield _spec_file(run, results)
+    yield from _of_verl(run, results)
+    yield from _of_log(run)
+
+
+def _same(required: Any, found: Any) -> bool:
+    if isinstance(required, bool) or not isinstance(required, int | float) or not isinstance(found, int | float):
+        return required == found
+    return math.isclose(required, found, rel_tol=1e-9)
+
+
+def _of_paper(spec: RunSpec, paper: PaperValues) -> Iterator[tuple[str, str, Any, Any, tuple[str, str]]]:
+    """(what, source, required, found, (part, field)) of every setting that the paper states."""
+    h, e, t, v = paper.hyperparameters, paper.evaluation, spec.training, spec.validation_decoding
+    table, text = "paper, Table 6", "paper, §4.1"
+    if spec.exploration.kind == "neighbors":
+        yield "k, candidates", table, h.k, spec.exploration.k, ("exploration", "k")
+    yield "τ, rollout temperature", table, h.temperature, t.temperature, ("training", "temperature")
+    yield "prompts a batch", table, h.batch_prompts, t.batch_prompts, ("training", "batch_prompts")
+    updates = t.batch_prompts / t.mini_batch_prompts
+    yield "updates a batch", table, h.gradient_accumulation, updates, ("training", "mini_batch_prompts")
+    yield "responses a prompt, G", table, h.group, t.group, ("training", "group")
+    yield "prompt tokens, at most", table, h.max_prompt_tokens, t.max_prompt_tokens, ("training", "max_prompt_tokens")
+    limit = ("training", "max_response_tokens")
+    yield "response tokens, at most", table, h.max_response_tokens, t.max_response_tokens, limit
+    yield "learning rate", table, h.learning_rate, t.learning_rate, ("training", "learning_rate")
+    yield "β of the KL term", table, h.kl_coefficient, spec.objective.kl_coefficient, ("objective", "kl_coefficient")
+    epochs = t.epochs if t.steps is None else f"{t.steps} steps"
+    yield "epochs", table, h.epochs, epochs, ("training", "steps" if t.steps else "epochs")
+    yield "validation set", text, e.validation, spec.validation.id, ("", "validation")
+    yield "validation samples a problem", text, e.samples, t.validation_samples, ("training", "validation_samples")
+    yield "validation temperature", text, e.temperature, v.temperature, ("", "temperature")
+    yield "validation top-p", text, e.top_p, v.top_p, ("", "top_p")
+    yield "validation mixes nothing", text, "none", v.mixer.kind, ("", "mixer")
+
+
+def _declared(study: Study, run: RunState) -> set[tuple[str, str]]:
+    """(part, field) of what the run's method sets apart from the paper, itself or by its preset."""
+    fields: set[tuple[str, str]] = set()
+    for name, method in study.study.methods.items():
+        if study.run_id(name, run.spec.model.id) != run.id and study.run_id(name, run.spec.model.id) != _first(run.id):
+            continue
+        for part in ("exploration", "objective"):
+            fields |= {(part, field) for field in getattr(method, part).model_fields_set}
+        fields |= {("training", field) for field in method.training}
+        if method.fidelity == "release":
+            fields |= {(s.part, s.field) for s in SWITCHES}
+            scripts = study.size.release.get(run.spec.model.id, {})
+            fields |= {(part, field) for part, values in scripts.items() for field in values}
+    return fields
+
+
+def _first(run: str) -> str:
+    """The id of the run that this one repeats with another seed."""
+    stem, dash, seed = run.rpartition("-seed")
+    return stem if dash and seed.isdecimal() else run
+
+
+def _spec_file(run: RunState, results: Path) -> Check:
+    file = f"runs/{run.id}/spec.json"
+    what, by = "spec on file (its digest)", "study.yaml"
+    if not (results / file).exists():
+        return Check(run.id, what, run.spec.digest, by, None, file, "not recorded")
+    same = (results / file).read_text(encoding="utf-8") == run.spec.text()
+    found = run.spec.digest if same else "another"
+    return Check(run.id, what, run.spec.digest, by, found, file, "ok" if same else "off")
+
+
+# --- what verl was told ---
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+
+
+def verl_settings(spec: RunSpec) -> dict[str, Any]:
+    """What verl 0.5.0 must have been told for this spec, as its dotted keys."""
+    t, o = spec.training, spec.objective
+    low, high = o.clip
+    return {
+        "trainer.ngrpo.spec_digest": spec.digest,
+        "trainer.ngrpo.seed": spec.seed,
+        "trainer.ngrpo.parity_limit": t.parity_limit,
+        "trainer.test_freq": t.validate_every,
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.norm_adv_by_std_in_grpo": True,
+        "algorithm.use_kl_in_reward": False,
+        "data.train_batch_size": t.batch_prompts,
+        "data.max_prompt_length": t.max_prompt_tokens,
+        "data.max_response_length": t.max_response_tokens,
+        f"{ACTOR}.ppo_mini_batch_size": t.mini_batch_prompts,
+        f"{ACTOR}.ppo_epochs": 1,
+        f"{ACTOR}.optim.lr": t.learning_rate,
+        f"{ACTOR}.optim.lr_warmup_steps": t.warmup_steps,
+        f"{ACTOR}.optim.weight_decay": t.weight_decay,
+        f"{ACTOR}.policy_loss.loss_mode": {"grpo": "vanilla", "gspo": "gspo"}[o.kind],
+        f"{ACTOR}.clip_ratio_low": low,
+        f"{ACTOR}.clip_ratio_high": high,
+        f"{ACTOR}.clip_ratio_c": 3.0,
+        f"{ACTOR}.loss_agg_mode": o.aggregation,
+        f"{ACTOR}.entropy_coeff": 0,
+        f"{ACTOR}.use_kl_loss": True,
+        f"{ACTOR}.kl_loss_coef": o.kl_coefficient,
+        f"{ACTOR}.kl_loss_type": "low_var_kl",
+        f"{ROLLOUT}.n": t.group,
+        f"{ROLLOUT}.temperature": t.temperature,
+        f"{ROLLOUT}.top_p": 1.0,
+        f"{ROLLOUT}.top_k": -1,
+        f"{ROLLOUT}.val_kwargs.n": t.validation_samples,
+        f"{ROLLOUT}.val_kwargs.temperature": spec.validation_decoding.temperature,
+        f"{ROLLOUT}.val_kwargs.top_p": spec.validation_decoding.top_p,
+        f"{ROLLOUT}.ngrpo.exploration.kind": spec.exploration.kind,
+        **{
+            f"{ROLLOUT}.ngrpo.exploration.{name}": getattr(spec.exploration, name)
+            for name in ("rho", "k", "metric", "factor")
+            if hasattr(spec.exploration, name)
+        },
+    }
+
+
+def _at(settings: dict, dotted: str) -> Any:
+    value: Any = settings
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _of_verl(run: RunState, results: Path) -> Iterator[Check]:
+    file = f"runs/{run.id}/verl.json"
+    if not (results / file).exists():
+        note = "the run left no record of verl’s settings; a run trained by this version does"
+        yield Check(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
+        return
+    try:
+        settings = read_json(results / file)
+    except ValueError as error:
+        raise UserError(f"not readable as JSON: {error}", where=results / file) from None
+    for key, required in verl_settings(run.spec).items():
+        found = _at(settings, key)
+        yield Check(run.id, key, required, "spec", found, file, "ok" if _same(required, found) else "off")
+
+
+# --- what it logged ---
+
+
+def _of_log(run: RunState) -> Iterator[Check]:
+    t, file = run.spec.training, f"runs/{run.id}/metrics.jsonl"
+
+    def check(what: str, required: Any, found: Any, good: bool, by: str = "spec", note: str = "") -> Check:
+        return Check(run.id, what, required, by, found, file, "ok" if good else "off", note)
+
+    steps = list(run.log["step"].astype(int))
+    gaps = steps != list(range(1, len(steps) + 1))
+    done = len(steps) == run.steps if run.state == "finished" and run.steps else True
+    told = f"{len(steps)}{', with gaps' if gaps else ''}"
+    yield check("steps logged, each once", run.steps or "all", told, not gaps and done, note=run.note)
+    if not steps:
+        return
+    if "learning_rate" in run.log and len(steps) > t.warmup_steps:
+        found = run.over("learning_rate", "max")
+        yield check("learning rate of the updates, highest", t.learning_rate, found, _same(t.learning_rate, found))
+    if (longest := run.over("response_length", "max")) is not None:
+        limit = t.max_response_tokens
+        yield check("mean response length, highest", f"≤ {limit}", round(longest, 1), longest <= limit)
+    if (worst := run.over("parity_max", "max")) is not None:
+        found = float(f"{worst:.2g}")
+        good, limit = worst <= t.parity_limit, f"≤ {t.parity_limit:g}"
+        note = "" if good else "its policy was trained on another history than the one it sampled"
+        yield check("|rollout − replayed| log-prob, highest", limit, found, good, note=note)
+    yield from _mixed(run, check)
+    if run.state == "finished" and "validation" in run.log:
+        best = run.log["validation"].max()
+        good = run.log.loc[run.log["step"] == run.chosen_step, "validation"].eq(best).any()
+        yield check("validation of the chosen step, the highest", round(best, 4), round(run.validation, 4), bool(good))
+
+
+def _mixed(run: RunState, check: Any) -> Iterator[Check]:
+    """The share of mixed steps against ρ, within what chance allows."""
+    kind, share = run.spec.exploration.kind, run.over("mixing_share", "mean")
+    if share is None:
+        return
+    if kind == "none":
+        yield check("share of mixed steps", 0, share, share == 0)
+    elif kind == "neighbors" and run.spec.exploration.stop_after is None:
+        rho = run.spec.exploration.rho
+        tokens = run.over("response_length", "sum") * run.spec.training.batch_prompts * run.spec.training.group
+        allowed = SIGMAS * math.sqrt(rho * (1 - rho) / tokens) + 1e-9
+        yield check("share of mixed steps", f"{rho:g} ± {allowed:.2g}", round(share, 5), abs(share - rho) <= allowed)

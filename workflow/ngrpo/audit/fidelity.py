@@ -1,0 +1,139 @@
+"""The paper-versus-release table with this study's own settings, and what the switches changed where both sides ran."""
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from ngrpo.audit.provenance import plain
+from ngrpo.audit.status import read_grades
+from ngrpo.statistics.metrics import compare
+from ngrpo.study.expand import Study
+from ngrpo.study.paper_values import PaperValues
+from ngrpo.study.specs import RunSpec
+from ngrpo.study.switches import SWITCHES, switch_rows
+
+PARTS = ("exploration", "objective", "training")
+SCRIPTS = {  # what the released scripts set beside the switches: (part, field), name
+    ("exploration", "k"): "k",
+    ("exploration", "rho"): "ρ",
+    ("training", "learning_rate"): "learning rate",
+    ("objective", "kl_coefficient"): "β",
+}
+ALWAYS = (
+    ("Pass@k", "unbiased (Eq. 15)", "bootstrap with replacement", "both, side by side"),
+    ("grading of MATH500 and GPQA", "Math-Verify; strict “Answer: X”", "string match; lenient", "paper"),
+)
+
+
+def fidelity_rows(study: Study, paper: PaperValues | None) -> list[dict]:
+    """Every switch that applies to a run of the study: {switch, paper, release, here}.
+
+    here: [(what is held, the runs that hold it)], most common first.
+    """
+    rows: dict[str, dict] = {}
+    for name, run in study.runs.items():
+        for row in switch_rows(run):
+            known = rows.setdefault(row["switch"], {**row, "held": {}})
+            known["held"].setdefault(row["run"], []).append(name)
+    found = [_row(r["switch"], r["paper"], r["release"], r["held"]) for r in rows.values()]
+    for (part, field), name in SCRIPTS.items():
+        stated = getattr(paper.hyperparameters, field, None) if paper else None
+        scripts = [f"{plain(v[part][field])} ({m})" for m, v in study.size.release.items() if field in v.get(part, {})]
+        held: dict[str, list[str]] = {}
+        for run, spec in study.runs.items():
+            if hasattr(getattr(spec, part), field) and (part != "exploration" or spec.exploration.kind == "neighbors"):
+                held.setdefault(plain(getattr(getattr(spec, part), field)), []).append(run)
+        stated = 0.1 if name == "ρ" and paper else stated
+        if held:
+            printed = plain(stated) if stated is not None else "–"
+            found.append(_row(name, printed, ", ".join(scripts) or "not set for these models", held))
+    return found + [{"switch": s, "paper": p, "release": r, "here": [(h, [])]} for s, p, r, h in ALWAYS]
+
+
+def _row(switch: str, paper: str, release: str, held: dict[str, list[str]]) -> dict:
+    order = sorted(held.items(), key=lambda item: -len(item[1]))
+    return {"switch": switch, "paper": paper, "release": release, "here": order}
+
+
+def mixed_fidelity(runs: dict[str, RunSpec]) -> list[str]:
+    """What runs that are compared hold differently of one switch, a sentence each; none where all follow the same.
+
+    runs: by the name under which a reader sees them.
+    """
+    held: dict[str, dict[str, list[str]]] = {}
+    for name, run in runs.items():
+        for row in switch_rows(run):
+            held.setdefault(row["switch"], {}).setdefault(row["run"], []).append(name)
+    return [
+        f"{switch}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+        for switch, values in held.items()
+        if len(values) > 1
+    ]
+
+
+def _fields(run: RunSpec) -> dict[tuple[str, str], Any]:
+    return {(part, name): value for part in PARTS for name, value in getattr(run, part).model_dump().items()}
+
+
+def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
+    """(paper's side, other side, names of what differs) of every two runs that differ in switches and nothing else.
+
+    The paper's side holds the paper's value of every switch that differs. What the released scripts set (k, ρ, learning
+    rate, β) may differ with the whole preset.
+    """
+    presets = [name for name, method in study.study.methods.items() if method.fidelity == "release"]
+    release = {study.run_id(name, model) for name in presets for model in study.models}
+    found = []
+    for one, other in permutations(study.runs.values(), 2):
+        if (one.model, one.seed, one.objective.kind) != (other.model, other.seed, other.objective.kind):
+            continue
+        a, b = _fields(one), _fields(other)
+        if a.keys() != b.keys() or one.id in release:
+            continue
+        differ = {key for key in a if a[key] != b[key]}
+        switches = {s for s in SWITCHES if (s.part, s.field) in differ and s.paper == a[s.part, s.field]}
+        explained = {(s.part, s.field) for s in switches}
+        if other.id in release:
+            explained |= {key for key in SCRIPTS if key in differ and _scripted(study, one, other, key)}
+        if switches and differ <= explained:
+            names = [s.name for s in SWITCHES if s in switches and _concerns(s, one)]
+            names += [name for key, name in SCRIPTS.items() if key in differ]
+            found.append((one.id, other.id, names))
+    return found
+
+
+def _scripted(study: Study, one: RunSpec, other: RunSpec, key: tuple[str, str]) -> bool:
+    """Whether a field differs because the released script of this model sets it and the first run leaves it alone."""
+    part, field = key
+    value, own = (getattr(getattr(run, part), field) for run in (other, one))
+    usual = study.size.training if part == "training" else None
+    left = getattr(usual, field) if usual else type(getattr(one, part)).model_fields[field].default
+    return value == study.size.release.get(one.model.id, {}).get(part, {}).get(field) and own == left
+
+
+def _concerns(switch: Any, run: RunSpec) -> bool:
+    return switch.kinds is None or getattr(getattr(run, switch.part), "kind", None) in switch.kinds
+
+
+def switch_effects(study: Study, results: Path) -> list[dict]:
+    """What differs between two runs and what came of it: {paper, other, switches, rows, missing}.
+
+    rows: the paired comparison on each benchmark under standard decoding, other minus paper: benchmark, files and the
+    columns of ngrpo.statistics.metrics.compare. missing: evaluations that can't be used, with their commands.
+    """
+    found = []
+    for one, other, switches in switched_pairs(study):
+        rows, missing = [], []
+        for name, spec in study.evaluations.items():
+            second = f"{other}/{spec.decoding_id}/{spec.benchmark.id}"
+            if spec.policy.id != one or spec.decoding.mixer.kind != "none" or second not in study.evaluations:
+                continue
+            grades = {e: read_grades(study, results, e) for e in (name, second)}
+            lost = [f"Evaluation {e}: {g.status}: {g.note}" for e, g in grades.items() if g.frame is None]
+            missing += lost
+            if not lost:
+                table = compare(grades[name].frame, grades[second].frame, study.size.evaluation.pass_at, where=second)
+                files = [f"evaluations/{e}.grades.parquet" for e in (name, second)]
+                rows += [{**row, "benchmark": spec.benchmark.id, "files": files} for row in table.to_dict("records")]
+        found.append({"paper": one, "other": other, "switches": switches, "rows": rows, "missing": missing})
+    return found

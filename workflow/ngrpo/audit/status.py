@@ -1,0 +1,190 @@
+"""What of a study is there: which artifacts are whole, missing or of another spec, how far each run came, and the
+command that makes what is missing. Reads files, computes no result.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ngrpo.errors import UserError
+from ngrpo.files import read_json
+from ngrpo.planning.costs import run_spent
+from ngrpo.study.expand import Study
+from ngrpo.study.specs import EvaluationSpec, RunSpec
+
+Status = Literal["ok", "missing", "other spec", "incomplete", "unreadable"]
+GRADE_COLUMNS = ("problem_id", "sample", "grade", "spec")
+
+
+def command(study: Study, results: Path, target: str | Path) -> str:
+    """The Snakemake command that makes a file of this study. results: results/{scale}; target: relative to it, or a
+    target's name where it holds no slash."""
+    machine = "--profile slurm" if study.scale == "paper" else "--cores 2"
+    settings = [] if study.scale == "toy" else [f"scale={study.scale}"]
+    if any(d.dataset.source.kind == "folder" for d in study.datasets.values()):
+        settings.append("data_folder=PATH")
+    if results.parent != Path("results"):
+        settings.append(f"results={results.parent}")
+    goal = str(results / target) if "/" in str(target) else str(target)
+    # the target comes first: Snakemake takes every word after --config for a setting
+    return " ".join(["snakemake", machine, goal, *(["--config", *settings] if settings else [])])
+
+
+@dataclass(frozen=True)
+class Grades:
+    """An evaluation's grades, or why they can't be used."""
+
+    status: Status
+    note: str
+    """Empty, or one sentence for the reader."""
+    frame: pd.DataFrame | None
+
+
+def read_grades(study: Study, results: Path, evaluation: str) -> Grades:
+    """One evaluation's grades, checked against the study: its spec and n samples of every problem."""
+    spec: EvaluationSpec = study.evaluations[evaluation]
+    path = results / "evaluations" / f"{evaluation}.grades.parquet"
+    make = command(study, results, path.relative_to(results))
+    if not path.exists():
+        return Grades("missing", f"not there yet; made by: {make}", None)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        return Grades("unreadable", f"not a readable parquet file ({str(e).splitlines()[0]}); remade by: {make}", None)
+    absent = [c for c in GRADE_COLUMNS if c not in table.column_names]
+    if absent:
+        return Grades("unreadable", f"has no column {', '.join(absent)}; remade by: {make}", None)
+    frame = table.to_pandas()
+    found = sorted(set(frame["spec"]))
+    if found != [spec.digest]:
+        note = (
+            f"made for another spec ({', '.join(map(str, found)) or 'none'}, wanted {spec.digest}); remade by: {make}"
+        )
+        return Grades("other spec", note, None)
+    sizes = frame.groupby("problem_id").size()
+    short = sizes[sizes != spec.samples]
+    if len(short):
+        note = (
+            f"{len(short)} of {len(sizes)} problems have another number of samples than {spec.samples}"
+            f" ({short.index[0]}: {short.iloc[0]}); remade by: {make}"
+        )
+        return Grades("incomplete", note, None)
+    return Grades("ok", _overlong(path.with_name(path.name.replace(".grades.parquet", ".samples.card.json"))), frame)
+
+
+def _overlong(card: Path) -> str:
+    if not card.exists():
+        return ""
+    told = read_json(card)
+    left = len(told.get("overlong_prompts", {}))
+    return f"{left} of {told['problems']} prompts exceed the token limit and were not sampled" if left else ""
+
+
+# --- training runs ---
+
+LOGGED = {
+    "step": "step",
+    "reward": "reward/mean",
+    "validation": "validation/score",
+    "response_length": "response/length",
+    "truncated": "response/truncated",
+    "entropy": "policy/entropy",
+    "kl": "policy/kl",
+    "parity_max": "parity/max",
+    "parity_mean": "parity/mean",
+    "mixing_share": "mixing/share",
+    "mixing_cosine": "mixing/cosine_mean",
+    "mixing_cosine_min": "mixing/cosine_min",
+    "mixing_cosine_low": "mixing/cosine_below_0.95",
+    "seconds": "seconds/step",
+    "learning_rate": "policy/learning_rate",
+    "rollout_seconds": "seconds/rollout",
+}
+"""Column of a run's log as analysis names it: the key in metrics.jsonl."""
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """A run's metrics.jsonl: one row a step in order, columns of LOGGED that were logged, NaN where a step has none.
+
+    A line that a kill cut off is left out; of a step logged twice (before and after a resume) the later counts.
+    Raises UserError for a broken line anywhere else.
+    """
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as e:
+            if number < len(lines):
+                raise UserError(f"not readable as JSON: {e}", where=f"{path}, line {number}") from None
+    raw = pd.DataFrame(rows)
+    log = pd.DataFrame({name: raw[key] for name, key in LOGGED.items() if key in raw})
+    if log.empty:
+        return pd.DataFrame({"step": pd.Series(dtype="int64")})
+    return log.drop_duplicates("step", keep="last").sort_values("step").reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far one training run came."""
+
+    id: str
+    spec: RunSpec
+    state: Literal["finished", "unfinished", "not started", "other spec"]
+    note: str
+    log: pd.DataFrame
+    steps: int | None
+    """Steps that its spec asks for; None where they follow from the data and the data isn't there."""
+    chosen_step: int | None
+    validation: float | None
+
+    @property
+    def done(self) -> int:
+        """The last step logged."""
+        return int(self.log["step"].max()) if len(self.log) else 0
+
+    def over(self, column: str, how: str) -> float | None:
+        """A statistic ("max", "min", "mean", "sum") of a logged column; None where nothing was logged."""
+        values = self.log[column].dropna() if column in self.log else pd.Series(dtype=float)
+        return float(values.agg(how)) if len(values) else None
+
+
+def _steps(spec: RunSpec, results: Path) -> int | None:
+    if spec.training.steps is not None:
+        return spec.training.steps
+    data = results / "data" / f"{spec.data.dataset.id}.{spec.model.id}.parquet"
+    if not data.exists():
+        return None
+    return spec.training.epochs * (pq.read_metadata(data).num_rows // spec.training.batch_prompts)
+
+
+def _with_throughput(log: pd.DataFrame, spec: RunSpec, folder: Path) -> pd.DataFrame:
+    """The log with a column `throughput`: response tokens a second of rollout, on each device."""
+    if not {"response_length", "rollout_seconds"} <= set(log):
+        return log
+    found = run_spent(folder)
+    responses = spec.training.batch_prompts * spec.training.group / (found[1].devices if found else 1)
+    return log.assign(throughput=responses * log["response_length"] / log["rollout_seconds"])
+
+
+def run_state(study: Study, results: Path, run: str) -> RunState:
+    """One run's state, from runs/{run}/model/ngrpo.json and metrics.jsonl."""
+    spec, folder = study.runs[run], results / "runs" / run
+    log, steps = _with_throughput(read_log(folder / "metrics.jsonl"), spec, folder), _steps(spec, results)
+    make = command(study, results, run)
+    mark = folder / "model" / "ngrpo.json"
+    if mark.exists():
+        told = read_json(mark)
+        if told.get("spec") != spec.digest:
+            note = f"trained for another spec ({told.get('spec')}, wanted {spec.digest}); retrained by: {make}"
+            return RunState(run, spec, "other spec", note, log, steps, None, None)
+        return RunState(run, spec, "finished", "", log, steps, told["step"], told["score"])
+    if len(log):
+        note = f"stopped or running at step {int(log['step'].max())} of {steps or '?'}; continued by: {make}"
+        return RunState(run, spec, "unfinished", note, log, steps, None, None)
+    return RunState(run, spec, "not started", f"not there yet; made by: {make}", log, steps, None, None)

@@ -1,0 +1,1 @@
+"""The paper's checkable sentences: predicates, evidence, verdicts."""

@@ -1,0 +1,85 @@
+"""Neighbor tables as engines use them: opened for a model, and the columns that a mixer needs.
+
+The table's columns are in order of distance, so a mixer with a smaller k uses the first ones: that is exactly its own
+table. A larger k, another metric or another vocabulary is refused.
+"""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ngrpo.errors import UserError
+from ngrpo.files import read_json
+from ngrpo.method.mixers import Mixer
+from ngrpo.method.neighbors import Table
+
+
+def model_config(model: Path) -> dict:
+    """A Hugging Face folder's config.json. Raises UserError where there is none."""
+    path = Path(model) / "config.json"
+    if not path.exists():
+        raise UserError("there is no model here (no config.json)", where=model, do="name a Hugging Face model folder")
+    return read_json(path)
+
+
+def open_table(path: Path | None, model: Path) -> Table | None:
+    """The table in this file, checked against the model's vocabulary; None without a file."""
+    if path is None:
+        return None
+    table = Table.load(path)
+    table.check(model_config(model)["vocab_size"], table.k, table.metric)
+    return table
+
+
+def needs_table(mixer: Mixer) -> bool:
+    """Whether this mixer looks neighbors up."""
+    return hasattr(mixer, "metric")
+
+
+def is_dense(mixer: Mixer) -> bool:
+    """Whether a mixer feeds weights over the whole vocabulary, which nothing records."""
+    return mixer.kind == "soft-thinking" and mixer.keep is None
+
+
+def check_mixer(mixer: Mixer, *, metric: str | None, k: int | None) -> None:
+    """Raise UserError unless a table of this metric and k (None: no table) serves the mixer."""
+    if not needs_table(mixer):
+        return
+    where = f"mixer {mixer.kind}"
+    if metric is None or k is None:
+        raise UserError(
+            "neighbor mixing without a neighbor table", where=where, do="start the engine with the table's file"
+        )
+    if mixer.metric != metric:
+        raise UserError(
+            f"metric is {mixer.metric}, but the engine's table is {metric}",
+            where=f"{where}: metric",
+            do="start the engine with a table of this metric",
+        )
+    if mixer.k > k:
+        raise UserError(
+            f"k is {mixer.k}, but the engine's table has {k} columns",
+            where=f"{where}: k",
+            do="start the engine with a table of this k",
+        )
+
+
+def columns(mixer: Mixer, ids: Tensor | None) -> Tensor | None:
+    """The part of a table's ids (V, K) that this mixer reads: (V, k), or None if it reads none."""
+    return ids[:, : mixer.width] if ids is not None and needs_table(mixer) else None
+
+
+def end_tokens(model: Path) -> tuple[int, ...]:
+    """The model's end-of-sequence tokens: those of its config, its generation config and its tokenizer."""
+    from transformers import AutoTokenizer
+
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        path = Path(model) / name
+        ids = read_json(path).get("eos_token_id") if path.exists() else None
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if (Path(model) / "tokenizer_config.json").exists():
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        if tokenizer.eos_token_id is not None:
+            found.add(tokenizer.eos_token_id)
+    return tuple(sorted(found))

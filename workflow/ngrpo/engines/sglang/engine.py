@@ -1,0 +1,268 @@
+"""The sglang engine of the contract: stock sglang 0.4.6.post5 on a Hugging Face folder, with the mixing plugin."""
+
+import asyncio
+import atexit
+import itertools
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ngrpo.engines import sglang as plugin
+from ngrpo.engines.contract import Request, Sample, Sampling
+from ngrpo.engines.model_folder import end_tokens, model_config
+from ngrpo.engines.sglang import cpu
+from ngrpo.errors import UserError, unknown_name
+
+
+class SGLangEngine:
+    """An engine (see `contract`) on a Hugging Face folder, through `sglang.Engine`.
+
+    refresh, space, batch_timeout, width, noise, dense: see `ngrpo.engines.sglang.install`. machine: sglang's server
+    arguments that change speed and memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size,
+    log_level.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        neighbors: Path | None = None,
+        *,
+        refresh: str = "never",
+        space: str = "embedding",
+        batch_timeout: float = 300.0,
+        width: int = 1,
+        noise: bool = False,
+        dense: bool = False,
+        **machine: Any,
+    ):
+        began = time.monotonic()
+        model_config(model)
+        self.installed = plugin.install(
+            neighbors,
+            model=model,
+            refresh=refresh,
+            space=space,
+            batch_timeout=batch_timeout,
+            width=width,
+            noise=noise,
+            dense=dense,
+        )
+        import psutil
+        import sglang.srt.entrypoints.engine as entry
+        from sglang.srt.managers import tokenizer_manager
+        from sglang.srt.server_args import ServerArgs
+
+        known = {f.name for f in fields(ServerArgs)}
+        for name in machine:
+            if name not in known:
+                raise unknown_name("sglang server argument", name, known, where="engine: machine")
+        arguments = {
+            "dtype": "float32" if cpu.on_cpu() else "auto",
+            "random_seed": 0,
+            "log_level": "error",
+            "skip_tokenizer_init": True,  # tokens in, tokens out
+            **machine,
+        }
+        self.ends = end_tokens(model)
+        self._count = itertools.count()
+        self._dead = False
+        self._sockets: list[Any] = []
+        own = psutil.Process()
+        others = set(own.children())
+        configure = entry._set_envs_and_config
+        ours = (
+            # sglang answers a child's error by killing the whole process tree
+            (entry, "_set_envs_and_config", lambda s: (configure(s), signal.signal(signal.SIGQUIT, self._died))),
+            (entry, "get_zmq_socket", self._connect),
+            (tokenizer_manager, "get_zmq_socket", self._connect),
+        )
+        logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
+        try:
+            with keeping_signals(), _replaced(*ours):
+                self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
+                self._processes = _servers(own, others)
+                loop = asyncio.get_event_loop()
+                loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
+        except BaseException:
+            self._processes = _servers(own, others)
+            self.close()
+            raise
+        signal.signal(signal.SIGQUIT, self._died)
+        atexit.unregister(self.server.shutdown)
+        atexit.register(self.close)
+        info = self.server.scheduler_info
+        self.room = min(info["max_total_num_tokens"], info["max_req_input_len"] + 5)
+        table = f"{self.installed.metric} neighbors, k={self.installed.k}" if self.installed.k else "no neighbor table"
+        print(
+            f"[sglang] {Path(model).name} on {'CPU' if cpu.on_cpu() else 'GPU'}, {table}, room for "
+            f"{info['max_total_num_tokens']} tokens ({time.monotonic() - began:.0f} s)",
+            file=sys.stderr,
+        )
+
+    def _connect(self, *which: Any) -> Any:
+        """sglang's socket, remembered: an open one to a dead process would keep its context from ever ending."""
+        from sglang.srt.utils import get_zmq_socket
+
+        self._sockets.append(get_zmq_socket(*which))
+        return self._sockets[-1]
+
+    def _died(self, *signal_and_frame: object) -> None:
+        """A child of sglang reports an error that it doesn't survive; its log is on stderr."""
+        self._dead = True
+        if not hasattr(self, "server"):
+            raise UserError("an sglang process died while it started; its message is above", where="sglang")
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
+        """The samples, in the order of the requests."""
+        if not requests:
+            return []
+        batch = (f"{os.getpid()}-{next(self._count)}", len(requests))
+        common = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k if sampling.top_k > 0 else -1,
+            "max_new_tokens": sampling.max_new_tokens,
+            "stop_token_ids": sorted({*self.ends, *sampling.stop_token_ids}),
+        }
+        for request in requests:
+            self._check_room(request, sampling)
+        params = [
+            {**common, "custom_params": plugin.request_params(r.mixer, r.seed, batch, installed=self.installed)}
+            for r in requests
+        ]
+        outputs = asyncio.get_event_loop().run_until_complete(
+            self._watched(
+                self.server.async_generate(
+                    input_ids=[list(r.prompt) for r in requests], sampling_params=params, return_logprob=True
+                )
+            )
+        )
+        return [_sample(output) for output in outputs]
+
+    def _check_room(self, request: Request, sampling: Sampling) -> None:
+        """sglang would shorten a response without a word."""
+        if not request.prompt:
+            raise UserError("an empty prompt", where="request: prompt")
+        if len(request.prompt) + sampling.max_new_tokens > self.room:
+            raise UserError(
+                f"a prompt of {len(request.prompt)} tokens and {sampling.max_new_tokens} new ones don't fit "
+                f"{self.room} tokens",
+                where="sglang: max_total_tokens, context_length; sampling: max_new_tokens",
+                do="raise the engine's limits within the model's context, or ask for fewer tokens",
+            )
+
+    async def _watched(self, answer: Awaitable[Any]) -> Any:
+        """The answer, or an error when one of sglang's processes dies on the way."""
+        task = asyncio.ensure_future(answer)
+        while not task.done():
+            await asyncio.wait({task}, timeout=1)
+            if not task.done() and (self._dead or any(plugin.gone(p) for p in self._processes)):
+                task.cancel()
+                raise UserError(
+                    "an sglang process died", where="sglang", do="see its messages above; log_level=info tells more"
+                )
+        try:
+            return task.result()
+        except ValueError as error:  # how sglang reports a request that its scheduler refused
+            raise UserError(f"sglang refused a request: {error}", where="sglang") from error
+
+    def load_weights(self, model: Path) -> None:
+        """Take the weights of another folder of the same architecture."""
+        from sglang.srt.managers.io_struct import UpdateWeightFromDiskReqInput
+
+        manager = self.server.tokenizer_manager
+        done, message, *_ = asyncio.get_event_loop().run_until_complete(
+            manager.update_weights_from_disk(UpdateWeightFromDiskReqInput(str(model)), None)
+        )
+        if not done:
+            raise UserError(f"sglang didn't load the weights: {message}", where=model)
+
+    def close(self) -> None:
+        """End sglang's processes, and only them."""
+        import psutil
+
+        tree = [q for p in self._processes if not plugin.gone(p) for q in (*p.children(recursive=True), p)]
+        self._processes = []
+        for process in tree:
+            if not plugin.gone(process):
+                process.kill()
+        psutil.wait_procs(tree, timeout=10)
+        if hasattr(self, "server"):
+            atexit.unregister(self.close)
+            tasks = self.server.tokenizer_manager.asyncio_tasks
+            loop = asyncio.get_event_loop()
+            for task in tasks:
+                loop.call_soon(task.cancel)
+            if not loop.is_closed() and tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=2))
+            tasks.clear()
+        for socket in self._sockets:
+            socket.close(linger=0)
+
+    def __enter__(self) -> "SGLangEngine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _replaced(*places: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes (owner, name, value) that are others for a while."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    try:
+        for owner, name, value in places:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+@contextmanager
+def keeping_signals() -> Iterator[None]:
+    """Take back the signals that an engine takes as it starts.
+
+    Its SIGCHLD handler reaps other people's children: a failed subprocess then looks as if it had ended well.
+    """
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGCHLD, signal.SIGQUIT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in handlers.items():
+            signal.signal(s, handler)
+
+
+async def _start_loop(manager: Any) -> None:
+    """Start the tokenizer manager's loop, as its first request would, and take back the signals that it takes."""
+    manager.auto_create_handle_loop()
+    for s in (signal.SIGTERM, signal.SIGQUIT):
+        asyncio.get_running_loop().remove_signal_handler(s)
+
+
+def _servers(own: Any, others: set) -> list[Any]:
+    """The living children that sglang started; Python's own resource tracker, which serves them, ends by itself."""
+    import psutil
+
+    found = []
+    for child in own.children():
+        with suppress(psutil.NoSuchProcess):
+            if child not in others and not any("resource_tracker" in word for word in child.cmdline()):
+                found.append(child)
+    return found
+
+
+def _sample(output: dict[str, Any]) -> Sample:
+    """One of sglang's outputs as a sample."""
+    written = output["meta_info"]["output_token_logprobs"]
+    tokens = [token for _, token, _ in written]
+    record = plugin.record_of(output, tokens)
+    reason = output["meta_info"]["finish_reason"]["type"]
+    return Sample(tokens, [lp for lp, _, _ in written], reason, record)

@@ -1,0 +1,227 @@
+"""The search's inner loops on a CPU, compiled by numba: what torch has no fast operation for.
+
+1. `offer`: a block's pairs offered to both sides. Lower bounds are formed on the fly and compared with each side's
+   limit in runs of `RUN` that vectorize; in runs with a hit, pairs below the limit are measured in float64 and kept
+   where they are near enough.
+2. `manhattan`: sums of absolute differences, eight at a time in registers.
+3. `squared_norms`: float64, by the same loop that measures pairs.
+
+Threads are Python's, each with its own rows of the result (numba's own pools don't survive forks, which Ray and data
+loaders do). All kernels release the interpreter lock; each has its counterpart in torch for other devices.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+METRICS = ("cosine", "l2", "l1")
+RUN = 64
+_REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
+
+
+def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None:
+    """Run work(lo, hi) over [0, size) on torch's number of threads, pieces being multiples of 4 and ≥ least."""
+    threads = max(1, min(torch.get_num_threads(), size // least))
+    if threads == 1:
+        work(0, size)
+        return
+    cuts = [size * t // threads // 4 * 4 for t in range(threads)] + [size]
+    with ThreadPoolExecutor(threads) as pool:
+        for job in [pool.submit(work, lo, hi) for lo, hi in pairwise(cuts)]:
+            job.result()
+
+
+@njit(nogil=True, cache=True, fastmath=_REORDER)
+def _measured(u, v, metric):
+    """⟨u, v⟩, Σ(u − v)² or Σ|u − v| of two float32 rows, in float64; the same for (v, u)."""
+    total = 0.0
+    if metric == 0:
+        for c in range(u.shape[0]):
+            total += np.float64(u[c]) * np.float64(v[c])
+    elif metric == 1:
+        for c in range(u.shape[0]):
+            gap = np.float64(u[c]) - np.float64(v[c])
+            total += gap * gap
+    else:
+        for c in range(u.shape[0]):
+            total += abs(np.float64(u[c]) - np.float64(v[c]))
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit, at, low):
+    """Columns whose bound reaches their limit: their number; which, and their bounds, into at and low."""
+    count = 0
+    size, step = np.uint64(s.shape[0]), np.uint64(RUN)  # unsigned: indices that might be negative don't vectorize
+    for run in range(np.uint64(0), size, step):
+        stop = min(run + step, size)
+        hits = 0
+        for c in range(run, stop):
+            t = np.float64(s[c])
+            hits += base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon) <= limit[c]
+        if hits:
+            for c in range(run, stop):
+                t = np.float64(s[c])
+                bound = base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon)
+                if bound <= limit[c]:
+                    at[count] = c
+                    low[count] = bound
+                    count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _insert(ids, keys, values, place, key, value):
+    """Put a candidate into a row that is sorted by (key, id), dropping the last; nothing where it comes after all."""
+    at = ids.shape[0] - 1
+    if keys[at] < key or (keys[at] == key and ids[at] < place):
+        return
+    while at > 0 and (keys[at - 1] > key or (keys[at - 1] == key and ids[at - 1] > place)):
+        ids[at], keys[at], values[at] = ids[at - 1], keys[at - 1], values[at - 1]
+        at -= 1
+    ids[at], keys[at], values[at] = place, key, value
+
+
+@njit(nogil=True, cache=True)
+def _meet(u, v, norm2_u, norm2_v, place, metric, ids, keys, values):
+    """Measure candidate v of u and offer it; the value that a better candidate must not exceed afterwards."""
+    total = _measured(u, v, metric)
+    if metric == 0:
+        _insert(ids, keys, values, place, -total * abs(total) / norm2_v, -total / np.sqrt(norm2_u) / np.sqrt(norm2_v))
+        return values[-1] + 1e-12
+    _insert(ids, keys, values, place, total, total)
+    return values[-1] * (1 + 1e-12)
+
+
+@njit(nogil=True, cache=True)
+def _rows(s, lo, hi, who, j0, once, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+    """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'."""
+    width, measured = s.shape[1], 0
+    limit, at, low = np.empty(width), np.empty(width, np.int64), np.empty(width)
+    for r in range(lo, hi):
+        i = who[r]
+        a = max(0, i + 1 - j0) if once else 0
+        if a >= width:
+            continue
+        limit[:] = limits[r]
+        base_j, slope_j = base[j0 + a : j0 + width], slope[j0 + a : j0 + width]
+        for h in range(_hits(s[r, a:], base[i], slope[i], base_j, slope_j, epsilon, eta, limit, at, low)):
+            j = j0 + a + at[h]
+            if low[h] <= limits[r] and j != i:
+                measured += 1
+                limits[r] = _meet(x[r], y[j - j0], norm2[i], norm2[j], j, metric, ids[r], keys[r], values[r])
+    return measured
+
+
+@njit(nogil=True, cache=True)
+def _columns(s, lo, hi, who, j0, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+    """Offer the block's rows to its columns lo..hi, for pairs whose row's place is before the column's."""
+    at, low = np.empty(hi - lo, np.int64), np.empty(hi - lo)
+    for r in range(s.shape[0]):
+        i = who[r]
+        a = max(lo, i + 1 - j0)
+        if a >= hi:
+            break
+        base_j, slope_j = base[j0 + a : j0 + hi], slope[j0 + a : j0 + hi]
+        for h in range(_hits(s[r, a:hi], base[i], slope[i], base_j, slope_j, epsilon, eta, limits[a:hi], at, low)):
+            c = a + at[h]
+            limits[c] = _meet(y[c], x[r], norm2[j0 + c], norm2[i], i, metric, ids[c], keys[c], values[c])
+
+
+def offer(
+    s: Tensor,
+    who: Tensor,
+    j0: int,
+    x: Tensor,
+    y: Tensor,
+    metric: str,
+    norm2: Tensor,
+    bound: tuple[Tensor, Tensor, float, float],
+    row_side: tuple[Tensor, Tensor, Tensor, Tensor],
+    column_side: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+) -> int:
+    """Offer a block's pairs to its rows, and to its columns; how many pairs the rows measured.
+
+    s (a, b): the filter's similarity. who (a,) int64: places of its rows; its columns are places j0 to j0 + b.
+    x (a, d), y (b, d) float32: the rows themselves. norm2 (n,) float64. bound: base (n,), slope (n,) float64, ε, η; a
+    pair's value is at least base_i + base_j − slope_i slope_j (s + η|s| + ε). The sides, changed in place: ids (·, w)
+    int64, keys and values (·, w) float64, sorted by (key, id), limits (·,) float64. With a column_side each unordered
+    pair is used once, for both; without, each row meets every column but itself.
+    """
+    S, places, X, Y, norms = s.numpy(), who.numpy(), x.numpy(), y.numpy(), norm2.numpy()
+    base, slope, epsilon, eta = bound[0].numpy(), bound[1].numpy(), bound[2], bound[3]
+    code, once = METRICS.index(metric), column_side is not None
+    mine = [t.numpy() for t in row_side]
+    measured = []
+
+    def rows(lo: int, hi: int) -> None:
+        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine)
+        measured.append(found)
+
+    _in_threads(rows, S.shape[0], 32)
+    if column_side is not None:
+        theirs = [t.numpy() for t in column_side]
+
+        def columns(lo: int, hi: int) -> None:
+            _columns(S, lo, hi, places, j0, X, Y, code, norms, base, slope, epsilon, eta, *theirs)
+
+        _in_threads(columns, S.shape[1], 32)
+    return sum(measured)
+
+
+@njit(nogil=True, cache=True)
+def _squared_norms(x, out):
+    for i in range(x.shape[0]):
+        out[i] = _measured(x[i], x[i], 0)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """Σ x² of rows (m, d) float32 → (m,) float64; equal rows have equal norms wherever they stand."""
+    out = torch.empty(x.shape[0], dtype=torch.float64)
+    _squared_norms(x.numpy(), out.numpy())
+    return out
+
+
+@njit(nogil=True, cache=True, fastmath=_REORDER)
+def _manhattan(x, y, out, lo, hi):
+    """out[i, j] = −Σ|x_i − y_j| for rows lo..hi; two rows by four columns share their loads."""
+    d, b = x.shape[1], y.shape[0]
+    zero = np.float32(0)
+    whole = b - b % 4
+    for j in range(0, whole, 4):
+        v0, v1, v2, v3 = y[j], y[j + 1], y[j + 2], y[j + 3]
+        for i in range(lo, hi - (hi - lo) % 2, 2):
+            u0, u1 = x[i], x[i + 1]
+            a00, a01, a02, a03 = zero, zero, zero, zero
+            a10, a11, a12, a13 = zero, zero, zero, zero
+            for c in range(d):
+                p0, p1, q0, q1, q2, q3 = u0[c], u1[c], v0[c], v1[c], v2[c], v3[c]
+                a00 += abs(p0 - q0)
+                a01 += abs(p0 - q1)
+                a02 += abs(p0 - q2)
+                a03 += abs(p0 - q3)
+                a10 += abs(p1 - q0)
+                a11 += abs(p1 - q1)
+                a12 += abs(p1 - q2)
+                a13 += abs(p1 - q3)
+            out[i, j], out[i, j + 1], out[i, j + 2], out[i, j + 3] = -a00, -a01, -a02, -a03
+            out[i + 1, j], out[i + 1, j + 1], out[i + 1, j + 2], out[i + 1, j + 3] = -a10, -a11, -a12, -a13
+    for i in range(lo, hi):
+        odd_row = (hi - lo) % 2 == 1 and i == hi - 1
+        for j in range(0 if odd_row else whole, b):
+            total = zero
+            for c in range(d):
+                total += abs(x[i, c] - y[j, c])
+            out[i, j] = -total
+
+
+def manhattan(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """−Σ|x_i − y_j| of rows (a, d), (b, d) float32, contiguous → out (a, b) float32."""
+    x, y, z = left.numpy(), right.numpy(), out.numpy()
+    _in_threads(lambda lo, hi: _manhattan(x, y, z, lo, hi), x.shape[0], 16)
+    return out

@@ -1,0 +1,1 @@
+"""What a study found, shown: tables, figures, the page."""

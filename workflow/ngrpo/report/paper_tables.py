@@ -1,0 +1,223 @@
+"""A table's values beside the paper's, as HTML, LaTeX and CSV from one source: `beside`.
+
+A row is a system on a model, benchmark and metric. The paper's Pass@k is compared with our bootstrap estimate, which is
+how its numbers were made; the unbiased one (its Eq. 15) stands beside it. Values are shares; a cell without data holds
+its status and the command that makes it, and no number.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from great_tables import GT, loc, style
+
+from ngrpo.audit.status import read_grades
+from ngrpo.files import whole_file
+from ngrpo.report.tables import scale_note
+from ngrpo.statistics.metrics import problem_values
+from ngrpo.study.expand import Study
+from ngrpo.study.paper_values import AVERAGE, PaperValues, metric_id
+
+FORMATS = ("html", "tex", "csv")
+BEST, SECOND = ("⟪", "⟫"), ("⟨", "⟩")
+"""Marks that pass great_tables' escaping, which LaTeX commands replace: it has no styles for LaTeX."""
+COMMANDS = {BEST[0]: r"\textbf{", BEST[1]: "}", SECOND[0]: r"\underline{", SECOND[1]: "}"}
+LABELS = {
+    "system": "System",
+    "paper": "Paper",
+    "ours": "Ours",
+    "interval": "95 % interval",
+    "difference": "Ours − paper",
+    "unbiased": "Unbiased",
+    "unbiased_interval": "its 95 % interval",
+    "n": "n",
+    "problems": "Problems",
+    "seeds": "Seeds",
+    "over_seeds": "Mean over them (range)",
+}
+
+
+def beside(frame: pd.DataFrame, study: Study, results: Path, paper: PaperValues | None) -> pd.DataFrame:
+    """One table's headline values beside the paper's. frame: as `ngrpo analyze` wrote it; results: results/{scale}.
+
+    Columns: table, model, benchmark, metric, label, paper, paper_table (which table prints it), ours, low, high (other
+    problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
+    (training seeds whose grades are there), over_seeds, least, most (mean and range over them, where there are several;
+    all other numbers are the first seed's), rank, paper_rank (1 the best of its block; null below two values), status,
+    note, spec.
+    """
+    own = frame[frame["against"].isna() & frame["headline"]]
+    rows = []
+    for (model, benchmark, metric), block in own.groupby(["model", "benchmark", "metric"], sort=False):
+        for label, part in block.groupby("label", sort=False):
+            by = part.set_index("estimator")
+            main = by.loc["bootstrap" if "bootstrap" in by.index else "mean"]
+            printed = _printed(paper, main, model, benchmark, metric)
+            row = {"table": main["table"], "model": model, "benchmark": benchmark, "metric": metric, "label": label}
+            row |= {"paper": printed[0], "paper_table": printed[1]}
+            row |= {"ours": main["value"], "low": main["problems_low"], "high": main["problems_high"]}
+            row["difference"] = main["value"] - printed[0] if printed[0] is not None else None
+            if "unbiased" in by.index:
+                other = by.loc["unbiased"]
+                row |= {"unbiased": other["value"]}
+                row |= {"unbiased_low": other["problems_low"], "unbiased_high": other["problems_high"]}
+            row |= {key: main[key] for key in ("n", "problems", "status", "spec")}
+            notes = [main["note"] or "", _other_size(paper, main) if printed[0] is not None else ""]
+            rows.append({**row, "note": "; ".join(filter(None, notes))})
+    columns = ["table", "model", "benchmark", "metric", "label", "paper", "paper_table", "ours", "low", "high"]
+    columns += ["difference", "unbiased", "unbiased_low", "unbiased_high", "n", "problems", "seeds", "over_seeds"]
+    columns += ["least", "most", "rank", "paper_rank", "status", "note", "spec"]
+    sheet = pd.DataFrame(rows).reindex(columns=columns)
+    _add_seeds(sheet, study, results)
+    sheet["seeds"] = sheet["seeds"].astype("Int64")
+    blocks = sheet.groupby(["model", "benchmark", "metric"], sort=False)
+    for values, rank in (("ours", "rank"), ("paper", "paper_rank")):
+        sheet[values] = sheet[values].astype(float)
+        enough = blocks[values].transform("count") >= 2
+        sheet[rank] = blocks[values].rank(method="min", ascending=False).where(enough).astype("Int64")
+    return sheet
+
+
+def _add_seeds(sheet: pd.DataFrame, study: Study, results: Path) -> None:
+    """Fill in seeds, over_seeds, least and most; a benchmark's average needs all its benchmarks of a seed."""
+    cells = {(c.model, c.label, c.benchmark): c.evaluation for c in study.cells[sheet["table"].iloc[0]]}
+    known: dict[str, pd.DataFrame | None] = {}
+    for place, row in sheet.iterrows():
+        wanted, on = (row["model"], row["label"]), row["benchmark"]
+        mine = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
+        values = [row["ours"]] if row["status"] == "ok" else []
+        for again in zip(*(study.extra_seeds.get(e, []) for e in mine), strict=True) if values else ():
+            known |= {e: read_grades(study, results, e).frame for e in again if e not in known}
+            frames = [known[e] for e in again]
+            if not any(frame is None for frame in frames):
+                metric = metric_id(row["metric"])
+                values.append(float(np.mean([problem_values(f, metric, "bootstrap").mean() for f in frames])))
+        sheet.loc[place, "seeds"] = len(values)
+        if len(values) > 1:
+            sheet.loc[place, ["over_seeds", "least", "most"]] = np.mean(values), min(values), max(values)
+
+
+def _printed(
+    paper: PaperValues | None, row: pd.Series, model: str, benchmark: str, metric: str
+) -> tuple[float | None, str | None]:
+    found = paper.value(row["table"], model, row["label"], benchmark, metric_id(metric)) if paper else None
+    return found or (None, None)
+
+
+def _other_size(paper: PaperValues, row: pd.Series) -> str:
+    """A note where a benchmark's problems, or n, aren't as many as the paper's."""
+    sizes = [("problems", row["problems"], paper.sizes.get(row["benchmark"]))]
+    sizes.append(("samples a problem", row["n"], paper.evaluation.samples))
+    told = [
+        f"{int(ours)} {what}, the paper has {theirs}"
+        for what, ours, theirs in sizes
+        if theirs is not None and pd.notna(ours) and int(ours) != theirs
+    ]
+    return "; ".join(told)
+
+
+def write_tables(sheet: pd.DataFrame, study: Study, folder: Path) -> list[str]:
+    """Write one table's sheet as {table}.html, .tex and .csv into the folder; returns the files' names."""
+    name = sheet["table"].iloc[0]
+    texts = {"html": as_html(sheet, study), "tex": as_latex(sheet, study), "csv": sheet.to_csv(index=False)}
+    for suffix, text in texts.items():
+        with whole_file(folder / f"{name}.{suffix}") as part:
+            part.write_text(text, encoding="utf-8")
+    return [f"{name}.{suffix}" for suffix in texts]
+
+
+def as_html(sheet: pd.DataFrame, study: Study) -> str:
+    """The sheet as a page of its own: best bold, second underlined."""
+    table, shown = _table(sheet, study, marked=False)
+    for column, rank in (("ours", "rank"), ("paper", "paper_rank")):
+        for place, look in ((1, style.text(weight="bold")), (2, style.text(decorate="underline"))):
+            rows = [i for i, r in enumerate(shown[rank]) if pd.notna(r) and r == place]
+            if rows:
+                table = table.tab_style(look, loc.body(columns=column, rows=rows))
+    identified = table.with_id(f"table-{sheet['table'].iloc[0]}")
+    return identified.as_raw_html(make_page=True)
+
+
+def as_latex(sheet: pd.DataFrame, study: Study) -> str:
+    """The sheet as a LaTeX table (packages booktabs, caption): best bold, second underlined."""
+    table, _ = _table(sheet, study, marked=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Styles are not yet supported", category=UserWarning)
+        text = table.as_latex()
+    for mark, command in COMMANDS.items():
+        text = text.replace(mark, command)
+    return text
+
+
+def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.DataFrame]:
+    """The sheet as a great_tables object, and the frame behind it with the ranks."""
+    on = sheet["benchmark"].where(sheet["benchmark"] != AVERAGE, "average of the benchmarks")
+    shown = pd.DataFrame(
+        {
+            "block": sheet["model"] + ", " + on + ", " + sheet["metric"],
+            "system": sheet["label"],
+            "paper": [
+                _marked(_percent(v), r, marked) for v, r in zip(sheet["paper"], sheet["paper_rank"], strict=True)
+            ],
+            "ours": [_marked(_ours(row), row["rank"], marked) for _, row in sheet.iterrows()],
+            "interval": [_interval(*v) for v in zip(sheet["low"], sheet["high"], strict=True)],
+            "difference": [_signed(v) for v in sheet["difference"]],
+            "unbiased": [_percent(v) for v in sheet["unbiased"]],
+            "unbiased_interval": [
+                _interval(*v) for v in zip(sheet["unbiased_low"], sheet["unbiased_high"], strict=True)
+            ],
+            "n": [_count(v) for v in sheet["n"]],
+            "problems": [_count(v) for v in sheet["problems"]],
+            "seeds": [_count(v) for v in sheet["seeds"]],
+            "over_seeds": [_over(*v) for v in zip(sheet["over_seeds"], sheet["least"], sheet["most"], strict=True)],
+            "rank": sheet["rank"],
+            "paper_rank": sheet["paper_rank"],
+        }
+    )
+    name = sheet["table"].iloc[0]
+    table = GT(shown, rowname_col="system", groupname_col="block").cols_hide(["rank", "paper_rank"])
+    table = table.tab_header(study.study.tables[name].title, "percent; best bold, second underlined")
+    table = table.tab_stubhead(LABELS["system"])
+    table = table.cols_label({key: text for key, text in LABELS.items() if key != "system"})
+    table = table.cols_align("right", [key for key in LABELS if key != "system"])
+    table = table.tab_source_note(
+        "Ours: mean of n samples, or Pass@k by the bootstrap, as the paper’s numbers were made. Unbiased: Eq. 15."
+        " Intervals: other samples of other such problems. All but the last column: the first seed."
+    )
+    noted = sheet[sheet["note"].fillna("") != ""].drop_duplicates(["label", "model", "benchmark"])
+    for _, row in noted.iterrows():
+        table = table.tab_source_note(f"{row['label']}, {row['benchmark']}: {row['note']}")
+    warning = scale_note(study.scale, study.size.verdicts)
+    return (table.tab_source_note(warning) if warning else table), shown
+
+
+def _marked(text: str, rank: object, marked: bool) -> str:
+    if not marked or pd.isna(rank) or rank not in (1, 2):
+        return text
+    before, after = BEST if rank == 1 else SECOND
+    return f"{before}{text}{after}"
+
+
+def _ours(row: pd.Series) -> str:
+    return _percent(row["ours"]) if row["status"] == "ok" else str(row["status"])
+
+
+def _percent(share: float | None) -> str:
+    return "–" if pd.isna(share) else f"{100 * share:.2f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "–" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _over(mean: float, least: float, most: float) -> str:
+    return "–" if pd.isna(mean) else f"{100 * mean:.2f} ({100 * least:.1f} to {100 * most:.1f})"
+
+
+def _signed(share: float | None) -> str:
+    return "–" if pd.isna(share) else f"{100 * share:+.2f}".replace("-", "−")
+
+
+def _count(number: object) -> str:
+    return "–" if pd.isna(number) else f"{int(number)}"

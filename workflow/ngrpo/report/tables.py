@@ -1,0 +1,241 @@
+"""A table of the study as one tidy parquet file: a row a number, with both intervals and what it was computed from.
+
+A row whose `against` is null is a system's own value; else it is the paired difference, `label` minus `against`, on the
+same problems. Every cell of the table has all its rows whatever its evaluation's state: `status` says what is wrong
+with one that can't be used, `note` why and which command makes it, and its numbers are null. Nothing is filled in or
+dropped.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ngrpo.audit.status import Grades, read_grades
+from ngrpo.files import whole_file
+from ngrpo.grading.grader import GRADES
+from ngrpo.statistics.metrics import compare, summarize
+from ngrpo.study.expand import Cell, Study
+
+AVERAGE = "Avg"
+"""The `benchmark` of rows that average all benchmarks with equal weights; no id can be this (ids are lower case)."""
+INTERVALS = ("sampling", "problems")
+
+SCHEMA = pa.schema(
+    [
+        ("table", pa.string()),
+        ("label", pa.string()),
+        ("against", pa.string()),  # null: the system's own value; else the value is label minus this system
+        ("model", pa.string()),
+        ("benchmark", pa.string()),  # an id, or Avg
+        ("evaluation", pa.string()),  # null for Avg
+        ("spec", pa.string()),  # the wanted evaluation spec's digest; null for Avg
+        ("status", pa.string()),  # ok | missing | other spec | incomplete | unreadable
+        ("note", pa.string()),
+        ("metric", pa.string()),  # Mean@n | Pass@k
+        ("k", pa.int32()),  # 1 for Mean@n
+        ("headline", pa.bool_()),  # a number the study asks for; else a point of the Pass@k curve
+        ("estimator", pa.string()),  # mean | unbiased | bootstrap
+        ("value", pa.float64()),  # share, 0 … 1; a difference of bootstraps is of their expectations
+        ("sampling_low", pa.float64()),  # 95 %: other samples, the same problems
+        ("sampling_high", pa.float64()),
+        ("problems_low", pa.float64()),  # 95 %: other samples and other problems
+        ("problems_high", pa.float64()),
+        ("p", pa.float64()),  # of a difference: two-sided paired permutation test
+        ("detectable", pa.float64()),  # smallest difference that so much data shows (5 % test, 80 % power)
+        ("n", pa.int32()),
+        ("problems", pa.int32()),
+        *((grade, pa.int32()) for grade in GRADES),
+        ("scale", pa.string()),
+        ("verdicts", pa.bool_()),  # whether this scale's numbers count as evidence about the paper
+    ]
+)
+NUMBERS = ("value", "sampling_low", "sampling_high", "problems_low", "problems_high", "detectable")
+SCALE_NOTES = {
+    "toy": "toy: proves the pipeline, not the paper",
+    "smoke": "smoke: proves that real weights and real problems flow, not the paper",
+}
+
+
+def scale_note(scale: str, verdicts: bool) -> str:
+    """What a reader must know about a scale's numbers; empty where they count as evidence."""
+    return "" if verdicts else SCALE_NOTES.get(scale, f"{scale}: its numbers are no evidence about the paper")
+
+
+def curve_ks(n: int, wanted: Iterable[int]) -> list[int]:
+    """The k at which Pass@k is computed: powers of two up to n, n, and those wanted."""
+    return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n} | set(wanted))
+
+
+def analyze(table_id: str, study: Study, results: Path, out: Path) -> None:
+    """Compute one table and write it to `out` (SCHEMA). results: results/{scale}.
+
+    Raises UserError for a table that the study doesn't have.
+    """
+    study.table(table_id)
+    frame = table_frame(table_id, study, results)
+    with whole_file(out) as part:
+        pq.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False), part)
+    print(terminal_table(frame))
+
+
+def table_frame(table_id: str, study: Study, results: Path) -> pd.DataFrame:
+    """One table's rows: for each model all systems' values on each benchmark and on average, then their differences."""
+    cells = study.cells[table_id]
+    known = {e: read_grades(study, results, e) for e in dict.fromkeys(c.evaluation for c in cells)}
+    rows: list[dict] = []
+    for model in dict.fromkeys(c.model for c in cells):
+        systems: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.model == model:
+                systems.setdefault(cell.label, []).append(cell)
+        for mine in systems.values():
+            rows += _with_average([_cell_rows(study, cell, known[cell.evaluation]) for cell in mine])
+        for first, second in combinations(systems.values(), 2):
+            pairs = zip(first, second, strict=True)
+            rows += _with_average([_difference_rows(study, a, b, known) for a, b in pairs])
+    shared = {"table": table_id, "scale": study.scale, "verdicts": study.size.verdicts}
+    return pd.DataFrame([{**row, **shared} for row in rows], columns=SCHEMA.names)
+
+
+def _metric_keys(n: int, ks: Iterable[int], wanted: Iterable[int]) -> list[dict]:
+    keys = [{"metric": f"Mean@{n}", "k": 1, "headline": True, "estimator": "mean"}]
+    keys += [
+        {"metric": f"Pass@{k}", "k": k, "headline": k in wanted, "estimator": e}
+        for k in ks
+        for e in ("unbiased", "bootstrap")
+    ]
+    return keys
+
+
+def _rows(same: dict, keys: list[dict], computed: pd.DataFrame | None, columns: dict[str, str]) -> list[dict]:
+    """A row a metric key; its numbers from `computed`, under its columns' names there, or null."""
+    if computed is None:
+        return [{**same, **key} for key in keys]
+    at = computed.set_index(["metric", "estimator"])
+    values = [{ours: at.loc[(key["metric"], key["estimator"]), its] for ours, its in columns.items()} for key in keys]
+    return [{**same, **key, **value} for key, value in zip(keys, values, strict=True)]
+
+
+def _cell_rows(study: Study, cell: Cell, grades: Grades) -> list[dict]:
+    spec, wanted = study.evaluations[cell.evaluation], study.size.evaluation.pass_at
+    ks = [k for k in curve_ks(spec.samples, wanted) if k > 1]
+    same = {
+        "label": cell.label,
+        "model": cell.model,
+        "benchmark": cell.benchmark,
+        "evaluation": cell.evaluation,
+        "spec": spec.digest,
+        "status": grades.status,
+        "note": grades.note,
+        "n": spec.samples,
+    }
+    computed = None if grades.frame is None else summarize(grades.frame, ks, where=cell.evaluation)
+    columns = {c: c for c in (*NUMBERS, "problems", *GRADES)}
+    return _rows(same, _metric_keys(spec.samples, ks, wanted), computed, columns)
+
+
+def _difference_rows(study: Study, first: Cell, second: Cell, known: dict[str, Grades]) -> list[dict]:
+    """`second` minus `first`, at the headline metrics."""
+    a, b = known[first.evaluation], known[second.evaluation]
+    lost = next((g for g in (a, b) if g.frame is None), None)
+    n, wanted = study.evaluations[second.evaluation].samples, study.size.evaluation.pass_at
+    ks = [k for k in wanted if k > 1]
+    same = {
+        "label": second.label,
+        "against": first.label,
+        "model": second.model,
+        "benchmark": second.benchmark,
+        "evaluation": second.evaluation,
+        "spec": study.evaluations[second.evaluation].digest,
+        "status": lost.status if lost else "ok",
+        "note": lost.note if lost else "",
+        "n": n,
+    }
+    computed = None if lost else compare(a.frame, b.frame, ks, where=f"{second.evaluation} against {first.evaluation}")
+    columns = {**{c: c for c in (*NUMBERS, "problems")}, "value": "difference", "p": "p_permutation"}
+    return _rows(same, _metric_keys(n, ks, wanted), computed, columns)
+
+
+def _with_average(parts: list[list[dict]]) -> list[dict]:
+    """The rows of each benchmark and, where there are several, of their mean with equal weights.
+
+    Benchmarks are independent, so interval arms add in squares (the method of variance estimates recovery, Zou and
+    Donner 2008): it keeps each interval's asymmetry near 0 and 1.
+    """
+    rows = [row for part in parts for row in part]
+    if len(parts) == 1:
+        return rows
+    lost = [part[0] for part in parts if part[0]["status"] != "ok"]
+    status = lost[0]["status"] if lost else "ok"
+    note = f"no average: {', '.join(r['benchmark'] for r in lost)} can't be used" if lost else ""
+    for same in zip(*parts, strict=True):
+        row = {k: same[0].get(k) for k in ("label", "against", "model", "metric", "k", "headline", "estimator", "n")}
+        row |= {"benchmark": AVERAGE, "status": status, "note": note}
+        if not lost:
+            values = np.array([r["value"] for r in same])
+            row["value"] = float(values.mean())
+            for interval in INTERVALS:
+                low, high = (np.array([r[f"{interval}_{end}"] for r in same]) for end in ("low", "high"))
+                row[f"{interval}_low"] = row["value"] - float(np.sqrt(((values - low) ** 2).sum())) / len(same)
+                row[f"{interval}_high"] = row["value"] + float(np.sqrt(((high - values) ** 2).sum())) / len(same)
+            row |= {key: sum(r[key] for r in same) for key in ("problems", *GRADES) if key in same[0]}
+        rows.append(row)
+    return rows
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table's file, as `analyze` wrote it."""
+    return pq.read_table(path, schema=SCHEMA).to_pandas()
+
+
+# --- in a terminal ---
+
+ESTIMATORS = {"unbiased": "unbiased (Eq. 15)", "bootstrap": "bootstrap with replacement (the release's)"}
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share in percent; an en dash where there is none."""
+    return "–" if pd.isna(share) else f"{100 * share:.{decimals}f}"
+
+
+def terminal_table(frame: pd.DataFrame, *, estimator: str = "unbiased", interval: str = "problems") -> str:
+    """A table as `make demo` prints it: a block a model and benchmark, rows systems, columns the headline metrics."""
+    shown = frame[frame["headline"] & frame["against"].isna() & frame["estimator"].isin(["mean", estimator])]
+    blocks = []
+    for (model, benchmark), part in shown.groupby(["model", "benchmark"], sort=False):
+        metrics = list(dict.fromkeys(part["metric"]))
+        lines = [["", *metrics]]
+        for label, row in part.groupby("label", sort=False):
+            cells = [label]
+            for metric in metrics:
+                one = row[row["metric"] == metric].iloc[0]
+                low, high = percent(one[f"{interval}_low"]), percent(one[f"{interval}_high"])
+                cells.append(f"{percent(one['value'])} [{low}, {high}]" if one["status"] == "ok" else one["status"])
+            lines.append(cells)
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        text = ["   ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        text.insert(1, "   ".join("-" * w for w in widths))
+        blocks.append("\n".join([_heading(model, benchmark, part), *text, *_notes(part)]))
+    what = {"problems": "other samples of other such problems", "sampling": "other samples of the same problems"}
+    foot = [
+        f"Percent; in brackets 95 % intervals for {what[interval]}.",
+        f"Pass@k: {ESTIMATORS[estimator]}. Other estimator and interval: in the report.",
+    ]
+    warning = scale_note(frame["scale"].iloc[0], bool(frame["verdicts"].iloc[0]))
+    return "\n\n".join([*blocks, "\n".join([*foot, *([warning] if warning else [])])])
+
+
+def _heading(model: str, benchmark: str, part: pd.DataFrame) -> str:
+    sizes = part.loc[part["status"] == "ok", ["problems", "n"]].drop_duplicates()
+    size = ", ".join(f"{int(r['problems'])} problems × {int(r['n'])} samples" for _, r in sizes.iterrows())
+    return f"{model} on {benchmark}{f': {size}' if size else ''}"
+
+
+def _notes(part: pd.DataFrame) -> list[str]:
+    noted = part[part["note"].fillna("") != ""].drop_duplicates("label")
+    return [f"  {r['label']}: {r['note']}" for _, r in noted.iterrows()]

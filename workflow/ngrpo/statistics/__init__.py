@@ -1,0 +1,1 @@
+"""Estimators, intervals and decisions; knows nothing of files or of the study."""

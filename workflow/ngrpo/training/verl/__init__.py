@@ -1,0 +1,1 @@
+"""What is put into stock verl 0.5.0, and the only package that imports verl."""

@@ -1,0 +1,203 @@
+"""The actor that replays mixed inputs: stock DataParallelPPOActor around an embedding that feeds what the rollout fed.
+
+Records (paper §3.3) travel beside their responses as packed bytes in the DataProto's non-tensor part. The mixtures are
+made by a pair of hooks on the input embedding: one lookup for token ids and all candidates, then `mixers.blend`. Only
+the embedding's own forward is used, so FSDP, gradient checkpointing, remove-padding and sequence-parallel slicing need
+nothing more, and gradients reach the candidates' rows.
+
+Departures from stock verl: none where no step is mixed; that path runs untouched, bit for bit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from verl import DataProto
+from verl.workers.actor.dp_actor import DataParallelPPOActor
+
+from ngrpo.method import rng
+from ngrpo.method.mixers import blend
+from ngrpo.method.records import Record, gather, gather_noise
+
+KEY = "ngrpo_records"  # of the records in DataProto.non_tensor_batch
+STATISTICS = "mixing_statistics"  # of a log-prob pass's mixing cosines in its output
+
+
+@dataclass
+class Inputs:
+    """What one forward pass feeds in place of embeddings: masks have the shape of the input ids."""
+
+    mask: Tensor  # bool: mixed positions
+    ids: Tensor  # (M, k) int64, in the mask's row-major order
+    units: Tensor  # (M, k) int32
+    noise: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # mask, and per position seed, position, sigma
+
+
+@dataclass
+class Cosines:
+    """Statistics of cosine(ẽ, E[v*]) over mixed steps (Appendix E): how many, sum, least, how many below 0.95."""
+
+    count: float = 0.0
+    total: float = 0.0
+    least: float = 1.0
+    below: float = 0.0
+
+    def add(self, cosine: Tensor) -> None:
+        """Take in some steps' cosines."""
+        if cosine.numel():
+            self.count += cosine.numel()
+            self.total += float(cosine.double().sum())
+            self.least = min(self.least, float(cosine.min()))
+            self.below += float((cosine < 0.95).sum())
+
+    def row(self, batch: int) -> Tensor:
+        """(batch, 4) float32 that sums and minimizes to these figures, whatever order its rows come in."""
+        out = torch.tensor([[0.0, 0.0, 1.0, 0.0]]).repeat(batch, 1)
+        out[0] = torch.tensor([self.count, self.total, self.least, self.below])
+        return out
+
+
+@dataclass
+class EmbeddingMixer:
+    """The hook pair on an input embedding. `inputs` None: the lookup is stock."""
+
+    inputs: Inputs | None = None
+    cosines: Cosines | None = None
+    _shape: torch.Size = field(default_factory=lambda: torch.Size(()))
+
+    def attach(self, embedding: nn.Module) -> None:
+        """Hook the module."""
+        embedding.register_forward_pre_hook(self._before)
+        embedding.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+        if self.inputs is None:
+            return None
+        ids = args[0]
+        if ids.shape != self.inputs.mask.shape:
+            raise RuntimeError(f"records for inputs of shape {self.inputs.mask.shape} met inputs of {ids.shape}")
+        self._shape = ids.shape
+        return (torch.cat([ids.reshape(-1), self.inputs.ids.reshape(-1)])[None],)
+
+    def _after(self, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        if self.inputs is None:
+            return None
+        mixed, rows = self.inputs, out[0]
+        n, d = mixed.mask.numel(), out.shape[-1]
+        fed = rows[:n]
+        if mixed.ids.numel():
+            candidates = rows[n:].view(*mixed.ids.shape, d)
+            mixtures = blend(candidates, mixed.units)
+            if self.cosines is not None:
+                self.cosines.add(torch.cosine_similarity(mixtures.float(), candidates[:, 0].float(), dim=-1))
+            fed = fed.index_put((mixed.mask.reshape(-1).nonzero()[:, 0],), mixtures)
+        if mixed.noise is not None:
+            mask, seed, position, sigma = mixed.noise
+            at = mask.reshape(-1).nonzero()[:, 0]
+            noise = sigma[:, None] * rng.normal(seed, position, d)
+            fed = fed.index_put((at,), (fed[at].float() + noise).to(fed.dtype))
+        return fed.view(*self._shape, d)
+
+
+class _Keeping(DataProto):
+    """A DataProto whose `select` keeps the records, which stock dp_actor's list of keys doesn't know."""
+
+    def select(self, batch_keys=None, non_tensor_batch_keys=None, **kwargs):
+        """As DataProto's."""
+        kept = [*(non_tensor_batch_keys or []), KEY]
+        return super().select(batch_keys=batch_keys, non_tensor_batch_keys=kept, **kwargs)
+
+
+def _keeping(data: DataProto) -> DataProto:
+    if KEY not in data.non_tensor_batch:
+        return data
+    return _Keeping(batch=data.batch, non_tensor_batch=data.non_tensor_batch, meta_info=data.meta_info)
+
+
+def check_records(data: DataProto) -> None:
+    """Raise UserError unless every record was made for the response beside it."""
+    responses, width = data.batch["responses"].cpu(), data.batch["responses"].shape[1]
+    lengths = data.batch["attention_mask"][:, -width:].sum(-1).tolist()
+    for packed, response, length in zip(data.non_tensor_batch[KEY], responses, lengths, strict=True):
+        Record.unpack(packed).check(response[:length].tolist())
+
+
+def scatter(micro_batch: dict[str, Any], records: np.ndarray) -> Inputs | None:
+    """A micro-batch's records as masks over its padded input ids (B, L); None where nothing is mixed."""
+    unpacked = [Record.unpack(packed) for packed in records]
+    B, L = micro_batch["input_ids"].shape
+    T = micro_batch["responses"].shape[1]
+    device = micro_batch["input_ids"].device
+    mask, ids, units = gather(unpacked, T)
+    noise = gather_noise(unpacked, T)
+    if not mask.any() and noise is None:
+        return None
+    whole = torch.zeros(B, L, dtype=torch.bool)
+    whole[:, L - T :] = mask
+    moved = Inputs(whole.to(device), ids.to(device), units.to(device))
+    if noise is not None:
+        noisy = torch.zeros(B, L, dtype=torch.bool)
+        noisy[:, L - T :] = noise[0]
+        moved.noise = (noisy.to(device), *(t.to(device) for t in noise[1:]))
+    return moved
+
+
+def remove_padding(inputs: Inputs, attention_mask: Tensor, parts: int = 1, part: int = 0) -> Inputs:
+    """The same inputs for packed ids (1, nnz), or for one of the equal slices that sequence parallelism cuts them in.
+
+    attention_mask (B, L) bool. As verl's `ulysses_pad_and_slice_inputs`, the packed row is padded to a multiple of
+    `parts` and rank `part` sees one slice.
+    """
+
+    def cut(mask: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        packed = mask[attention_mask][None]
+        order = packed.long().cumsum(1) - 1
+        missing = -packed.shape[1] % parts
+        packed = nn.functional.pad(packed, (0, missing)).chunk(parts, 1)[part]
+        order = nn.functional.pad(order, (0, missing)).chunk(parts, 1)[part]
+        return packed, *(v[order[packed]] for v in values)
+
+    mask, ids, units = cut(inputs.mask, inputs.ids, inputs.units)
+    return Inputs(mask, ids, units, cut(*inputs.noise) if inputs.noise is not None else None)
+
+
+class ReplayActor(DataParallelPPOActor):
+    """Stock actor and reference policy, fed what the rollout fed."""
+
+    def __init__(self, config, actor_module: nn.Module, actor_optimizer=None):
+        super().__init__(config, actor_module, actor_optimizer)
+        self.mixer = EmbeddingMixer()
+        self.mixer.attach(actor_module.get_input_embeddings())
+
+    def _inputs(self, micro_batch: dict[str, Any]) -> Inputs | None:
+        records = micro_batch.pop(KEY, None)
+        inputs = None if records is None else scatter(micro_batch, records)
+        if inputs is None or not self.use_remove_padding:
+            return inputs
+        parts, part = 1, 0
+        if self.use_ulysses_sp:
+            from verl.utils.ulysses import get_ulysses_sequence_parallel_rank
+
+            parts, part = self.ulysses_sequence_parallel_size, get_ulysses_sequence_parallel_rank()
+        return remove_padding(inputs, micro_batch["attention_mask"].bool(), parts, part)
+
+    def _forward_micro_batch(self, micro_batch, temperature, calculate_entropy=False):
+        self.mixer.inputs = self._inputs(micro_batch)
+        try:
+            return super()._forward_micro_batch(micro_batch, temperature, calculate_entropy)
+        finally:
+            self.mixer.inputs = None
+
+    def compute_log_prob(self, data: DataProto, calculate_entropy=False):
+        """As stock, on the replayed inputs; `mixer.cosines` then holds this pass's statistics."""
+        if KEY in data.non_tensor_batch:
+            check_records(data)
+        self.mixer.cosines = Cosines()
+        return super().compute_log_prob(_keeping(data), calculate_entropy)
+
+    def update_policy(self, data: DataProto):
+        """As stock, on the replayed inputs."""
+        self.mixer.cosines = None
+        return super().update_policy(_keeping(data))

@@ -1,0 +1,192 @@
+"""A run's spec as verl's configuration. Science comes from the spec, the machine's part from `accelerator`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ngrpo.errors import UserError
+from ngrpo.study.mixing import settings as mixer_settings
+from ngrpo.study.specs import RunSpec
+from ngrpo.training.verl import accelerator
+from ngrpo.training.verl.plugin import here
+
+
+def total_steps(spec: RunSpec, problems: int) -> int:
+    """Optimization steps of the run: as given, or whole batches of so many epochs. Raises UserError for none."""
+    steps = spec.training.steps or spec.training.epochs * (problems // spec.training.batch_prompts)
+    if problems < spec.training.batch_prompts or steps < 1:
+        raise UserError(
+            f"{problems} training problems don't fill one batch of {spec.training.batch_prompts}",
+            where=f"run {spec.id}: training.batch_prompts",
+            do="lower batch_prompts, or find more problems",
+        )
+    return steps
+
+
+def science(spec: RunSpec, steps: int) -> dict[str, Any]:
+    """verl's settings that follow from the spec, as dotted keys."""
+    t, o, v = spec.training, spec.objective, spec.validation_decoding
+    return {
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.norm_adv_by_std_in_grpo": True,
+        "algorithm.use_kl_in_reward": False,
+        "data.train_batch_size": t.batch_prompts,
+        "data.max_prompt_length": t.max_prompt_tokens,
+        "data.max_response_length": t.max_response_tokens,
+        "actor_rollout_ref.actor.optim.lr": t.learning_rate,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps": t.warmup_steps,
+        "actor_rollout_ref.actor.optim.weight_decay": t.weight_decay,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": t.mini_batch_prompts,
+        "actor_rollout_ref.actor.ppo_epochs": 1,
+        "actor_rollout_ref.actor.policy_loss.loss_mode": "vanilla" if o.kind == "grpo" else o.kind,
+        "actor_rollout_ref.actor.clip_ratio_low": o.clip[0],
+        "actor_rollout_ref.actor.clip_ratio_high": o.clip[1],
+        "actor_rollout_ref.actor.clip_ratio_c": 3.0,
+        "actor_rollout_ref.actor.loss_agg_mode": o.aggregation,
+        "actor_rollout_ref.actor.entropy_coeff": 0,
+        "actor_rollout_ref.actor.use_kl_loss": True,
+        "actor_rollout_ref.actor.kl_loss_coef": o.kl_coefficient,
+        "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
+        "actor_rollout_ref.rollout.n": t.group,
+        "actor_rollout_ref.rollout.temperature": t.temperature,
+        "actor_rollout_ref.rollout.top_p": 1.0,
+        "actor_rollout_ref.rollout.top_k": -1,
+        "actor_rollout_ref.rollout.val_kwargs.n": t.validation_samples,
+        "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
+        "actor_rollout_ref.rollout.val_kwargs.temperature": v.temperature,
+        "actor_rollout_ref.rollout.val_kwargs.top_p": v.top_p,
+        "trainer.total_training_steps": steps,
+        "trainer.test_freq": t.validate_every,
+    }
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How a run is laid out. devices: GPUs of a node, or CPU ranks; tensor_parallel: of them to a rollout engine.
+
+    None of it changes what is drawn: seeds count rows of the whole batch, and all ranks of an engine draw alike.
+    """
+
+    devices: int = 1
+    tensor_parallel: int = 1
+    nodes: int = 1
+
+    @property
+    def total(self) -> int:
+        """Ranks of all nodes."""
+        return self.devices * self.nodes
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise UserError where engines or batches don't divide."""
+        t = spec.training
+        if self.devices < 1 or self.tensor_parallel < 1 or self.devices % self.tensor_parallel:
+            raise UserError(
+                f"{self.devices} devices don't make engines of {self.tensor_parallel}",
+                where="--devices, --tensor-parallel",
+                do="choose a tensor_parallel that divides devices",
+            )
+        for name, prompts in (("batch_prompts", t.batch_prompts), ("mini_batch_prompts", t.mini_batch_prompts)):
+            if prompts * t.group % self.total:
+                raise UserError(
+                    f"{prompts} prompts × {t.group} responses don't divide among {self.total} devices",
+                    where=f"run {spec.id}: training.{name}",
+                    do="choose --devices that divides them: the batch is the paper's, the devices are yours",
+                )
+
+
+def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks: Ranks, save_every: int) -> dict:
+    """verl's settings that are neither science nor machine, as dotted keys."""
+    return {
+        "data.train_files": str(data),
+        "data.val_files": str(validation),
+        "data.dataloader_num_workers": 0,
+        "data.validation_shuffle": False,
+        "data.custom_cls.path": here("feed"),
+        "data.custom_cls.name": "Problems",
+        "data.sampler.class_path": here("feed"),
+        "data.sampler.class_name": "Order",
+        "actor_rollout_ref.model.path": str(model),
+        "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU; one strategy everywhere, tested everywhere
+        "actor_rollout_ref.ref.strategy": "fsdp2",
+        "critic.strategy": "fsdp2",
+        "actor_rollout_ref.rollout.name": "sglang",
+        "actor_rollout_ref.rollout.mode": "sync",
+        "actor_rollout_ref.rollout.calculate_log_probs": True,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": ranks.tensor_parallel,
+        "reward_model.reward_manager": "batch",
+        "custom_reward_function.path": here("reward"),
+        "custom_reward_function.name": "compute_scores",
+        "trainer.n_gpus_per_node": ranks.devices,
+        "trainer.nnodes": ranks.nodes,
+        "trainer.logger": ["console"],
+        "trainer.total_epochs": 1,  # the data order holds all epochs
+        "trainer.val_before_train": False,
+        "trainer.save_freq": save_every,
+        "trainer.resume_mode": "auto",
+        "trainer.default_local_dir": str(checkpoints),
+        "trainer.project_name": "ngrpo",
+        "trainer.experiment_name": "run",
+    }
+
+
+def compose(
+    spec: RunSpec,
+    *,
+    spec_file: Path,
+    model: Path,
+    data: Path,
+    validation: Path,
+    neighbors: Path | None,
+    run_dir: Path,
+    ranks: Ranks,
+    save_every: int,
+    steps: int,
+    checkpoint_minutes: float,
+    ends: float | None,
+    lease: dict[str, Any],
+    vocabulary: dict[str, int],
+) -> Any:
+    """verl's whole configuration for this run (an OmegaConf). Raises UserError where a table is needed and missing."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import OmegaConf
+
+    t = spec.training
+    exploration = mixer_settings(spec.exploration, vocabulary)
+    if exploration["kind"] == "neighbors" and neighbors is None:
+        raise UserError("exploration mixes neighbors and no table is given", where=f"run {spec.id}", do="--neighbors")
+    ranks.check(spec)
+    sequences = t.batch_prompts * t.group // ranks.total
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = hydra_compose("ppo_trainer")
+    OmegaConf.set_struct(config, False)
+    run = {"run_dir": str(run_dir), "spec": str(spec_file), "spec_digest": spec.digest, "seed": spec.seed}
+    longest = t.max_prompt_tokens + t.max_response_tokens
+    own = {
+        "data.ngrpo": {**run, "validation": str(validation), "steps": steps},
+        "trainer.ngrpo": {
+            **run,
+            "parity_limit": t.parity_limit,
+            "checkpoint_minutes": checkpoint_minutes,
+            "ends": ends,
+            "lease": lease,
+        },
+        "actor_rollout_ref.rollout.ngrpo": {
+            **run,
+            "neighbors": str(neighbors) if neighbors else None,
+            "exploration": exploration,
+            "refresh": getattr(spec.exploration, "refresh", None),
+            "space": getattr(spec.exploration, "space", None) or "embedding",
+            "engine_limits": accelerator.engine_limits(sequences * ranks.tensor_parallel, longest),
+        },
+    }
+    parts = (
+        science(spec, steps),
+        plumbing(model, data, validation, run_dir / "checkpoints", ranks, save_every),
+        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, longest * len(vocabulary)),
+        own,
+    )
+    for part in parts:
+        for key, value in part.items():
+            OmegaConf.update(config, key, value, merge=True, force_add=True)
+    return config

@@ -1,0 +1,64 @@
+"""verl's worker with our rollout, our statistics, and the export of a policy as a Hugging Face folder."""
+
+import shutil
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from verl import DataProto
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.fsdp_utils import get_fsdp_full_state_dict, load_fsdp_model_to_gpu, offload_fsdp_model_to_cpu
+from verl.workers.fsdp_workers import ActorRolloutRefWorker
+
+from ngrpo.files import whole_folder
+from ngrpo.training.verl.actor import STATISTICS, Cosines
+
+
+class ReplayWorker(ActorRolloutRefWorker):
+    """Stock worker with the plugin's parts."""
+
+    def _build_rollout(self, trust_remote_code=False):
+        from ngrpo.engines.sglang import cpu
+
+        cpu.prepare()  # before anything imports sglang
+        import verl.workers.rollout.sglang_rollout as package
+
+        from ngrpo.training.verl.rollout import MixingRollout
+
+        package.SGLangRollout = MixingRollout
+        rollout, manager = super()._build_rollout(trust_remote_code)
+        if not isinstance(rollout, MixingRollout):
+            raise RuntimeError(f"verl built {type(rollout).__name__} in place of MixingRollout")
+        return rollout, manager
+
+    @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
+    def compute_log_prob(self, data: DataProto):
+        """As stock; adds the statistics of what was mixed."""
+        out = super().compute_log_prob(data)
+        cosines = self.actor.mixer.cosines or Cosines()
+        out.batch[STATISTICS] = cosines.row(len(out))
+        return out
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def export(self, out: str, base: str) -> None:
+        """Write the policy to the folder `out`, with the base model's configuration and tokenizer; rank 0 writes."""
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        if self._is_offload_param:
+            load_fsdp_model_to_gpu(self.actor_module_fsdp)
+        state = get_fsdp_full_state_dict(self.actor_module_fsdp, offload_to_cpu=True, rank0_only=True)
+        if self._is_offload_param:
+            offload_fsdp_model_to_cpu(self.actor_module_fsdp)
+        if dist.get_rank() == 0:
+            config = AutoConfig.from_pretrained(base)
+            dtype = config.torch_dtype or torch.float32
+            with init_empty_weights():
+                shape = AutoModelForCausalLM.from_config(config, torch_dtype=dtype)
+            with whole_folder(out) as part:
+                shape.save_pretrained(part, state_dict={name: t.to(dtype) for name, t in state.items()})
+                for file in Path(base).iterdir():
+                    weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+                    if file.is_file() and not weights and file.name != "ngrpo.json":
+                        shutil.copy2(file, part / file.name)
+        dist.barrier()

@@ -1,0 +1,115 @@
+"""The rollout: verl's SGLangRollout with a seed and a mixer for every request, and records beside the responses.
+
+Seeds are derived from (root seed, what for, global step, row in the whole batch): one rank, several ranks and tensor
+parallelism draw the same, and a resumed run draws what an uninterrupted one would have.
+"""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import verl.workers.rollout.sglang_rollout.sglang_rollout as stock
+from verl import DataProto
+from verl.workers.rollout.sglang_rollout.sglang_rollout import AsyncEngine, SGLangRollout
+
+from ngrpo.engines import sglang as plugin
+from ngrpo.engines.sglang import cpu
+from ngrpo.errors import UserError
+from ngrpo.method.mixers import Mixer, NoMixer, mixer_from
+from ngrpo.method.rng import derive_seed
+from ngrpo.training.verl.actor import KEY
+
+
+class MixingEngine(AsyncEngine):
+    """verl's engine with arguments that fit the machine, and our parameters in every request."""
+
+    limits: dict[str, int] = {}  # noqa: RUF012 (set by the rollout before verl builds its engine)
+
+    def __init__(self, **arguments: Any):
+        arguments["port"] = _free_port(arguments["port"])
+        super().__init__(**cpu.server_arguments({"random_seed": 0, "log_level": "error", **arguments, **self.limits}))
+        self.pending: list[dict] | None = None
+
+    async def async_generate(self, *args, sampling_params=None, **kwargs):
+        """As sglang's; each request gets its own of the pending parameters."""
+        if self.pending is not None:
+            sampling_params = [{**sampling_params, "custom_params": own} for own in self.pending]
+        return await super().async_generate(*args, sampling_params=sampling_params, **kwargs)
+
+    async def update_weights_from_tensor(self, *args, **kwargs):
+        """As verl's; a refused update is an error instead of a silent difference between trainer and rollout."""
+        result = await super().update_weights_from_tensor(*args, **kwargs)
+        done, message = (result[0], result[1]) if isinstance(result, tuple | list) else (result.success, result.message)
+        if not done:
+            raise UserError(f"sglang refused the trainer's weights: {message}", where="weight update")
+        return result
+
+
+def _free_port(first: int) -> int:
+    """A port with room above it, so that several runs on one machine don't take each other's."""
+    from sglang.srt.utils import is_port_available
+
+    for port in range(first + os.getpid() % 97, 60_000, 97):
+        if is_port_available(port):
+            return port
+    raise UserError("no free port for sglang", where=f"ports from {first}")
+
+
+class MixingRollout(SGLangRollout):
+    """Stock rollout, its requests seeded, mixed and recorded."""
+
+    def __init__(self, actor_module: str, config, *args, **kwargs):
+        self.run = config.ngrpo
+        neighbors = Path(self.run.neighbors) if self.run.neighbors else None
+        refresh = "update" if self.run.get("refresh") else "never"
+        self.exploration: Mixer = mixer_from(dict(self.run.exploration))
+        plugin.install(
+            neighbors,
+            model=Path(actor_module),
+            refresh=refresh,
+            space=self.run.space,
+            **plugin.room([self.exploration]),
+        )
+        stock.AsyncEngine = MixingEngine
+        MixingEngine.limits = dict(self.run.engine_limits)
+        super().__init__(actor_module, config, *args, **kwargs)
+        self.calls = itertools.count()
+
+    def _init_distributed_env(self, *args, **kwargs) -> None:
+        if cpu.on_cpu():
+            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("RANK", "0")  # verl gathers it from all ranks
+        super()._init_distributed_env(*args, **kwargs)
+
+    def generate_sequences(self, prompts: DataProto, **kwargs) -> DataProto:
+        """As stock; adds the records to the non-tensor part."""
+        validating = prompts.meta_info.get("validate", False)
+        purpose, mixer = ("validation", NoMixer()) if validating else ("rollout", self.exploration)
+        step, rows = prompts.meta_info["global_steps"], len(prompts)
+        group = self._rank // self._tp_size
+        seeds = [derive_seed(self.run.seed, purpose, step, group * rows + row) for row in range(rows)]
+        outputs: list[dict] = []
+
+        def collect(tokenizer, output):
+            outputs.extend(output)
+            return stock_post(tokenizer, output)
+
+        stock_post, stock._post_process_outputs = stock._post_process_outputs, collect
+        if self._engine is not None:
+            batch = (f"{purpose}-{step}-{group}-{next(self.calls)}", rows)
+            self._engine.pending = [plugin.request_params(mixer, seed, batch) for seed in seeds]
+        try:
+            out = super().generate_sequences(prompts, **kwargs)
+        finally:
+            stock._post_process_outputs = stock_post
+            if self._engine is not None:
+                self._engine.pending = None
+        if not validating:
+            out.non_tensor_batch[KEY] = np.array([_packed(output) for output in outputs], dtype=object)
+        return out
+
+
+def _packed(output: dict) -> bytes:
+    tokens = [token for _, token, _ in output["meta_info"]["output_token_logprobs"]]
+    return plugin.record_of(output, tokens).pack()
