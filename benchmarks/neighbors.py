@@ -168,7 +168,7 @@ def _mixing_row() -> dict[str, Any]:
 
     def by_table() -> torch.Tensor:
         step = mixer.step(z, token, seed, position, table)
-        return blend(E[step.ids], step.units)
+        return blend(E[step.ids], step.weights)
 
     def by_search() -> torch.Tensor:
         anchor = z.argmax(-1)

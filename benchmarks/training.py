@@ -34,7 +34,7 @@ def _records(responses: Any) -> list[bytes]:
     """A packed record at ρ for each response (B, T)."""
     import numpy as np
 
-    from ngrpo.method.mixers import UNIT
+    from ngrpo.method.mixers import WEIGHT_SCALE
     from ngrpo.method.records import Record
 
     random = np.random.default_rng(0)
@@ -42,9 +42,9 @@ def _records(responses: Any) -> list[bytes]:
     for response in responses.tolist():
         index = np.flatnonzero(random.random(len(response)) < RHO)
         ids = random.integers(0, VOCABULARY, (len(index), K))
-        rest = random.integers(0, UNIT // K, (len(index), K - 1))
-        units = np.concatenate([UNIT - rest.sum(-1, keepdims=True), rest], 1)
-        packed.append(Record.of(response, index.tolist(), ids.tolist(), units.tolist(), k=K).pack())
+        rest = random.integers(0, WEIGHT_SCALE // K, (len(index), K - 1))
+        weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True), rest], 1)
+        packed.append(Record.of(response, index.tolist(), ids.tolist(), weights.tolist(), k=K).pack())
     return packed
 
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from ngrpo.engines.contract import Request, Sampling
 from ngrpo.method import rng
-from ngrpo.method.mixers import UNIT, NeighborMixer
+from ngrpo.method.mixers import WEIGHT_SCALE, NeighborMixer
 
 TEMPERATURE = 0.9
 SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
@@ -35,8 +35,8 @@ def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
     text = torch.tensor([*prompt, *tokens])
     fed = E[text].clone()
     if record is not None:
-        for index, ids, units in zip(record.index, record.ids, record.units, strict=True):
-            weights = torch.tensor(units, dtype=torch.float32) / UNIT
+        for index, ids, weights in zip(record.index, record.ids, record.weights, strict=True):
+            weights = torch.tensor(weights, dtype=torch.float32) / WEIGHT_SCALE
             fed[len(prompt) + index] = (E[torch.tensor(ids)] * weights[:, None]).sum(0)
         if record.noise is not None:
             position = torch.arange(len(prompt), len(prompt) + len(tokens) - 1)
@@ -82,13 +82,13 @@ def assert_same(ours, others) -> None:
     for a, b in zip(ours, others, strict=True):
         assert facts(a) == facts(b)
         assert abs(torch.tensor(a.log_probs) - torch.tensor(b.log_probs)).max() <= SAME
-        assert (abs(a.record.units - b.record.units) <= 8).all()
+        assert (abs(a.record.weights - b.record.weights) <= 8).all()
 
 
 def candidates(record) -> dict[int, set[int]]:
     """At each mixed step, the candidates that weigh anything."""
-    steps = zip(record.index.tolist(), record.ids, record.units, strict=True)
-    return {index: set(ids[units > 0].tolist()) for index, ids, units in steps}
+    steps = zip(record.index.tolist(), record.ids, record.weights, strict=True)
+    return {index: set(ids[weights > 0].tolist()) for index, ids, weights in steps}
 
 
 def shared_steps(a, b) -> int:

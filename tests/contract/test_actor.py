@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import UNIT, quantize
+from ngrpo.method.mixers import WEIGHT_SCALE, quantize
 from ngrpo.method.records import Noise, Record, gather
 from ngrpo.training.verl import accelerator
 
@@ -69,9 +69,9 @@ def _batch():
     for row, length in enumerate(lengths):
         index = (torch.rand(length, generator=g) < 0.5).nonzero()[:, 0]
         candidates = torch.randint(3, V, (len(index), K), generator=g)
-        units = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
+        weights = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
         response = ids[row, P : P + length].tolist()
-        records.append(Record.of(response, index.tolist(), candidates.tolist(), units.tolist(), k=K))
+        records.append(Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K))
     tensors = {
         "input_ids": ids,
         "responses": ids[:, P:],
@@ -108,8 +108,10 @@ def _oracle(model, records) -> torch.Tensor:
     E = model.get_input_embeddings()
     fed = E(TENSORS["input_ids"]).clone()
     for row, record in enumerate(records):
-        for at, ids, units in zip(record.index, record.ids, record.units, strict=True):
-            fed[row, P + at] = (torch.tensor(units / UNIT, dtype=torch.float32)[:, None] * E(torch.tensor(ids))).sum(0)
+        for at, ids, weights in zip(record.index, record.ids, record.weights, strict=True):
+            fed[row, P + at] = (
+                torch.tensor(weights / WEIGHT_SCALE, dtype=torch.float32)[:, None] * E(torch.tensor(ids))
+            ).sum(0)
         if record.noise is not None:
             for at in range(record.length - 1):
                 key = torch.tensor([record.noise.seed]), torch.tensor([record.noise.start + at])
@@ -151,7 +153,7 @@ def test_without_mixing_it_is_stock_bit_for_bit(records) -> None:
         records = [Record.of(TENSORS["responses"][r, :n].tolist(), [], [], [], k=K) for r, n in enumerate(lengths)]
     elif records == "anchor":
         rows = [TENSORS["responses"][r, :n].tolist() for r, n in enumerate(lengths)]
-        records = [Record.of(r, list(range(len(r))), [[t] for t in r], [[UNIT]] * len(r), k=1) for r in rows]
+        records = [Record.of(r, list(range(len(r))), [[t] for t in r], [[WEIGHT_SCALE]] * len(r), k=1) for r in rows]
     ours, stock = _actor(), _actor(DataParallelPPOActor)
     for a, b in zip(
         ours.compute_log_prob(_data(records), calculate_entropy=True),
@@ -257,8 +259,8 @@ def test_statistics_are_those_of_the_mixtures() -> None:
     actor = _actor()
     actor.compute_log_prob(_data())
     E = actor.actor_module.get_input_embeddings().weight.detach()
-    _, ids, units = gather(RECORDS, T)
-    mixed = ((units / UNIT)[..., None] * E[ids]).sum(1)
+    _, ids, weights = gather(RECORDS, T)
+    mixed = ((weights / WEIGHT_SCALE)[..., None] * E[ids]).sum(1)
     cosine = torch.cosine_similarity(mixed, E[ids[:, 0]], dim=-1)
     seen = actor.mixer.cosines
     assert seen.count == len(ids)

@@ -34,7 +34,7 @@ from ngrpo.engines.contract import Request, Sampling, open_engine  # noqa: E402
 from ngrpo.engines.sglang import cpu  # noqa: E402
 from ngrpo.engines.sglang.engine import _sample, keeping_signals  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
-from ngrpo.method.mixers import UNIT, NeighborMixer, NoMixer  # noqa: E402
+from ngrpo.method.mixers import WEIGHT_SCALE, NeighborMixer, NoMixer  # noqa: E402
 from ngrpo.method.neighbors import Table  # noqa: E402
 
 
@@ -101,7 +101,7 @@ def test_about_rho_of_the_steps_mix_and_write_the_anchor(engine):
     assert 0.2 < sum(len(s.record.index) for s in samples) / steps < 0.4
     for s in samples:
         s.record.check(s.tokens)
-        assert (s.record.units.sum(1) == UNIT).all()
+        assert (s.record.weights.sum(1) == WEIGHT_SCALE).all()
         assert s.record.ids[:, 0].tolist() == [s.tokens[i] for i in s.record.index]
 
 
@@ -141,7 +141,7 @@ def test_one_candidate_feeds_exactly_the_anchor(engine):
     a = engine.generate(requests(4, NeighborMixer(rho=1.0, k=1)), Sampling(TEMPERATURE, 32))
     b = engine.generate(requests(4, NoMixer()), greedy)
     assert [(s.tokens, s.log_probs) for s in a] == [(s.tokens, s.log_probs) for s in b]
-    assert all((s.record.units == UNIT).all() and len(s.record.index) == len(s.tokens) - 1 for s in a)
+    assert all((s.record.weights == WEIGHT_SCALE).all() and len(s.record.index) == len(s.tokens) - 1 for s in a)
 
 
 def test_responses_end_where_they_should(engine):
@@ -270,7 +270,7 @@ def follow_up(engine, model) -> tuple[int, int, float, float]:
     more, log_probs = written(again)
     plain = replayed(model, text, more)
     index = record.index[record.index < 40]
-    mixed_history = type(record)(index, record.ids[: len(index)], record.units[: len(index)], 48, record.digest)
+    mixed_history = type(record)(index, record.ids[: len(index)], record.weights[: len(index)], 48, record.digest)
     mixed = replayed(model, first.prompt, [*tokens[:40], *more], mixed_history)[40:]
     return (
         again["meta_info"]["cached_tokens"],

@@ -24,7 +24,7 @@ from replaying import MEAN, MOST, SAME, SAMPLING, TEMPERATURE, candidates, reque
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from ngrpo.engines.contract import Request, Sampling  # noqa: E402
-from ngrpo.method.mixers import UNIT, NeighborMixer, NoMixer  # noqa: E402
+from ngrpo.method.mixers import WEIGHT_SCALE, NeighborMixer, NoMixer  # noqa: E402
 
 GPUS = torch.cuda.device_count()
 DEVICE = "cuda" if GPUS else "cpu"
@@ -63,8 +63,8 @@ def drift(model, asked, samples, *, low: bool, drop: bool = False) -> torch.Tens
     for request, sample in zip(asked, samples, strict=True):
         start, record = len(request.prompt), sample.record
         fed = E[torch.tensor([*request.prompt, *sample.tokens], device=DEVICE)].clone()
-        for index, ids, units in zip(record.index, record.ids, record.units, strict=True):
-            weights = torch.tensor(units, dtype=torch.float32, device=DEVICE) / UNIT
+        for index, ids, weights in zip(record.index, record.ids, record.weights, strict=True):
+            weights = torch.tensor(weights, dtype=torch.float32, device=DEVICE) / WEIGHT_SCALE
             fed[start + index] = (E[torch.tensor(ids, device=DEVICE)] * weights[:, None]).sum(0)
         if drop:
             fed = E[torch.tensor([*request.prompt, *sample.tokens], device=DEVICE)]

@@ -9,7 +9,7 @@ from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import (
     ENDED,
-    UNIT,
+    WEIGHT_SCALE,
     GaussianMixer,
     GumbelMixer,
     NeighborMixer,
@@ -41,10 +41,10 @@ def _step(mixer, seed: int = 0):
 @given(st.integers(1, 6), st.integers(0, 1000))
 def test_weights_sum_to_one_exactly_and_follow_the_softmax_over_candidates(k: int, seed: int) -> None:
     z, _, step = _step(NeighborMixer(rho=1.0, k=k), seed)
-    assert (step.units.sum(-1) == UNIT).all()
-    assert (step.units >= 0).all()
+    assert (step.weights.sum(-1) == WEIGHT_SCALE).all()
+    assert (step.weights >= 0).all()
     alpha = torch.softmax(z.gather(-1, step.ids), -1)
-    assert (step.units / UNIT - alpha).abs().max() <= (k - 1) * 2**-16 + 1e-6
+    assert (step.weights / WEIGHT_SCALE - alpha).abs().max() <= (k - 1) * 2**-16 + 1e-6
     assert (step.ids[:, 0] == z.argmax(-1)).all()
 
 
@@ -77,30 +77,30 @@ def test_no_mixer_feeds_the_token() -> None:
     assert not step.on.any()
     assert torch.equal(step.token, token)
     assert torch.equal(step.ids[:, 0], token)
-    assert (step.units == UNIT).all()
+    assert (step.weights == WEIGHT_SCALE).all()
 
 
 def test_k_one_feeds_exactly_the_anchors_embedding() -> None:
     E = torch.randn(V, D)
     z, _, step = _step(NeighborMixer(rho=1.0, k=1))
-    assert torch.equal(blend(E[step.ids], step.units), E[z.argmax(-1)])
+    assert torch.equal(blend(E[step.ids], step.weights), E[z.argmax(-1)])
 
 
 def test_a_permutation_of_candidates_changes_nothing_but_rounding() -> None:
     E = torch.randn(V, D, dtype=torch.float64).float()
     _, _, step = _step(NeighborMixer(rho=1.0, k=5))
     order = torch.randperm(5, generator=torch.Generator().manual_seed(1))
-    one, other = blend(E[step.ids], step.units), blend(E[step.ids[:, order]], step.units[:, order])
+    one, other = blend(E[step.ids], step.weights), blend(E[step.ids[:, order]], step.weights[:, order])
     assert (one - other).abs().max() < 1e-6
     # the control: weights that stay behind when their candidates move do change the mixture
-    assert (one - blend(E[step.ids[:, order]], step.units)).abs().max() > 0.1
+    assert (one - blend(E[step.ids[:, order]], step.weights)).abs().max() > 0.1
 
 
 def test_blend_is_differentiable_in_the_rows_and_equals_the_formula() -> None:
     rows = torch.randn(7, 3, D, requires_grad=True)
-    units = quantize(torch.softmax(torch.randn(7, 3), -1))
-    blend(rows, units).sum().backward()
-    assert torch.allclose(rows.grad, (units / UNIT)[..., None].expand_as(rows))
+    weights = quantize(torch.softmax(torch.randn(7, 3), -1))
+    blend(rows, weights).sum().backward()
+    assert torch.allclose(rows.grad, (weights / WEIGHT_SCALE)[..., None].expand_as(rows))
 
 
 def test_temperature_enters_through_the_scaled_logits() -> None:
@@ -108,7 +108,7 @@ def test_temperature_enters_through_the_scaled_logits() -> None:
     z, token, sharp = _step(mixer)
     flat = mixer.step(z / 10, token, torch.arange(B), torch.full((B,), 9), _table(3))
     assert torch.equal(flat.ids, sharp.ids)
-    assert (flat.units[:, 0] < sharp.units[:, 0]).float().mean() > 0.9
+    assert (flat.weights[:, 0] < sharp.weights[:, 0]).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_release_weights_are_the_softmax_of_probabilities_and_bound_the_anchor()
     z, token, seed, position = _inputs(scale=30.0)
     step = NeighborMixer(1.0, weights="probabilities").step(z, token, seed, position, _table(3))
     p = torch.softmax(z, -1).gather(-1, step.ids)
-    assert (step.units / UNIT - torch.softmax(p, -1)).abs().max() < 1e-4
-    assert (step.units[:, 0] / UNIT).max() <= 0.577  # at k=3 it can't exceed 0.576
+    assert (step.weights / WEIGHT_SCALE - torch.softmax(p, -1)).abs().max() < 1e-4
+    assert (step.weights[:, 0] / WEIGHT_SCALE).max() <= 0.577  # at k=3 it can't exceed 0.576
     paper = NeighborMixer(1.0).step(z, token, seed, position, _table(3))
-    assert (paper.units[:, 0] / UNIT).max() > 0.9
+    assert (paper.weights[:, 0] / WEIGHT_SCALE).max() > 0.9
     assert torch.equal(paper.ids, step.ids)
 
 
@@ -156,7 +156,7 @@ def test_release_text_is_the_sampled_token_and_nothing_else_changes() -> None:
     theirs = NeighborMixer(0.5, text="sampled").step(z, token, seed, position, _table(3))
     assert torch.equal(theirs.token, token)
     assert not torch.equal(ours.token, token)
-    assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("on", "ids", "units"))
+    assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("on", "ids", "weights"))
 
 
 def test_mixing_stops_after_the_end_of_thinking() -> None:
@@ -209,10 +209,10 @@ def test_gumbel_writes_a_draw_from_p_and_mixes_its_top_k() -> None:
     assert torch.equal(step.token, step.ids[:, 0])
     share = torch.bincount(step.token, minlength=4) / n
     assert (share - torch.softmax(z[0], -1)).abs().max() < 0.02
-    assert (step.units[:, 0] >= step.units[:, 1]).all()
+    assert (step.weights[:, 0] >= step.weights[:, 1]).all()
     clean = GumbelMixer(k=3, low=-50, high=50, weights="clean").step(z, token, torch.arange(n), token)
     assert torch.equal(clean.ids, step.ids)
-    assert torch.allclose(clean.units / UNIT, torch.softmax(z.gather(-1, clean.ids), -1), atol=1e-4)
+    assert torch.allclose(clean.weights / WEIGHT_SCALE, torch.softmax(z.gather(-1, clean.ids), -1), atol=1e-4)
 
 
 def test_soft_thinking_mixes_the_whole_vocabulary_or_the_authors_kept_few() -> None:
@@ -222,7 +222,7 @@ def test_soft_thinking_mixes_the_whole_vocabulary_or_the_authors_kept_few() -> N
     few = SoftThinkingMixer(keep=10).step(z, token, seed, position)
     assert few.dense is None
     assert few.ids.shape == (B, 10)
-    assert (few.units.sum(-1) == UNIT).all()
+    assert (few.weights.sum(-1) == WEIGHT_SCALE).all()
     assert torch.equal(few.ids[:, 0], z.argmax(-1))
 
 
@@ -241,9 +241,9 @@ def test_cold_stop_ends_thinking_after_so_many_sure_steps() -> None:
     assert state.tolist() == [ENDED, 0]
 
 
-@pytest.mark.parametrize("units", [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
-def test_extreme_weights_fit_their_integers(units) -> None:
-    out = quantize(torch.tensor(units))
-    assert out.sum() == UNIT
-    assert (out[:, 1:] < UNIT).all()
+@pytest.mark.parametrize("weights", [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
+def test_extreme_weights_fit_their_integers(weights) -> None:
+    out = quantize(torch.tensor(weights))
+    assert out.sum() == WEIGHT_SCALE
+    assert (out[:, 1:] < WEIGHT_SCALE).all()
     assert (out >= 0).all()

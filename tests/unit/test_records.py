@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import UNIT
+from ngrpo.method.mixers import WEIGHT_SCALE
 from ngrpo.method.records import Noise, Record, gather, gather_noise
 
 pytestmark = pytest.mark.train
@@ -18,27 +18,27 @@ def _record(length: int, k: int, share: float, seed: int) -> tuple[list[int], Re
     tokens = r.integers(0, 151_936, length).tolist()
     index = np.flatnonzero(r.random(length) < share)
     ids = r.integers(0, 151_936, (len(index), k))
-    rest = r.integers(0, UNIT // k, (len(index), k - 1))
-    units = np.concatenate([UNIT - rest.sum(-1, keepdims=True), rest], 1)
-    return tokens, Record.of(tokens, index.tolist(), ids.tolist(), units.tolist(), k=k)
+    rest = r.integers(0, WEIGHT_SCALE // k, (len(index), k - 1))
+    weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True), rest], 1)
+    return tokens, Record.of(tokens, index.tolist(), ids.tolist(), weights.tolist(), k=k)
 
 
 @given(st.integers(1, 300), st.integers(1, 6), st.floats(0, 1), st.integers(0, 99))
 def test_bytes_come_back_as_the_same_record(length: int, k: int, share: float, seed: int) -> None:
     tokens, record = _record(length, k, share, seed)
     back = Record.unpack(record.pack())
-    for field in ("index", "ids", "units"):
+    for field in ("index", "ids", "weights"):
         assert np.array_equal(getattr(back, field), getattr(record, field))
     back.check(tokens)
 
 
 def test_the_last_token_feeds_nothing_and_is_left_out() -> None:
-    record = Record.of([5, 6, 7], [0, 2], [[1, 2]] * 2, [[UNIT, 0]] * 2, k=2)
+    record = Record.of([5, 6, 7], [0, 2], [[1, 2]] * 2, [[WEIGHT_SCALE, 0]] * 2, k=2)
     assert record.index.tolist() == [0]
 
 
 def test_records_of_long_responses_keep_their_positions() -> None:
-    record = Record.of([1] * 70_000, [69_000], [[1]], [[UNIT]], k=1)
+    record = Record.of([1] * 70_000, [69_000], [[1]], [[WEIGHT_SCALE]], k=1)
     assert Record.unpack(record.pack()).index.tolist() == [69_000]
 
 
@@ -59,14 +59,14 @@ def test_bytes_that_are_no_whole_record_are_refused(harm) -> None:
 
 def test_gather_puts_candidates_in_the_masks_row_major_order() -> None:
     records = [_record(n, 3, share, n)[1] for n, share in ((10, 0.5), (8, 0.0), (12, 1.0))]
-    mask, ids, units = gather(records, 12)
+    mask, ids, weights = gather(records, 12)
     assert mask.shape == (3, 12)
-    assert mask.sum() == len(ids) == len(units) == sum(len(r.index) for r in records)
+    assert mask.sum() == len(ids) == len(weights) == sum(len(r.index) for r in records)
     rows, columns = mask.nonzero(as_tuple=True)
     for at, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
         step = records[row].index.tolist().index(column)
         assert ids[at].tolist() == records[row].ids[step].tolist()
-        assert units[at].tolist() == records[row].units[step].tolist()
+        assert weights[at].tolist() == records[row].weights[step].tolist()
 
 
 def test_gather_refuses_mixed_widths_and_takes_empty_batches() -> None:

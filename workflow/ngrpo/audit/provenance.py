@@ -19,7 +19,20 @@ HASH = re.compile(r"[0-9a-f]{40,}")
 PROJECT = Path(ngrpo.__file__).resolve().parents[2]
 COMPUTED_WITH = ("numpy", "scipy", "pandas", "math-verify", "sympy", "seaborn", "matplotlib", "snakemake", "papermill")
 TRAINED_WITH = ("torch", "verl", "sglang", "ray", "transformers", "tensordict")
-PACKAGES = ("audit", "claims", "data", "engines", "grading", "method", "planning", "report", "stages", "statistics", "study", "training")
+PACKAGES = (
+    "audit",
+    "claims",
+    "data",
+    "engines",
+    "grading",
+    "method",
+    "planning",
+    "report",
+    "stages",
+    "statistics",
+    "study",
+    "training",
+)
 ROLES = {"training_data": "training", "validation": "checkpoint choice"}
 
 

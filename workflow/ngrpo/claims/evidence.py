@@ -1,8 +1,8 @@
 """What a study says of each claim: evidence, effect with interval, verdict; missing evidence with its command.
 
 Evidence is read from grades and training logs. A claim over trained policies takes every seed of the scale: its own and
-its `extra_seeds`. Verdicts: ngrpo.statistics.decisions. A scale that is no evidence about the paper shows effects and gives no
-verdict. A claim that lacks any of its evidence is not run: nothing is filled in.
+its `extra_seeds`. Verdicts: ngrpo.statistics.decisions. A scale that is no evidence about the paper shows effects and
+gives no verdict. A claim that lacks any of its evidence is not run: nothing is filled in.
 """
 
 from collections.abc import Sequence

@@ -127,8 +127,8 @@ class TransformersEngine:
                     noise = rng.normal(seed[row : row + 1], position[row : row + 1], E.weight.shape[1])[0]
                     mixed.append((row, E(token[row]) + step.sigma[i] * noise))
                 else:
-                    written[row].mix(step.ids[i], step.units[i])
-                    mixed.append((row, blend(E(step.ids[i])[None], step.units[i][None])[0]))
+                    written[row].mix(step.ids[i], step.weights[i])
+                    mixed.append((row, blend(E(step.ids[i])[None], step.weights[i][None])[0]))
         fed = E(token)
         for row, vector in mixed:
             fed[row] = vector
@@ -164,7 +164,7 @@ class _Written:
         self.reason: str | None = None
         self.index: list[int] = []
         self.ids: list[list[int]] = []
-        self.units: list[list[int]] = []
+        self.weights: list[list[int]] = []
         self.sigmas: list[float] = []
         self.state = 0  # what the mixer wants back at the next step
 
@@ -173,12 +173,12 @@ class _Written:
         if self.reason is None:
             self.sigmas.append(float(sigma))
 
-    def mix(self, ids: Tensor, units: Tensor) -> None:
+    def mix(self, ids: Tensor, weights: Tensor) -> None:
         """The token that is about to be written feeds this mixture."""
         if self.reason is None:
             self.index.append(len(self.tokens))
             self.ids.append(ids.tolist())
-            self.units.append(units.tolist())
+            self.weights.append(weights.tolist())
 
     def append(self, token: int, log_prob: float, ends: set[int]) -> None:
         """Write a token, unless the response has ended."""
@@ -194,5 +194,5 @@ class _Written:
             sigma = np.array(self.sigmas[: max(1, len(self.tokens) - 1)], dtype=np.float32)
             noise = Noise(request.seed, len(request.prompt), sigma[:1] if (sigma == sigma[0]).all() else sigma)
         k = request.mixer.width if self.ids else 1
-        record = Record.of(self.tokens, self.index, self.ids, self.units, k=k, noise=noise)
+        record = Record.of(self.tokens, self.index, self.ids, self.weights, k=k, noise=noise)
         return Sample(self.tokens, self.log_probs, self.reason or "length", record)

@@ -32,7 +32,7 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.method import rng
 from ngrpo.method.sampling import restrict
 
-UNIT = 1 << 16  # weights are multiples of 1/UNIT
+WEIGHT_SCALE = 1 << 16  # weights are multiples of 1/WEIGHT_SCALE
 
 
 class Step(NamedTuple):
@@ -41,9 +41,9 @@ class Step(NamedTuple):
     token: Tensor  # (B,) int64, the token written down
     on: Tensor  # (B,) bool, where a mixture is fed; elsewhere E[token]
     ids: Tensor  # (B, k) int64, the candidates, anchor first
-    units: Tensor  # (B, k) int32, their weights in units of 1/UNIT; every row sums to UNIT
+    weights: Tensor  # (B, k) int32, their weights as multiples of 1/WEIGHT_SCALE; every row sums to WEIGHT_SCALE
     sigma: Tensor | None = None  # (B,) float32, Gaussian noise added to what is fed, keyed by (seed, position)
-    dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and units
+    dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and weights
     state: Tensor | None = None  # (B,) int32, what the mixer wants back at the sequence's next step
 
 
@@ -88,18 +88,18 @@ def _next(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor | Non
 
 
 def quantize(alpha: Tensor) -> Tensor:
-    """Weights (B, k) that sum to 1 → int32 units that sum to UNIT; the first column takes what cutting leaves."""
-    units = (alpha * UNIT).floor().clamp(max=UNIT - 1).to(torch.int32)
-    units[:, 0] = UNIT - units[:, 1:].sum(-1, dtype=torch.int32)
-    return units
+    """Weights (B, k) that sum to 1 → int32 ones that sum to WEIGHT_SCALE; the first column takes what cutting leaves."""
+    weights = (alpha * WEIGHT_SCALE).floor().clamp(max=WEIGHT_SCALE - 1).to(torch.int32)
+    weights[:, 0] = WEIGHT_SCALE - weights[:, 1:].sum(-1, dtype=torch.int32)
+    return weights
 
 
-def blend(rows: Tensor, units: Tensor) -> Tensor:
-    """ẽ = Σ α(c) E[c] (Eq. 10): rows (M, k, d) of E, units (M, k) → (M, d) in rows' dtype, summed in float32.
+def blend(rows: Tensor, weights: Tensor) -> Tensor:
+    """ẽ = Σ α(c) E[c] (Eq. 10): rows (M, k, d) of E, weights (M, k) → (M, d) in rows' dtype, summed in float32.
 
     Differentiable with respect to rows; the weights are constants (paper §3.3).
     """
-    alpha = units.to(torch.float32) * (1.0 / UNIT)
+    alpha = weights.to(torch.float32) * (1.0 / WEIGHT_SCALE)
     return (alpha.unsqueeze(-1) * rows.float()).sum(-2).to(rows.dtype)
 
 
@@ -116,8 +116,8 @@ class NoMixer:
 
 
 def _itself(token: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidates and units of an input that is E[token]."""
-    return token[:, None].long(), torch.full_like(token, UNIT, dtype=torch.int32)[:, None]
+    """The candidates and weights of an input that is E[token]."""
+    return token[:, None].long(), torch.full_like(token, WEIGHT_SCALE, dtype=torch.int32)[:, None]
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ class SoftThinkingMixer:
         kept = restrict(p, top_p, top_k)
         kept = kept * (kept >= self.min_p * p.amax(-1, keepdim=True))
         weight, ids = kept.topk(min(self.keep, p.shape[-1]), -1)
-        units = quantize(weight / weight.sum(-1, keepdim=True))
-        return Step(token, on, ids, units, state=_next(self.stop_after, state, token))
+        weights = quantize(weight / weight.sum(-1, keepdim=True))
+        return Step(token, on, ids, weights, state=_next(self.stop_after, state, token))
 
 
 def _one_of(mixer: Any, name: str, known: tuple[str, ...]) -> None:

@@ -5,8 +5,8 @@ as bytes beside its response, so that padding, sorting, micro-batches and slicin
 carries a digest of the response's tokens, so that it can't be replayed with another response.
 
 Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; uint32 sigmas S; 8 bytes digest;
-uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 units (M, k−1),
-the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64 position
+uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights
+(M, k−1), the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64 position
 of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn again.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import UNIT
+from ngrpo.method.mixers import WEIGHT_SCALE
 
 _HEADER = struct.Struct("<4sHIII8s")
 _NOISE = struct.Struct("<qq")
@@ -46,12 +46,13 @@ class Record:
     """The mixed steps of one response.
 
     index (M,) int64, ascending positions in the response whose input embedding was a mixture; ids (M, k) int64,
-    anchor first; units (M, k) int32, weights in 1/UNIT, rows sum to UNIT; length and digest of the response.
+    anchor first; weights (M, k) int32 multiples of 1/WEIGHT_SCALE, rows sum to WEIGHT_SCALE; length and digest of the
+    response.
     """
 
     index: np.ndarray
     ids: np.ndarray
-    units: np.ndarray
+    weights: np.ndarray
     length: int
     digest: bytes
     noise: Noise | None = None
@@ -62,7 +63,7 @@ class Record:
         tokens: Sequence[int],
         index: Sequence[int],
         ids: Sequence,
-        units: Sequence,
+        weights: Sequence,
         *,
         k: int,
         noise: Noise | None = None,
@@ -72,7 +73,7 @@ class Record:
         return cls(
             np.array([index[i] for i in fed], np.int64),
             np.array([ids[i] for i in fed], np.int64).reshape(len(fed), k),
-            np.array([units[i] for i in fed], np.int32).reshape(len(fed), k),
+            np.array([weights[i] for i in fed], np.int32).reshape(len(fed), k),
             len(tokens),
             response_digest(tokens),
             noise if len(tokens) > 1 else None,
@@ -90,7 +91,7 @@ class Record:
             _HEADER.pack(_MAGIC, self.k, len(self.index), self.length, len(noise.sigma) if noise else 0, self.digest),
             self.index.astype("<u2" if self.length < 1 << 16 else "<u4").tobytes(),
             self.ids.astype("<i4").tobytes(),
-            self.units[:, 1:].astype("<u2").tobytes(),
+            self.weights[:, 1:].astype("<u2").tobytes(),
         ]
         if noise:
             parts += [_NOISE.pack(noise.seed, noise.start), noise.sigma.astype("<f4").tobytes()]
@@ -117,8 +118,8 @@ class Record:
         if sigmas:
             seed, start = _NOISE.unpack_from(data, at)
             noise = Noise(seed, start, np.frombuffer(data, "<f4", sigmas, at + _NOISE.size).astype(np.float32))
-        units = np.concatenate([UNIT - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
-        return cls(index, ids, units, length, digest, noise)
+        weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
+        return cls(index, ids, weights, length, digest, noise)
 
     def check(self, tokens: Sequence[int] | np.ndarray) -> None:
         """Raise UserError unless this record was made for exactly these response tokens (without padding)."""
@@ -133,7 +134,7 @@ class Record:
 def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor]:
     """A batch's records as one mask and its candidates.
 
-    Returns mask (B, width) bool over response positions, and in its row-major order ids (M, k) int64 and units (M, k)
+    Returns mask (B, width) bool over response positions, and in its row-major order ids (M, k) int64 and weights (M, k)
     int32. Raises UserError where records have different k.
     """
     mask = torch.zeros(len(records), width, dtype=torch.bool)
@@ -144,8 +145,10 @@ def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tenso
         raise UserError(f"records of different k in one batch: {sorted(widths)}", where="mixing records")
     k = widths.pop() if widths else 1
     ids = np.concatenate([r.ids.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int64) for r in records])
-    units = np.concatenate([r.units.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int32) for r in records])
-    return mask, torch.from_numpy(ids), torch.from_numpy(units)
+    weights = np.concatenate(
+        [r.weights.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int32) for r in records]
+    )
+    return mask, torch.from_numpy(ids), torch.from_numpy(weights)
 
 
 def gather_noise(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:

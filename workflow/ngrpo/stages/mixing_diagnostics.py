@@ -24,7 +24,7 @@ from ngrpo.engines.transformers import TransformersEngine
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.method import rng
-from ngrpo.method.mixers import UNIT, GaussianMixer, blend, mixer_from
+from ngrpo.method.mixers import WEIGHT_SCALE, GaussianMixer, blend, mixer_from
 from ngrpo.study.mixing import settings
 from ngrpo.study.specs import RunSpec
 
@@ -79,18 +79,18 @@ def _cosines(a: Tensor, b: Tensor) -> list[float]:
 
 def _fed(sample: Sample, E: Tensor) -> tuple[Tensor, Tensor]:
     """A response's mixtures and their anchors' embeddings: (M, d), (M, d)."""
-    ids, units = torch.from_numpy(sample.record.ids), torch.from_numpy(sample.record.units)
-    return blend(E[ids], units), E[ids[:, 0]]
+    ids, weights = torch.from_numpy(sample.record.ids), torch.from_numpy(sample.record.weights)
+    return blend(E[ids], weights), E[ids[:, 0]]
 
 
 def _example(name: str, problem: str, without: Sample, mixed: Sample, E: Tensor, names) -> dict:
     record = mixed.record
     steps = []
     if len(record.index):
-        for at, ids, units, cosine in zip(
-            record.index, record.ids, record.units, _cosines(*_fed(mixed, E)), strict=True
+        for at, ids, weights, cosine in zip(
+            record.index, record.ids, record.weights, _cosines(*_fed(mixed, E)), strict=True
         ):
-            pairs = [[names(i), round(int(u) / UNIT, 4)] for i, u in zip(ids, units, strict=True)]
+            pairs = [[names(i), round(int(u) / WEIGHT_SCALE, 4)] for i, u in zip(ids, weights, strict=True)]
             steps.append({"index": int(at), "candidates": pairs, "cosine": cosine})
     both = zip(without.tokens, mixed.tokens, strict=False)
     apart = next((i for i, (a, b) in enumerate(both) if a != b), None)

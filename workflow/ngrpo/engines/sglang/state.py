@@ -2,7 +2,7 @@
 
 A running request owns a slot (`req_pool_idx`). Sampling step t writes the slot's next input, the embedding lookup of
 step t+1 reads it: on the same stream, at fixed addresses, so that the overlap schedule and a captured CUDA graph need
-nothing more. A slot's state is "token, or ids and units", padded to the widest mixer; engines that are started for
+nothing more. A slot's state is "token, or ids and weights", padded to the widest mixer; engines that are started for
 noise or for whole-vocabulary mixtures have one more table each (σ; the fed vector) and one more term in `_fed`.
 
 Departures, and why:
@@ -41,7 +41,7 @@ class Ticket:
     batch: tuple[str, int] | None = None
     index: list[int] = field(default_factory=list)  # in the response, ascending
     ids: list[list[int]] = field(default_factory=list)
-    units: list[list[int]] = field(default_factory=list)
+    weights: list[list[int]] = field(default_factory=list)
     sigmas: list[float] = field(default_factory=list)  # where noise is fed: one a step, from the first on
     state: int = 0  # what the mixer wants back at the next step
 
@@ -55,7 +55,7 @@ class Ticket:
         if self.dense:
             return Record.of(tokens, [], [], [], k=1)
         if not self.sigmas:
-            return Record.of(tokens, self.index, self.ids, self.units, k=self.mixer.width)
+            return Record.of(tokens, self.index, self.ids, self.weights, k=self.mixer.width)
         sigma = np.array(self.sigmas[: max(1, len(tokens) - 1)], dtype=np.float32)
         noise = Noise(self.seed, start, sigma[:1] if (sigma == sigma[0]).all() else sigma)
         return Record.of(tokens, [], [], [], k=1, noise=noise if self.mixer.replay else None)
@@ -90,7 +90,7 @@ class Plan:
     def _replay(self, batch: Any, width: int) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """What this prefill must feed again (after a retraction, or for a later chunk of a response).
 
-        Mixtures: places (M,) in its input, ids and units (M, width). Noise: places (N,), seeds, positions and sigmas.
+        Mixtures: places (M,) in its input, ids and weights (M, width). Noise: places (N,), seeds, positions and sigmas.
         """
         mixed, noisy, offset = [], [], 0
         for req, ticket, prefix, extend in zip(
@@ -107,12 +107,12 @@ class Plan:
                     noisy.append((offset + place, ticket.seed, first + index, ticket.sigmas[i]))
                 else:
                     missing = [0] * (width - len(ticket.ids[i]))
-                    mixed.append((offset + place, ticket.ids[i] + missing, ticket.units[i] + missing))
+                    mixed.append((offset + place, ticket.ids[i] + missing, ticket.weights[i] + missing))
             offset += extend
         replay = noise = None
         if mixed:
-            at, ids, units = zip(*mixed, strict=True)
-            replay = torch.tensor(at), torch.tensor(ids), torch.tensor(units, dtype=torch.int32)
+            at, ids, weights = zip(*mixed, strict=True)
+            replay = torch.tensor(at), torch.tensor(ids), torch.tensor(weights, dtype=torch.int32)
         if noisy:
             at, seed, position, sigma = zip(*noisy, strict=True)
             noise = torch.tensor(at), torch.tensor(seed), torch.tensor(position), torch.tensor(sigma)
@@ -137,7 +137,7 @@ class Plan:
                     ticket.sigmas.append(sigma)
                 else:
                     ticket.ids.append(rest[:k])
-                    ticket.units.append(rest[width : width + k])
+                    ticket.weights.append(rest[width : width + k])
 
 
 class MixState:
@@ -157,7 +157,7 @@ class MixState:
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
         self.on = torch.zeros(slots, dtype=torch.bool, device=device)
         self.ids = torch.zeros(slots, self.width, dtype=torch.int64, device=device)
-        self.units = torch.zeros(slots, self.width, dtype=torch.int32, device=device)
+        self.weights = torch.zeros(slots, self.width, dtype=torch.int32, device=device)
         self.state = torch.zeros(slots, dtype=torch.int32, device=device)
         self.sigma = torch.zeros(slots, device=device) if settings.noise else None
         d, dtype = self.embedding.weight.shape[1], self.embedding.weight.dtype
@@ -195,9 +195,9 @@ class MixState:
             return self._lookup(input_ids)
         fed = self._lookup(input_ids)
         if plan.replay is not None:
-            at, ids, units = (t.to(input_ids.device, non_blocking=True) for t in plan.replay)
+            at, ids, weights = (t.to(input_ids.device, non_blocking=True) for t in plan.replay)
             rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
-            fed = fed.index_copy(0, at, blend(rows, units))
+            fed = fed.index_copy(0, at, blend(rows, weights))
         if plan.noise is not None:
             at, seed, position, sigma = (t.to(input_ids.device, non_blocking=True) for t in plan.noise)
             fed = fed.index_copy(0, at, _with_noise(fed[at], sigma, seed, position))
@@ -210,7 +210,7 @@ class MixState:
             return self._lookup(token)
         ids = torch.where(on[:, None], self.ids[slot], pad(token.long()[:, None], (0, self.width - 1)))
         rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
-        fed = torch.where(on[:, None], blend(rows, self.units[slot]), rows[:, 0])
+        fed = torch.where(on[:, None], blend(rows, self.weights[slot]), rows[:, 0])
         if self.sigma is not None:
             sigma = self.sigma[slot]
             noisy = _with_noise(fed, sigma, self.seed[slot], position.long())
@@ -286,7 +286,7 @@ class MixState:
                 for target, part in zip(whole[:4], step[:4], strict=True):
                     target[own] = part
         if plan.mixes:
-            self.on[slot], self.ids[slot], self.units[slot] = whole.on, whole.ids, whole.units
+            self.on[slot], self.ids[slot], self.weights[slot] = whole.on, whole.ids, whole.weights
             for own, step in steps:
                 self._write_more(slot[own], step)
             plan.steps = self._pack(whole, slot).to("cpu", non_blocking=True)  # the scheduler waits for this stream
@@ -304,10 +304,10 @@ class MixState:
                 self.dense[slot] = self._mixture(step.dense)
 
     def _pack(self, step: Step, slot: Tensor) -> Tensor:
-        """What the scheduler keeps of a step, (B, 3 + 2·width) int32: on | state | bits of sigma | ids | units."""
+        """What the scheduler keeps of a step, (B, 3 + 2·width) int32: on | state | bits of sigma | ids | weights."""
         sigma = torch.zeros_like(step.on, dtype=torch.float32) if self.sigma is None else self.sigma[slot]
         head = torch.stack([step.on.int(), self.state[slot], sigma.view(torch.int32)], 1)
-        return torch.cat([head, step.ids.int(), step.units], 1)
+        return torch.cat([head, step.ids.int(), step.weights], 1)
 
     def _mixture(self, weights: Tensor) -> Tensor:
         """Σ p(v) E[v] over the whole vocabulary: (B, V) → (B, d); each rank sums its part of E."""
@@ -384,8 +384,8 @@ def _embedding_of(model: Any) -> Any:
 
 
 def _widen(step: Step, width: int) -> Step:
-    """The same step with ids and units padded to `width` columns of weight 0."""
+    """The same step with ids and integer weights padded to `width` columns of weight 0."""
     missing = width - step.ids.shape[1]
     if missing == 0:
         return step
-    return step._replace(ids=pad(step.ids, (0, missing)), units=pad(step.units, (0, missing)))
+    return step._replace(ids=pad(step.ids, (0, missing)), weights=pad(step.weights, (0, missing)))

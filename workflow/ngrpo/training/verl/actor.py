@@ -31,7 +31,7 @@ class Inputs:
 
     mask: Tensor  # bool: mixed positions
     ids: Tensor  # (M, k) int64, in the mask's row-major order
-    units: Tensor  # (M, k) int32
+    weights: Tensor  # (M, k) int32
     noise: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # mask, and per position seed, position, sigma
 
 
@@ -89,7 +89,7 @@ class EmbeddingMixer:
         fed = rows[:n]
         if mixed.ids.numel():
             candidates = rows[n:].view(*mixed.ids.shape, d)
-            mixtures = blend(candidates, mixed.units)
+            mixtures = blend(candidates, mixed.weights)
             if self.cosines is not None:
                 self.cosines.add(torch.cosine_similarity(mixtures.float(), candidates[:, 0].float(), dim=-1))
             fed = fed.index_put((mixed.mask.reshape(-1).nonzero()[:, 0],), mixtures)
@@ -130,13 +130,13 @@ def scatter(micro_batch: dict[str, Any], records: np.ndarray) -> Inputs | None:
     B, L = micro_batch["input_ids"].shape
     T = micro_batch["responses"].shape[1]
     device = micro_batch["input_ids"].device
-    mask, ids, units = gather(unpacked, T)
+    mask, ids, weights = gather(unpacked, T)
     noise = gather_noise(unpacked, T)
     if not mask.any() and noise is None:
         return None
     whole = torch.zeros(B, L, dtype=torch.bool)
     whole[:, L - T :] = mask
-    moved = Inputs(whole.to(device), ids.to(device), units.to(device))
+    moved = Inputs(whole.to(device), ids.to(device), weights.to(device))
     if noise is not None:
         noisy = torch.zeros(B, L, dtype=torch.bool)
         noisy[:, L - T :] = noise[0]
@@ -159,8 +159,8 @@ def remove_padding(inputs: Inputs, attention_mask: Tensor, parts: int = 1, part:
         order = nn.functional.pad(order, (0, missing)).chunk(parts, 1)[part]
         return packed, *(v[order[packed]] for v in values)
 
-    mask, ids, units = cut(inputs.mask, inputs.ids, inputs.units)
-    return Inputs(mask, ids, units, cut(*inputs.noise) if inputs.noise is not None else None)
+    mask, ids, weights = cut(inputs.mask, inputs.ids, inputs.weights)
+    return Inputs(mask, ids, weights, cut(*inputs.noise) if inputs.noise is not None else None)
 
 
 class ReplayActor(DataParallelPPOActor):

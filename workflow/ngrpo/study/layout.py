@@ -1,0 +1,274 @@
+"""Where everything of a study lies: the only module that knows a result's path.
+
+`Results(root).run(id).metrics`, `.evaluation(id).grades`, … are paths below results/{scale}. Ids may be Snakemake
+wildcards (`Results(root).run("{run}")`), so that rules and code name the same files. Nothing here looks at the disk.
+
+```
+data/{dataset}.parquet  .card.json  .spec.json                  problems, how they were made, what they are
+data/{dataset}.{model}.parquet  .card.json  .spec.json          training problems left for a model's tokenizer
+models/{model}/  .spec.json                                     a Hugging Face folder
+neighbors/{table}.safetensors  .spec.json                       a neighbor table
+runs/{run}/spec.json  metrics.jsonl  verl.json  hardware.json  train.log  checkpoints/  model/
+evaluations/{policy}/{decoding}/{benchmark}.samples.parquet  .samples.card.json  .samples.time.json  .grades.parquet
+diagnostics/{run}.json                                          what mixing feeds on a run's base model
+analysis/{table}.parquet                                        metrics with intervals
+report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
+logs/{stage}/{name}.log
+```
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL_CARD = "ngrpo.json"  # in every model folder: whose spec it was made for
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """A data set, or the training problems that are left of it for one model."""
+
+    folder: Path
+    name: str
+
+    @property
+    def spec(self) -> Path:
+        """What it is."""
+        return self.folder / f"{self.name}.spec.json"
+
+    @property
+    def problems(self) -> Path:
+        """One row a problem."""
+        return self.folder / f"{self.name}.parquet"
+
+    @property
+    def card(self) -> Path:
+        """Where it came from; rows in, rows out, why each left."""
+        return self.folder / f"{self.name}.card.json"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A base model."""
+
+    folder: Path
+    """The Hugging Face folder."""
+
+    @property
+    def spec(self) -> Path:
+        """What it is; beside the folder."""
+        return self.folder.with_name(f"{self.folder.name}.spec.json")
+
+    @property
+    def card(self) -> Path:
+        """Whose spec the folder was made for."""
+        return self.folder / MODEL_CARD
+
+
+@dataclass(frozen=True)
+class NeighborTableFiles:
+    """A neighbor table."""
+
+    folder: Path
+    name: str
+
+    @property
+    def spec(self) -> Path:
+        """What it is."""
+        return self.folder / f"{self.name}.spec.json"
+
+    @property
+    def table(self) -> Path:
+        """The table, as safetensors."""
+        return self.folder / f"{self.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A training run. Its checkpoints and logs are no rule's declared output: a failed job keeps them."""
+
+    folder: Path
+
+    @property
+    def spec(self) -> Path:
+        """What determines the run."""
+        return self.folder / "spec.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a step (see `ngrpo.study.run_log`)."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def verl_settings(self) -> Path:
+        """verl's resolved settings, as its trainer held them when training started."""
+        return self.folder / "verl.json"
+
+    @property
+    def hardware(self) -> Path:
+        """What each of its jobs ran on."""
+        return self.folder / "hardware.json"
+
+    @property
+    def train_log(self) -> Path:
+        """What its workers printed."""
+        return self.folder / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Whole checkpoints, and the best policy so far."""
+        return self.folder / "checkpoints"
+
+    @property
+    def lease(self) -> Path:
+        """Who trains here."""
+        return self.folder / "lease.json"
+
+    @property
+    def stop(self) -> Path:
+        """Asks the trainer to finish its step, save it, and end."""
+        return self.folder / "stop"
+
+    @property
+    def model(self) -> Path:
+        """The best checkpoint's policy as a Hugging Face folder; written last."""
+        return self.folder / "model"
+
+    @property
+    def model_card(self) -> Path:
+        """Whose spec the policy was trained for, its step and validation score."""
+        return self.model / MODEL_CARD
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """An evaluation; id: policy/decoding/benchmark."""
+
+    folder: Path
+    benchmark: str
+
+    def _file(self, ending: str) -> Path:
+        return self.folder / f"{self.benchmark}.{ending}"
+
+    @property
+    def spec(self) -> Path:
+        """What determines it."""
+        return self._file("spec.json")
+
+    @property
+    def samples(self) -> Path:
+        """One row a sample."""
+        return self._file("samples.parquet")
+
+    @property
+    def samples_card(self) -> Path:
+        """Whose spec the samples were drawn for; their counts."""
+        return self._file("samples.card.json")
+
+    @property
+    def samples_time(self) -> Path:
+        """What drawing them took, and on what."""
+        return self._file("samples.time.json")
+
+    @property
+    def grades(self) -> Path:
+        """One row a sample: its answer and grade."""
+        return self._file("grades.parquet")
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """The report page and what lies beside it."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.folder / "index.html"
+
+    @property
+    def figures(self) -> Path:
+        """Each figure of the page as SVG and PNG."""
+        return self.folder / "figures"
+
+    @property
+    def claims(self) -> Path:
+        """Every claim with its evidence and verdict."""
+        return self.folder / "claims.json"
+
+    @property
+    def compliance(self) -> Path:
+        """Every required value of every run beside what the run wrote down."""
+        return self.folder / "compliance.csv"
+
+    def table(self, name: str, kind: str) -> Path:
+        """A table beside the paper's values; kind: html, tex or csv."""
+        return self.folder / "tables" / f"{name}.{kind}"
+
+    def notebook(self, name: str) -> Path:
+        """A notebook, executed on this study."""
+        return self.folder / f"{name}.ipynb"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one study at one scale."""
+
+    root: Path
+    """results/{scale}."""
+
+    @property
+    def data(self) -> Path:
+        """The folder of all data sets."""
+        return self.root / "data"
+
+    def dataset(self, name: str) -> DatasetFiles:
+        """A data set."""
+        return DatasetFiles(self.data, name)
+
+    def training_data(self, dataset: str, model: str) -> DatasetFiles:
+        """A data set's training problems for a model."""
+        return DatasetFiles(self.data, f"{dataset}.{model}")
+
+    def model(self, name: str) -> ModelFiles:
+        """A base model."""
+        return ModelFiles(self.root / "models" / name)
+
+    def neighbors(self, name: str) -> NeighborTableFiles:
+        """A neighbor table."""
+        return NeighborTableFiles(self.root / "neighbors", name)
+
+    def run(self, name: str) -> RunFiles:
+        """A training run."""
+        return RunFiles(self.root / "runs" / name)
+
+    def evaluation(self, name: str) -> EvaluationFiles:
+        """An evaluation, by policy/decoding/benchmark."""
+        system, _, benchmark = name.rpartition("/")
+        return EvaluationFiles(self.root / "evaluations" / system, benchmark)
+
+    def diagnostics(self, run: str) -> Path:
+        """What mixing feeds on a run's base model."""
+        return self.root / "diagnostics" / f"{run}.json"
+
+    def table(self, name: str) -> Path:
+        """A table's metrics with intervals, one row a number."""
+        return self.root / "analysis" / f"{name}.parquet"
+
+    @property
+    def report(self) -> ReportFiles:
+        """The report."""
+        return ReportFiles(self.root / "report")
+
+    @property
+    def crate(self) -> Path:
+        """The study as an RO-Crate."""
+        return self.root / "crate.zip"
+
+    def log(self, stage: str, name: str = "") -> Path:
+        """A job's log."""
+        return self.root / "logs" / (f"{stage}/{name}.log" if name else f"{stage}.log")
+
+    def relative(self, path: Path) -> str:
+        """A path as the report names it: below the results."""
+        return path.relative_to(self.root).as_posix()
