@@ -60,7 +60,7 @@ def model(tmp_path_factory):
 def start(model):
     """start(name of a scheduler or None, **server arguments) → an engine; each is started once in a module."""
     import ngrpo.engines.sglang as plugin
-    from ngrpo.engines.contract import open_engine
+    from ngrpo.engines import open_engine
 
     engines = {}
     with ExitStack() as stack:

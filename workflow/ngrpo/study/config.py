@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.base import Config, Id
+from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Mixer, NoMixer
 from ngrpo.study.reading import read_yaml
 from ngrpo.study.sources import Dataset, Model
@@ -82,7 +83,7 @@ class Evaluation(Config):
     """n, samples a problem."""
     pass_at: tuple[int, ...] = (16, 32)
     """The k of Pass@k; none above n."""
-    engine: Literal["sglang", "transformers"] = "sglang"
+    engine: EngineName = "sglang"
 
 
 class ScaleFile(Config):

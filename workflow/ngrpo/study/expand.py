@@ -11,7 +11,7 @@ from pathlib import Path
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
 from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
-from ngrpo.study.mixing import NeighborMixer, NoMixer
+from ngrpo.study.mixing import MixerConfig, NoMixer
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
@@ -99,9 +99,9 @@ class Study:
             for i, model in self.models.items()
         }
 
-    def neighbor_table(self, mixer: object, model: ModelSpec) -> str | None:
+    def neighbor_table(self, mixer: MixerConfig, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
-        if not isinstance(mixer, NeighborMixer):
+        if not mixer.needs_table:
             return None
         space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
         name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
@@ -155,10 +155,8 @@ class Study:
     @cached_property
     def mixing_runs(self) -> list[str]:
         """For each model the first run that mixes neighbors: the one whose diagnostics are shown."""
-        found = {
-            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbors"
-        }
-        return [name for name in self.runs if name in found.values()]
+        first = {spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.needs_table}
+        return [name for name in self.runs if name in first.values()]
 
     @cached_property
     def batches(self) -> list[Batch]:
