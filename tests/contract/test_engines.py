@@ -13,7 +13,6 @@ pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch", reason="the training environment has torch")
 
 import forgetful  # noqa: E402
-from conftest import tiny_table  # noqa: E402
 from replaying import (  # noqa: E402
     MOST,
     OFF,
@@ -27,6 +26,7 @@ from replaying import (  # noqa: E402
     requests,
     through_sglang,
 )
+from tiny_models import tiny_table  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402

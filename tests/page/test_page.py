@@ -8,13 +8,15 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, sync_playwright
 from synthetic_study import make_study
 
 from ngrpo.formatting import percent
 from ngrpo.report.page import report
 from ngrpo.report.tables import analyze
 from ngrpo.study.layout import Results
+
+pytest.importorskip("playwright", reason="`make test-page` installs playwright")
+from playwright.sync_api import Page, sync_playwright
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
