@@ -146,6 +146,16 @@ def of_system(benchmarks, *kinds):
     return [getattr(each, kind) for each in files for kind in kinds]
 
 
+def folder_of_problems(wildcards, input):
+    """The folder that a sampling job's problems lie in."""
+    return str(Path(input.problems[0]).parent)
+
+
+def folder_of_samples(wildcards, output):
+    """The folder that a sampling job writes to."""
+    return str(Path(output[0]).parent)
+
+
 def diagnostics_inputs(wildcards):
     """What a run's diagnostics are measured on beside its spec: its base model and validation problems."""
     inputs = run_inputs(wildcards)

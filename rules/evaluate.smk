@@ -24,8 +24,8 @@ for _rule, _benchmarks in {batch.rule: batch.benchmarks for batch in BATCHES}.it
         params:
             version=VERSIONS["sample"],
             neighbors=neighbor_option,
-            data=str(RESULTS.data),
-            out=str(RESULTS.evaluation("{system}/any").folder),
+            data=folder_of_problems,
+            out=folder_of_samples,
         shell:
             "train_env ngrpo sample {input.specs:q} --model {input.model:q} --data {params.data:q}"
             " {params.neighbors} --shard-samples {resources.shard_samples} --out {params.out:q} 2>&1 | tee {log:q}"
