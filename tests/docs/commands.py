@@ -1,8 +1,8 @@
 """The commands that pages quote: each form has a checker, and a form without one is an error that says what to do.
 
-`make`: the target and its variables exist. `ngrpo`: click accepts the options and arguments. `snakemake`: its own parser
-accepts the line; what it would make is asked by `dry_runs`, all targets of equal settings in one dry run. `pytest` and
-`python -m`: the files and modules exist. Commands of other programs (FOREIGN) are only recognized.
+`make`: the target and its variables exist. `ngrpo`: click accepts the options and arguments. `snakemake`: its own
+parser accepts the line; what it would make is asked by `dry_runs`, all targets of equal settings in one dry run.
+`pytest` and `python -m`: the files and modules exist. Commands of other programs (FOREIGN) are only recognized.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from ngrpo.cli import main
 from ngrpo.doctor import parser as doctor_parser
 
 FOREIGN = {
-    "apptainer", "cd", "chmod", "git", "huggingface-cli", "mkdir", "pre-commit", "printf", "sacctmgr", "scancel", "sinfo",
-    "squeue", "unzip",
+    "apptainer", "cd", "chmod", "git", "huggingface-cli", "mkdir", "pre-commit", "printf", "sacctmgr", "scancel",
+    "sinfo", "squeue", "unzip",
 }  # fmt: skip
 NO_DRY_RUN = ("report", "unlock", "rulegraph", "lint")  # snakemake's options that make nothing of the study
 STAND_IN = {"[TARGET]": "all", "…": ""}
@@ -81,8 +81,10 @@ def _check(command: str, names: Names) -> Asked | None:
     elif program in ("pytest", "ruff", "mypy", "snakefmt"):
         _paths(rest, names)
     elif program not in FOREIGN:
-        raise Unknown(f"nothing checks commands of '{program}': write a checker in tests/docs/commands.py, or add it to "
-                      "FOREIGN there if it is another project's")  # fmt: skip
+        raise Unknown(
+            f"nothing checks commands of '{program}': write a checker in tests/docs/commands.py, or, if it is another "
+            "project's, add it to FOREIGN there"
+        )
     return None
 
 
@@ -130,8 +132,7 @@ def _snakemake(words: list[str]) -> Asked | None:
         raise Unknown(f"snakemake: {problem.getvalue().strip().splitlines()[-1]}") from None
     if any(getattr(args, option, None) for option in NO_DRY_RUN):
         return None
-    profile = args.profile if isinstance(args.profile, str) else None
-    return Asked(profile, tuple(args.config or ()), tuple(sorted(args.targets)))
+    return Asked(" ".join(args.profile or ()) or None, tuple(args.config or ()), tuple(sorted(args.targets)))
 
 
 def _python(words: list[str], names: Names) -> None:

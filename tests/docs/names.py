@@ -1,6 +1,6 @@
-"""What a word in backticks may name, each looked up where it is defined: symbols in the source (parsed, not imported, so
-that torch and sglang needn't be there), paths in the repository and among the results, configuration keys and ids, make
-targets, commands' options, rules and Snakemake's settings. What belongs to other programs is listed in OUTSIDE."""
+"""What a word in backticks may name, each looked up where it is defined: symbols in the source (parsed, not imported,
+so that torch and sglang needn't be there), paths in the repository and among the results, configuration keys and ids,
+make targets, rules and Snakemake's settings. What belongs to other programs is listed in OUTSIDE."""
 
 import ast
 import inspect
@@ -34,7 +34,6 @@ OUTSIDE = {
     "environments": {".venv", ".venv-train", ".venv-gpu", ".venv/bin/snakemake"},
     "RO-Crate": {"softwareVersion", "workflow-run-crate"},
 }
-FILE = re.compile(r"\.(md|py|smk|yaml|json|jsonl|parquet|csv|html|svg|png|lock|def|in|ipynb|toml|safetensors|log|j2|zip)$")
 
 
 @dataclass
@@ -167,7 +166,7 @@ class Names:
     # --- paths
 
     def path(self, text: str, page: str = "README.md") -> bool:
-        """Whether a path is in the repository (from its root, the page's folder or the package) or among the results."""
+        """Whether a path is in the repository (from its root, the page or the package) or among the results."""
         wanted = text.removesuffix("/")
         places = ("", f"{Path(page).parent.as_posix()}/", f"{PACKAGE}/")
         pattern = re.compile(f"(?:.*/)?{_pattern(wanted)}")
@@ -183,7 +182,9 @@ class Names:
             for start in range(len(known)):
                 for end in (len(known),) if not text.endswith("/") else range(start + 1, len(known) + 1):
                     part = known[start:end]
-                    if len(part) == len(parts) and all(map(re.fullmatch, part, parts)) and set(part) != {"[^/]+"}:
+                    wild, own = "[^/]+" in "".join(part), "".join(part).replace("[^/]+", "").strip("\\.")
+                    named = own and (len(part) > 1 or not wild or "{" in text)
+                    if named and len(part) == len(parts) and all(map(re.fullmatch, part, parts)):
                         return True
         return False
 
@@ -222,7 +223,7 @@ class Names:
 
     def key(self, text: str) -> bool:
         """Whether `a.b.c` is a configuration key, or the end of one; ids on the way may be named."""
-        parts = [part for part in text.split(".")]
+        parts = text.split(".")
         for path in self.fields:
             mine = [p for p in parts if p in path or p not in self.ids or p == parts[-1]]
             if tuple(mine) == path[-len(mine) :]:

@@ -5,6 +5,7 @@ the page, and a test compares it with what is committed.
 """
 
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,8 +24,8 @@ def reference_text(files: dict[str, tuple[str, type[BaseModel]]]) -> str:
     parts = [
         "# Configuration reference",
         "<!-- Generated from the models by `make docs`: edit their docstrings, not this page. -->",
-        "Every key of every configuration file. An unknown key or a value of another type is an error that names the\n"
-        "file, the key and the nearest valid name. *Required* keys have no default; *empty* is YAML's `null`, or nothing\n"
+        "Every key of every configuration file. An unknown key or a value of another type is an error that names\n"
+        "file, key and the nearest valid name. *Required* keys have no default; *empty* is YAML's `null`, or nothing\n"
         "after the colon. An id is made of small letters, digits, dots and hyphens.",
     ]
     shown: set[type[BaseModel]] = set()
@@ -87,7 +88,8 @@ def _paragraphs(model: type[BaseModel]) -> list[str]:
 def _table(model: type[BaseModel]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        meaning = re.sub(r"\bNone\b", "empty", " ".join((field.description or "").split()))
+        meaning = meaning.replace("|", "\\|").replace("<", "\\<")
         rows.append(f"| `{name}` | {_type(field.annotation)}{_bounds(field)} | {_default(field)} | {meaning} |")
     return "\n".join(rows)
 
