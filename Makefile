@@ -34,7 +34,7 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
-env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc (not run by us)
+env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc
 	@$(PYTHON) -m venv --clear $(GPU)
 	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-gpu.lock
 	@MAX_JOBS=8 $(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation flash-attn==2.7.4.post1
