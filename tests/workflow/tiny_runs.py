@@ -14,13 +14,13 @@ from ngrpo.files import write_json
 from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import make_table
 from ngrpo.study.mixing import NeighborMixer
+from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import (
     DatasetSpec,
     Decoding,
     ModelSpec,
     NeighborSpec,
-    Objective,
     RunSpec,
     Training,
     TrainingDataSpec,

@@ -11,9 +11,10 @@ from pydantic import Field
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.base import Config, Id
 from ngrpo.study.mixing import Mixer, NoMixer
+from ngrpo.study.objective import Objective
 from ngrpo.study.reading import read_yaml
 from ngrpo.study.sources import Dataset, Model
-from ngrpo.study.specs import Objective, Training
+from ngrpo.study.specs import Training
 
 
 class Method(Config):

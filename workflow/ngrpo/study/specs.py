@@ -14,6 +14,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
 from ngrpo.study.base import Config, Id
 from ngrpo.study.mixing import Metric, Mixer, NoMixer
+from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
 
@@ -78,27 +79,6 @@ class NeighborSpec(Spec):
     """Rows of the input embedding (None: the paper) or of the output layer ("lm_head": the release)."""
     special_tokens: Literal["keep", "exclude"] = "keep"
     """Whether special tokens can be neighbors; Eq. 7 runs over the whole vocabulary, so they can."""
-
-
-class Objective(Config):
-    """The policy loss (arXiv 2606.10768, Eq. 12-13; GSPO: arXiv 2507.18071)."""
-
-    kind: Literal["grpo", "gspo"] = "grpo"
-    """grpo: a ratio per token; gspo: one per sequence."""
-    clip_low: float | None = Field(None, gt=0)
-    """Lower clip range of the ratio; None: 0.2 for grpo (Eq. 12), 3e-4 for gspo. The release clips GSPO at 0.2 too."""
-    clip_high: float | None = Field(None, gt=0)
-    """Upper clip range; None: 0.2 for grpo, 4e-4 for gspo."""
-    kl_coefficient: float = Field(0.001, ge=0)
-    """β of the k3 KL estimator (Table 6)."""
-    aggregation: Literal["seq-mean-token-mean", "token-mean"] = "seq-mean-token-mean"
-    """Eq. 13: mean over sequences of the mean over tokens; the release: mean over all tokens."""
-
-    @property
-    def clip(self) -> tuple[float, float]:
-        """The clip range in force, below and above 1."""
-        low, high = (0.2, 0.2) if self.kind == "grpo" else (3e-4, 4e-4)
-        return self.clip_low or low, self.clip_high or high
 
 
 class Training(Config):

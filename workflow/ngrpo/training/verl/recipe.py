@@ -8,6 +8,7 @@ from ngrpo.errors import UserError
 from ngrpo.study.mixing import settings as mixer_settings
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl import accelerator
+from ngrpo.training.verl.losses import loss_mode
 from ngrpo.training.verl.plugin import here
 
 
@@ -38,7 +39,7 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.actor.optim.weight_decay": t.weight_decay,
         "actor_rollout_ref.actor.ppo_mini_batch_size": t.mini_batch_prompts,
         "actor_rollout_ref.actor.ppo_epochs": 1,
-        "actor_rollout_ref.actor.policy_loss.loss_mode": "vanilla" if o.kind == "grpo" else o.kind,
+        "actor_rollout_ref.actor.policy_loss.loss_mode": loss_mode(o.kind),
         "actor_rollout_ref.actor.clip_ratio_low": o.clip[0],
         "actor_rollout_ref.actor.clip_ratio_high": o.clip[1],
         "actor_rollout_ref.actor.clip_ratio_c": 3.0,
