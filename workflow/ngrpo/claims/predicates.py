@@ -25,16 +25,22 @@ class System(Config):
     """Who answers how: a method's run (None: the base model) under a decoding."""
 
     method: Id | None = None
+    """The training system; None: the base model."""
     decoding: Id = "standard"
+    """How its answers are drawn."""
 
 
 class _Measured(Config):
     """What comparisons of evaluations share."""
 
     model: Id
+    """The base model."""
     system: System
+    """Who is compared."""
     benchmarks: tuple[Id, ...] = Field(min_length=1)
+    """Averaged, or looked at one by one, as the kind says."""
     metric: Metric
+    """`mean`, or `pass@K`."""
     estimator: Literal["bootstrap", "unbiased"] = "bootstrap"
     """Of Pass@k: the paper's numbers come from the bootstrap. The other one is shown beside it."""
 
@@ -44,6 +50,7 @@ class Higher(_Measured):
 
     kind: Literal["higher"]
     than: tuple[System, ...] = Field(min_length=1)
+    """Whom it must be above, each of them."""
     paper: tuple[Points, ...]
     """The paper's differences, in points, one for each of `than`: what a study must be able to see."""
 
@@ -59,6 +66,7 @@ class Similar(_Measured):
 
     kind: Literal["similar"]
     to: tuple[System, ...] = Field(min_length=1)
+    """Whom it must be close to, each of them."""
     within: Points
     """The margin in points: our reading of "insensitive", as the paper gives none."""
 
@@ -68,11 +76,15 @@ class Logged(Config):
 
     kind: Literal["logged"]
     model: Id
+    """The base model."""
     method: Id
+    """Whose run logged it."""
     metric: str
     """A column of ngrpo.audit.status.LOGGED."""
     at_least: float | None = None
+    """The limit from below; give it or `at_most`."""
     at_most: float | None = None
+    """The limit from above."""
     paper: float
     """What the paper reports."""
 
@@ -97,11 +109,15 @@ class Slowdown(Config):
 
     kind: Literal["slowdown"]
     model: Id
+    """The base model."""
     method: Id
+    """Whose rollouts are slower."""
     than: Id
+    """Whose rollouts they are compared with."""
     at_most: Points
+    """Percent, the limit."""
     paper: Points
-    """Percent, both."""
+    """Percent, as the paper reports."""
 
 
 Predicate = Annotated[Higher | Similar | Logged | Slowdown, Field(discriminator="kind")]
@@ -115,12 +131,14 @@ class Claim(Config):
     says: str
     """What it says, in our words."""
     test: Predicate
+    """How it is checked."""
 
 
 class ClaimsFile(Config):
     """config/claims.yaml."""
 
     claims: dict[Id, Claim]
+    """Claims by their ids, in the report's order."""
 
 
 def read_claims(config: Path) -> dict[str, Claim]:

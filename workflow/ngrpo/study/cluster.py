@@ -45,7 +45,9 @@ class Cluster(Config):
     account: str | None = None
     """What GPU hours are booked on; the word "none" where the cluster knows no accounts."""
     cpu: CpuNodes = Field(default_factory=CpuNodes)
+    """Nodes without GPUs."""
     gpu: GpuNodes = Field(default_factory=GpuNodes)
+    """Nodes with GPUs."""
     walltime: int = Field(1440, ge=1)
     """Minutes of a training or sampling job; a training that needs more continues in the next job."""
     checkpoint_minutes: float = Field(CHECKPOINT_MINUTES, gt=0)

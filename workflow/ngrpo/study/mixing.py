@@ -104,8 +104,11 @@ class SoftThinkingMixer(MixerConfig):
     keep: int | None = Field(None, ge=1)
     """None: the whole vocabulary is mixed; n: the authors' variant, the n likeliest of what the next three leave."""
     top_k: int = 30
+    """With `keep`: the likeliest tokens that may be mixed."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """With `keep`: the share of probability that may be mixed."""
     min_p: float = Field(0.001, ge=0)
+    """With `keep`: the least probability, relative to the likeliest token's."""
     cold_entropy: float = 0.01
     """Entropy (nats) below which a step counts as cold."""
     cold_steps: int = Field(256, ge=1)

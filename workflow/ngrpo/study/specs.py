@@ -88,6 +88,7 @@ class Training(Config):
     steps: int | None = Field(None, ge=1)
     """Optimization steps (rollout batches); None: as many as `epochs` give."""
     epochs: int = Field(1, ge=1)
+    """Passes over the training problems, where `steps` isn't given."""
     batch_prompts: int = Field(64, ge=1)
     """Prompts of a rollout batch."""
     group: int = Field(4, ge=2)
@@ -95,12 +96,17 @@ class Training(Config):
     mini_batch_prompts: int = Field(16, ge=1)
     """Prompts of an update; batch_prompts / mini_batch_prompts updates a rollout (Table 6: 64/16)."""
     learning_rate: float = Field(1e-6, gt=0)
+    """AdamW's, constant after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
+    """Optimization steps in which the learning rate rises to its value."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's."""
     temperature: float = Field(0.7, gt=0)
     """τ of rollout, mixing weights and log-probs (Eq. 2, 9)."""
     max_prompt_tokens: int = 4096
+    """Longest prompt; longer problems are left out of training."""
     max_response_tokens: int = 8192
+    """Tokens after which a rollout's response is cut."""
     validate_every: int = Field(10, ge=1)
     """Steps between validations; the best checkpoint is chosen among these."""
     validation_samples: int = Field(32, ge=1)
