@@ -7,6 +7,7 @@ import pytest
 from checks import problems
 from commands import Asked, Unknown, check, dry_runs
 from names import MODELS, Names, layout
+from ngrpo.study.schema import schema_texts
 from outputs import (
     FILES,
     GENERATED,
@@ -23,7 +24,6 @@ from pydantic import BaseModel, Field
 
 from ngrpo.study.base import Config
 from ngrpo.study.reference import reference_text, undocumented
-from ngrpo.study.schema import schema_texts
 
 PAGES = {page.name: page for page in pages()}
 
