@@ -125,6 +125,7 @@ class Server:
         ("enable_mixed_chunk", True),
         ("enable_hierarchical_cache", True),
         ("enable_torch_compile", True),
+        ("enable_nan_detection", True),
         ("disaggregation_mode", "prefill"),
         ("lora_paths", ["adapter"]),
         ("is_embedding", True),
