@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
@@ -129,6 +129,16 @@ class RunSpec(Spec):
     exploration: Mixer
     training: Training
     seed: int
+
+    @model_validator(mode="after")
+    def _validates_without_mixing(self) -> "RunSpec":
+        if self.validation_decoding.mixer != NoMixer():
+            raise UserError(
+                f"validation would mix inputs ({self.validation_decoding.mixer.kind})",
+                where=f"run {self.id}: validation_decoding.mixer",
+                do="leave it out: checkpoints are chosen by the policy as standard decoding sees it",
+            )
+        return self
 
 
 class Decoding(Config):
