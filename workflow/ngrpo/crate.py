@@ -16,9 +16,10 @@ import pandas as pd
 from ngrpo import __version__
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, read_json, whole_file, whole_folder
-from ngrpo.planning.costs import evaluation_spent, run_spent
 from ngrpo.report.tables import table_frame
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
+from ngrpo.study.spent import evaluation_spent, run_spent
 
 PROFILES = (
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate", "0.5"),
@@ -156,7 +157,7 @@ def _actions(study: Study, results: Path, held: dict, workflow, agent, entity) -
     if tables:
         yield action("#study", f"the study at scale {study.scale}", config, tables, None, workflow)
     for run in study.runs:
-        folder, found = here / "runs" / run, run_spent(results / "runs" / run)
+        folder, found = here / "runs" / run, run_spent(Results(results).run(run))
         wrote = [folder / name for name in ("metrics.jsonl", "verl.json")]
         if wrote[0] in held:
             yield action(
@@ -166,7 +167,7 @@ def _actions(study: Study, results: Path, held: dict, workflow, agent, entity) -
         stem = here / "evaluations" / name
         grades = stem.with_name(f"{stem.name}.grades.parquet")
         if grades in held:
-            found = evaluation_spent(results / "evaluations" / f"{name}.samples.parquet")
+            found = evaluation_spent(Results(results).evaluation(name))
             spec = stem.with_name(f"{stem.name}.spec.json")
             identifier = f"#evaluate-{name.replace('/', '-')}"
             yield action(identifier, f"evaluation {name}", [spec], [grades], found and found[1], workflow)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ngrpo.files import read_json
-from ngrpo.planning.costs import Spent, evaluation_spent, run_spent
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results, RunFiles
+from ngrpo.study.spent import Spent, evaluation_spent, run_spent
 
 UNKNOWN = "not recorded"
 
@@ -25,11 +26,11 @@ def job_times(study: Study, results: Path) -> list[JobTime]:
     jobs = []
     for run in study.runs:
         folder = results / "runs" / run
-        if found := run_spent(folder):
+        if found := run_spent(RunFiles(folder)):
             jobs.append(JobTime(f"training {run}", f"runs/{run}/metrics.jsonl", _trained_on(folder), found[1]))
     for name in study.evaluations:
         samples = results / "evaluations" / f"{name}.samples.parquet"
-        if found := evaluation_spent(samples):
+        if found := evaluation_spent(Results(results).evaluation(name)):
             clock = samples.with_suffix(".time.json")
             told = read_json(clock).get("hardware", {}).get("kind", UNKNOWN)
             jobs.append(JobTime(f"evaluation {name}", str(clock.relative_to(results)), told, found[1]))

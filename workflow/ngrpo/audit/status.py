@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
-from ngrpo.planning.costs import run_spent
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import RunFiles
 from ngrpo.study.specs import EvaluationSpec, RunSpec
+from ngrpo.study.spent import run_spent
 
 Status = Literal["ok", "missing", "other spec", "incomplete", "unreadable"]
 GRADE_COLUMNS = ("problem_id", "sample", "grade", "spec")
@@ -167,7 +168,7 @@ def _with_throughput(log: pd.DataFrame, spec: RunSpec, folder: Path) -> pd.DataF
     """The log with a column `throughput`: response tokens a second of rollout, on each device."""
     if not {"response_length", "rollout_seconds"} <= set(log):
         return log
-    found = run_spent(folder)
+    found = run_spent(RunFiles(folder))
     responses = spec.training.batch_prompts * spec.training.group / (found[1].devices if found else 1)
     return log.assign(throughput=responses * log["response_length"] / log["rollout_seconds"])
 
