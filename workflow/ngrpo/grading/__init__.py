@@ -8,12 +8,11 @@ from ngrpo.grading.grader import (
     SETTINGS,
     Grade,
     Grader,
+    GradingLimits,
+    GradingSettings,
     Item,
-    Limits,
-    Settings,
     displayed,
     grade_answers,
-    settings_for,
 )
 
 __all__ = [
@@ -23,12 +22,11 @@ __all__ = [
     "SETTINGS",
     "Grade",
     "Grader",
+    "GradingLimits",
+    "GradingSettings",
     "Item",
-    "Limits",
-    "Settings",
     "displayed",
     "grade_answers",
     "grade_file",
     "grade_samples",
-    "settings_for",
 ]

@@ -46,7 +46,7 @@ class Row(Config):
     """None: every model of the table."""
 
 
-class Table(Config):
+class ResultTable(Config):
     """Rows (systems) × benchmarks × metrics, for one or more models."""
 
     title: str
@@ -64,7 +64,7 @@ class StudyFile(Config):
     """Root of every random stream."""
     methods: dict[Id, Method]
     decodings: dict[Id, DecodingMethod]
-    tables: dict[Id, Table]
+    tables: dict[Id, ResultTable]
 
 
 class Limits(Config):
