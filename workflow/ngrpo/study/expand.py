@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
+from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, NoMixer
 from ngrpo.study.reading import parse
@@ -109,7 +109,7 @@ class Study:
             policy = self.runs[run]
         return self.names.get(_asked(_evaluation(self, policy, decoding, benchmark)))
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> ResultTable:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
         if name not in self.study.tables:
             raise unknown_name("table", name, self.study.tables, where="target")

@@ -6,7 +6,7 @@ unset knobs out, so that a new knob reruns nothing.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -19,7 +19,7 @@ from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
 
-def _without_titles(value: object) -> object:
+def _without_titles(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_titles(v) for k, v in value.items() if k != "title"}
     return [_without_titles(v) for v in value] if isinstance(value, list) else value
@@ -28,9 +28,10 @@ def _without_titles(value: object) -> object:
 class Spec(Config):
     """Common ground of all specs."""
 
-    def json_value(self) -> dict:
+    def json_value(self) -> dict[str, Any]:
         """What is written to the spec file: unset (None) knobs and titles absent."""
-        return _without_titles(self.model_dump(mode="json", exclude_none=True))
+        value: dict[str, Any] = _without_titles(self.model_dump(mode="json", exclude_none=True))
+        return value
 
     def text(self) -> str:
         """The spec file's bytes."""
