@@ -23,7 +23,6 @@ from pydantic import BaseModel, Field
 
 from ngrpo.study.base import Config
 from ngrpo.study.reference import reference_text, undocumented
-from ngrpo.study.schema import schema_texts
 
 PAGES = {page.name: page for page in pages()}
 
@@ -132,11 +131,6 @@ def test_a_command_without_a_checker_is_refused(names: Names) -> None:
 
 def test_the_configuration_reference_is_what_the_models_say() -> None:
     assert not differences((ROOT / GENERATED).read_text(encoding="utf-8"), reference(), GENERATED)
-
-
-def test_the_schemas_are_what_the_models_say() -> None:
-    for name, text in schema_texts().items():
-        assert not differences((ROOT / "config/schema" / name).read_text(encoding="utf-8"), text, name)
 
 
 def test_another_default_or_description_shows_in_the_reference() -> None:
