@@ -33,6 +33,6 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"{R}/report/index.html",
+        RESULTS.report.page,
         grades_for(*TABLES),
         extra_seeds_of,

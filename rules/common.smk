@@ -2,6 +2,7 @@
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
@@ -10,9 +11,11 @@ from snakemake.exceptions import WorkflowError
 from ngrpo.slurm import before_submission
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest
-from ngrpo.study.versions import VERSIONS, fingerprint
+from ngrpo.study.batches import decide_batches
 from ngrpo.study.expand import load_study
+from ngrpo.study.layout import Results
 from ngrpo.study.settings import read_settings
+from ngrpo.study.versions import VERSIONS, code_of
 
 try:
     SETTINGS = read_settings(config)
@@ -22,18 +25,16 @@ try:
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
-R = SETTINGS.root
-STUDY.write_specs(Path(R))
+RESULTS = Results(Path(SETTINGS.root))
+STUDY.write_specs(RESULTS.root)
+BATCHES = decide_batches(STUDY, RESULTS)
 
 # `train_env PROGRAM …` and `workflow_env PROGRAM …` start a program of that environment (see docs/environments.md).
 # They are shell functions, not parameters, so that moving an environment reruns nothing.
 shell.prefix(SETTINGS.environments.shell_prefix())
 
 # Options that name the study, for stages that read all of it.
-STUDY_OPTIONS = (
-    f"--config {SETTINGS.config} --scale {SETTINGS.scale} --results {SETTINGS.results}"
-)
-DATA_FOLDER = f"--data-folder '{SETTINGS.data_folder}'" if SETTINGS.data_folder else ""
+STUDY_OPTIONS = f"--config {quote(SETTINGS.config)} --scale {SETTINGS.scale} --results {quote(SETTINGS.results)}"
 
 
 onstart:
@@ -83,69 +84,76 @@ wildcard_constraints:
 def neighbor_file(mixer, model):
     """The neighbor table's file that a mixer needs on a model, as a list of one or none."""
     name = STUDY.neighbor_table(mixer, model)
-    return [f"{R}/neighbors/{name}.safetensors"] if name else []
-
-
-def base_model(spec):
-    """A run's or evaluation's base model spec."""
-    return spec.model if spec.type == "run" else spec
+    return [RESULTS.neighbors(name).table] if name else []
 
 
 def data_file_in_folder(wildcards):
     """The user's file that a data set of kind `folder` reads, as a list of one or none."""
-    return (
-        [str(FOLDER_FILES[wildcards.dataset])]
-        if wildcards.dataset in FOLDER_FILES
-        else []
-    )
+    return [FOLDER_FILES[d] for d in [wildcards.dataset] if d in FOLDER_FILES]
 
 
 def kept_out(wildcards):
     """The problem files that training data must not overlap with."""
-    return [
-        f"{R}/data/{b.id}.parquet"
-        for b in STUDY.training_data[wildcards.model].benchmarks
-    ]
+    spec = STUDY.training_data[wildcards.model]
+    return [RESULTS.dataset(b.id).problems for b in spec.benchmarks]
 
 
 def neighbor_model(wildcards):
     """The base model of a neighbor table."""
-    return f"{R}/models/{STUDY.neighbors[wildcards.table_id].model.id}"
+    return RESULTS.model(STUDY.neighbors[wildcards.table_id].model.id).folder
 
 
 def run_inputs(wildcards):
     """What a training run reads beside its spec."""
     spec = STUDY.runs[wildcards.run]
     return {
-        "model": f"{R}/models/{spec.model.id}",
-        "data": f"{R}/data/{spec.data.dataset.id}.{spec.model.id}.parquet",
-        "validation": f"{R}/data/{spec.validation.id}.parquet",
+        "model": RESULTS.model(spec.model.id).folder,
+        "data": RESULTS.training_data(spec.data.dataset.id, spec.model.id).problems,
+        "validation": RESULTS.dataset(spec.validation.id).problems,
         "neighbors": neighbor_file(spec.exploration, spec.model),
     }
 
 
-def layout_of_run(wildcards):
-    """The nodes of a run's training, and the GPUs that share a rollout engine."""
-    return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)
+def nodes_of(wildcards):
+    """The nodes of a run's training."""
+    return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)[0]
 
 
-def sample_inputs(benchmarks):
-    """An input function: what the evaluations of a policy on these benchmarks read beside their specs."""
+def tensor_parallel_of(wildcards):
+    """The GPUs that share a rollout engine of a run's training."""
+    return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)[1]
 
-    def inputs(wildcards):
-        spec = STUDY.evaluations[f"{wildcards.system}/{benchmarks[0]}"]
-        policy = (
-            f"runs/{spec.policy.id}/model"
-            if spec.policy.type == "run"
-            else f"models/{spec.policy.id}"
-        )
-        return {
-            "model": f"{R}/{policy}",
-            "problems": [f"{R}/data/{b}.parquet" for b in benchmarks],
-            "neighbors": neighbor_file(spec.decoding.mixer, base_model(spec.policy)),
-        }
 
-    return inputs
+def policy_inputs(wildcards):
+    """What the evaluations of a policy and decoding read beside their specs and problems."""
+    name = next(
+        e for b in BATCHES if b.system == wildcards.system for e in b.evaluations
+    )
+    policy, mixer = (
+        STUDY.evaluations[name].policy,
+        STUDY.evaluations[name].decoding.mixer,
+    )
+    if policy.type == "run":
+        model, base = RESULTS.run(policy.id).model, policy.model
+    else:
+        model, base = RESULTS.model(policy.id).folder, policy
+    return {"model": model, "neighbors": neighbor_file(mixer, base)}
+
+
+def of_system(benchmarks, *kinds):
+    """Files (spec, samples, samples_card) of the evaluations of a policy and decoding on these benchmarks."""
+    files = [RESULTS.evaluation(f"{{system}}/{b}") for b in benchmarks]
+    return [getattr(each, kind) for each in files for kind in kinds]
+
+
+def folder_of_problems(wildcards, input):
+    """The folder that a sampling job's problems lie in."""
+    return str(Path(input.problems[0]).parent)
+
+
+def folder_of_samples(wildcards, output):
+    """The folder that a sampling job writes to."""
+    return str(Path(output[0]).parent)
 
 
 def diagnostics_inputs(wildcards):
@@ -162,27 +170,26 @@ def diagnostics_files():
     """What mixing does on each base model of the report's tables."""
     models = {c.model for t in TABLES for c in STUDY.cells[t]}
     runs = [r for r in STUDY.mixing_runs if STUDY.runs[r].model.id in models]
-    return [f"{R}/diagnostics/{run}.json" for run in runs]
+    return [RESULTS.diagnostics(run) for run in runs]
 
 
 def shown_in_notebook(wildcards):
     """The files that a notebook shows."""
     if wildcards.notebook == "diagnostics":
         return diagnostics_files()
-    return expand(f"{R}/analysis/{{table}}.parquet", table=TABLES)
+    return [RESULTS.table(table) for table in TABLES]
 
 
 def problems_of(wildcards):
     """An evaluation's problems."""
-    return f"{R}/data/{STUDY.evaluations[wildcards.evaluation].benchmark.id}.parquet"
+    benchmark = STUDY.evaluations[wildcards.evaluation].benchmark
+    return RESULTS.dataset(benchmark.id).problems
 
 
 def grades_for(*tables):
     """The grades that tables' cells need."""
-    return [
-        f"{R}/evaluations/{e}.grades.parquet"
-        for e in sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
-    ]
+    wanted = sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
+    return [RESULTS.evaluation(e).grades for e in wanted]
 
 
 def grades_of(wildcards):
@@ -198,29 +205,28 @@ def claims_files(wildcards):
 
 def extra_seeds_of(wildcards):
     """The grades of the tables' trained policies with the scale's further seeds."""
-    wanted = {c.evaluation for t in TABLES for c in STUDY.cells[t]}
-    return [
-        f"{R}/evaluations/{again}.grades.parquet"
-        for e in sorted(wanted)
-        for again in STUDY.extra_seeds.get(e, [])
-    ]
+    wanted = sorted({c.evaluation for t in TABLES for c in STUDY.cells[t]})
+    again = [e for name in wanted for e in STUDY.extra_seeds.get(name, [])]
+    return [RESULTS.evaluation(e).grades for e in again]
 
 
 def cells_of(wildcards):
     """A digest of a table's cells: another label or order makes the table anew."""
-    return digest(
-        [
-            [c.label, c.model, c.benchmark, c.evaluation]
-            for c in STUDY.cells[wildcards.table]
-        ]
-    )
+    cells = STUDY.cells[wildcards.table]
+    return digest([[c.label, c.model, c.benchmark, c.evaluation] for c in cells])
+
+
+def data_folder_option(wildcards):
+    """The command-line option that names the user's folder, for a data set that is read from there."""
+    folder = quote(SETTINGS.data_folder or "")
+    return f"--data-folder {folder}" if wildcards.dataset in FOLDER_FILES else ""
 
 
 def benchmark_options(wildcards):
     """The command-line options that name the problem files to keep out."""
-    return " ".join(f"--benchmark '{path}'" for path in kept_out(wildcards))
+    return " ".join(f"--benchmark {quote(str(path))}" for path in kept_out(wildcards))
 
 
 def neighbor_option(wildcards, input):
     """The command-line option that names a neighbor table, where one is needed."""
-    return f"--neighbors '{input.neighbors}'" if input.neighbors else ""
+    return f"--neighbors {quote(str(input.neighbors))}" if input.neighbors else ""

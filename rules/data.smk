@@ -1,39 +1,39 @@
 # Problems: fetched or made, then filtered for training.
 rule dataset:
     input:
-        spec=f"{R}/data/{{dataset}}.spec.json",
+        spec=RESULTS.dataset("{dataset}").spec,
         source=data_file_in_folder,
     output:
-        problems=f"{R}/data/{{dataset}}.parquet",
-        card=f"{R}/data/{{dataset}}.card.json",
+        problems=RESULTS.dataset("{dataset}").problems,
+        card=RESULTS.dataset("{dataset}").card,
     log:
-        f"{R}/logs/dataset/{{dataset}}.log",
+        RESULTS.log("dataset", "{dataset}"),
     conda:
         "../envs/train.yaml"
     params:
-        code=fingerprint("data", "grading"),
-        folder=DATA_FOLDER,
+        code=code_of("dataset"),
+        folder=data_folder_option,
     shell:
         "train_env ngrpo dataset {input.spec:q} {params.folder} --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:
     input:
-        spec=f"{R}/data/{{dataset}}.{{model}}.spec.json",
-        problems=f"{R}/data/{{dataset}}.parquet",
+        spec=RESULTS.training_data("{dataset}", "{model}").spec,
+        problems=RESULTS.dataset("{dataset}").problems,
         benchmarks=kept_out,
-        model=f"{R}/models/{{model}}",
+        model=RESULTS.model("{model}").folder,
     output:
-        problems=f"{R}/data/{{dataset}}.{{model}}.parquet",
-        card=f"{R}/data/{{dataset}}.{{model}}.card.json",
+        problems=RESULTS.training_data("{dataset}", "{model}").problems,
+        card=RESULTS.training_data("{dataset}", "{model}").card,
     log:
-        f"{R}/logs/training_data/{{dataset}}.{{model}}.log",
+        RESULTS.log("training_data", "{dataset}.{model}"),
     conda:
         "../envs/train.yaml"
     resources:
         **SETTINGS.needs("training-data"),
     params:
-        code=fingerprint("data", "grading"),
+        code=code_of("training_data"),
         benchmarks=benchmark_options,
     shell:
         "train_env ngrpo training-data {input.spec:q} --problems {input.problems:q} {params.benchmarks}"

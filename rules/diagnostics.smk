@@ -2,11 +2,11 @@
 rule diagnostics:
     input:
         unpack(diagnostics_inputs),
-        spec=f"{R}/runs/{{run}}/spec.json",
+        spec=RESULTS.run("{run}").spec,
     output:
-        f"{R}/diagnostics/{{run}}.json",
+        RESULTS.diagnostics("{run}"),
     log:
-        f"{R}/logs/diagnostics/{{run}}.log",
+        RESULTS.log("diagnostics", "{run}"),
     conda:
         "../envs/train.yaml"
     resources:

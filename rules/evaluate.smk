@@ -1,31 +1,20 @@
-# Evaluations: n samples a problem in resumable shards, then grades. A policy's benchmarks that the same tables ask for
-# are one job, so that they share one start of the engine; samples of it that are whole stay when others are drawn.
-_SETS = list(dict.fromkeys(batch.benchmarks for batch in STUDY.batches))
-for _benchmarks in _SETS:
+# Evaluations: n samples a problem in resumable shards, then grades. Benchmarks that share a start of the engine are one
+# job, and one rule a set of benchmarks (ngrpo.study.batches); samples that are whole stay when others are drawn.
+for _rule, _benchmarks in {batch.rule: batch.benchmarks for batch in BATCHES}.items():
 
     rule:
         name:
-            "sample" if len(_SETS) == 1 else f"sample-{'-'.join(_benchmarks)}"
+            _rule
         input:
-            unpack(sample_inputs(_benchmarks)),
-            specs=expand(
-                f"{R}/evaluations/{{{{system}}}}/{{benchmark}}.spec.json",
-                benchmark=_benchmarks,
-            ),
+            unpack(policy_inputs),
+            specs=of_system(_benchmarks, "spec"),
+            problems=[RESULTS.dataset(b).problems for b in _benchmarks],
         output:
-            update(
-                expand(
-                    f"{R}/evaluations/{{{{system}}}}/{{benchmark}}.samples.{{kind}}",
-                    benchmark=_benchmarks,
-                    kind=("parquet", "card.json"),
-                )
-            ),
+            update(of_system(_benchmarks, "samples", "samples_card")),
         log:
-            f"{R}/logs/sample/{{system}}/{'-'.join(_benchmarks)}.log",
+            RESULTS.log("sample", "{system}/" + "-".join(_benchmarks)),
         wildcard_constraints:
-            system=one_of(
-                b.system for b in STUDY.batches if b.benchmarks == _benchmarks
-            ),
+            system=one_of(batch.system for batch in BATCHES if batch.rule == _rule),
         conda:
             "../envs/train.yaml"
         threads: STUDY.size.threads
@@ -35,8 +24,8 @@ for _benchmarks in _SETS:
         params:
             version=VERSIONS["sample"],
             neighbors=neighbor_option,
-            data=f"{R}/data",
-            out=lambda wildcards, output: str(Path(output[0]).parent),
+            data=folder_of_problems,
+            out=folder_of_samples,
         shell:
             "train_env ngrpo sample {input.specs:q} --model {input.model:q} --data {params.data:q}"
             " {params.neighbors} --shard-samples {resources.shard_samples} --out {params.out:q} 2>&1 | tee {log:q}"
@@ -44,19 +33,19 @@ for _benchmarks in _SETS:
 
 rule grade:
     input:
-        samples=f"{R}/evaluations/{{evaluation}}.samples.parquet",
+        samples=RESULTS.evaluation("{evaluation}").samples,
         problems=problems_of,
     output:
-        f"{R}/evaluations/{{evaluation}}.grades.parquet",
+        RESULTS.evaluation("{evaluation}").grades,
     log:
-        f"{R}/logs/grade/{{evaluation}}.log",
+        RESULTS.log("grade", "{evaluation}"),
     conda:
         "../envs/workflow.yaml"
     threads: 2
     resources:
         **SETTINGS.needs("grade"),
     params:
-        code=fingerprint("grading"),
+        code=code_of("grade"),
     shell:
         "workflow_env ngrpo grade {input.samples:q} --problems {input.problems:q} --workers {threads} --out {output:q}"
         " 2>&1 | tee {log:q}"

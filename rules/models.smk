@@ -1,11 +1,11 @@
 # Base models, as Hugging Face folders: fetched, unpacked, copied or (toy) pre-trained.
 rule model:
     input:
-        spec=f"{R}/models/{{model}}.spec.json",
+        spec=RESULTS.model("{model}").spec,
     output:
-        directory(f"{R}/models/{{model}}"),
+        directory(RESULTS.model("{model}").folder),
     log:
-        f"{R}/logs/model/{{model}}.log",
+        RESULTS.log("model", "{model}"),
     conda:
         "../envs/train.yaml"
     params:

@@ -1,12 +1,12 @@
 # Neighbor tables: every token's k nearest in the base model's embedding (Eq. 7-8).
 rule neighbors:
     input:
-        spec=f"{R}/neighbors/{{table_id}}.spec.json",
+        spec=RESULTS.neighbors("{table_id}").spec,
         model=neighbor_model,
     output:
-        f"{R}/neighbors/{{table_id}}.safetensors",
+        RESULTS.neighbors("{table_id}").table,
     log:
-        f"{R}/logs/neighbors/{{table_id}}.log",
+        RESULTS.log("neighbors", "{table_id}"),
     conda:
         "../envs/train.yaml"
     resources:

@@ -3,13 +3,13 @@ rule analyze:
     input:
         grades_of,
     output:
-        f"{R}/analysis/{{table}}.parquet",
+        RESULTS.table("{table}"),
     log:
-        f"{R}/logs/analyze/{{table}}.log",
+        RESULTS.log("analyze", "{table}"),
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
+        code=code_of("analyze"),
         study=STUDY_OPTIONS,
         cells=cells_of,
     shell:
@@ -21,50 +21,50 @@ rule notebook:
         shown_in_notebook,
         notebook="notebooks/{notebook}.ipynb",
     output:
-        f"{R}/report/{{notebook}}.ipynb",
+        RESULTS.report.notebook("{notebook}"),
     log:
-        f"{R}/logs/notebook/{{notebook}}.log",
+        RESULTS.log("notebook", "{notebook}"),
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
-        settings=f"-p config {SETTINGS.config} -p scale {SETTINGS.scale} -p results {SETTINGS.results}",
+        code=code_of("notebook"),
+        settings=f"-p config {quote(SETTINGS.config)} -p scale {SETTINGS.scale} -p results {quote(SETTINGS.results)}",
     shell:
         "workflow_env papermill {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
 
 
 rule report:
     input:
-        tables=expand(f"{R}/analysis/{{table}}.parquet", table=TABLES),
+        tables=[RESULTS.table(table) for table in TABLES],
         extra_seeds=extra_seeds_of,
-        notebook=f"{R}/report/results.ipynb",
+        notebook=RESULTS.report.notebook("results"),
         diagnostics=diagnostics_files(),
         claims=claims_files,
     output:
         page=report(
-            f"{R}/report/index.html",
+            RESULTS.report.page,
             caption="captions/page.rst",
             category="The report",
         ),
         figures=report(
-            directory(f"{R}/report/figures"),
+            directory(RESULTS.report.figures),
             patterns=["{figure}.svg"],
             caption="captions/figure.rst",
             category="Figures",
         ),
-        claims=f"{R}/report/claims.json",
-        compliance=f"{R}/report/compliance.csv",
+        claims=RESULTS.report.claims,
+        compliance=RESULTS.report.compliance,
         tables=expand(
-            f"{R}/report/tables/{{table}}.{{kind}}",
+            RESULTS.report.table("{table}", "{kind}"),
             table=TABLES,
             kind=("html", "tex", "csv"),
         ),
     log:
-        f"{R}/logs/report.log",
+        RESULTS.log("report"),
     conda:
         "../envs/workflow.yaml"
     params:
-        code=fingerprint("statistics", "claims", "audit", "report", "study", "grading"),
+        code=code_of("report"),
         study=STUDY_OPTIONS,
     shell:
         "workflow_env ngrpo report {params.study} --out {output.page:q} 2>&1 | tee {log:q}"
@@ -73,11 +73,11 @@ rule report:
 # The study for others: specs, metrics, grades, tables and report with their provenance; `ngrpo verify` recomputes it.
 rule crate:
     input:
-        f"{R}/report/index.html",
+        RESULTS.report.page,
     output:
-        f"{R}/crate.zip",
+        RESULTS.crate,
     log:
-        f"{R}/logs/crate.log",
+        RESULTS.log("crate"),
     conda:
         "../envs/workflow.yaml"
     params:

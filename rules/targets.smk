@@ -6,7 +6,7 @@ for _table in STUDY.cells:
         name:
             _table
         input:
-            f"{R}/analysis/{_table}.parquet",
+            RESULTS.table(_table),
             grades_for(_table),
 
 
@@ -16,7 +16,7 @@ for _run in STUDY.runs:
         name:
             _run
         input:
-            f"{R}/runs/{_run}/model",
+            RESULTS.run(_run).model,
 
 
 # Other names for the same results, such as a figure's or an appendix's (config/scales: targets).
@@ -26,17 +26,17 @@ for _target, _names in STUDY.size.targets.items():
         name:
             _target
         input:
-            [f"{R}/{STUDY.products[name]}" for name in _names],
+            [RESULTS.root / STUDY.products[name] for name in _names],
 
 
 # Everything that the internet is needed for: run it where there is one (a login node), the rest works offline.
 rule fetch:
     input:
-        expand(f"{R}/models/{{model}}", model=STUDY.models),
-        expand(f"{R}/data/{{dataset}}.parquet", dataset=STUDY.datasets),
+        [RESULTS.model(model).folder for model in STUDY.models],
+        [RESULTS.dataset(dataset).problems for dataset in STUDY.datasets],
 
 
 # Every notebook, executed on this study; the report itself needs only the first.
 rule notebooks:
     input:
-        expand(f"{R}/report/{{notebook}}.ipynb", notebook=NOTEBOOKS),
+        [RESULTS.report.notebook(notebook) for notebook in NOTEBOOKS],

@@ -1,20 +1,20 @@
 # Training runs. Checkpoints and metrics are not declared, so a failed or killed job keeps them; the model comes last.
-# A cluster's farewell (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
+# A cluster's signal before the time is over (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
 rule train:
     input:
         unpack(run_inputs),
-        spec=f"{R}/runs/{{run}}/spec.json",
+        spec=RESULTS.run("{run}").spec,
     output:
-        directory(f"{R}/runs/{{run}}/model"),
+        directory(RESULTS.run("{run}").model),
     log:
-        f"{R}/logs/train/{{run}}.log",
+        RESULTS.log("train", "{run}"),
     conda:
         "../envs/train.yaml"
     threads: STUDY.size.threads
     resources:
         **SETTINGS.needs("train"),
-        nodes=lambda wildcards: layout_of_run(wildcards)[0],
-        tensor_parallel=lambda wildcards: layout_of_run(wildcards)[1],
+        nodes=nodes_of,
+        tensor_parallel=tensor_parallel_of,
     params:
         version=VERSIONS["train"],
         neighbors=neighbor_option,

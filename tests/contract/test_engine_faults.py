@@ -16,7 +16,8 @@ torch = pytest.importorskip("torch", reason="the training environment has torch"
 from replaying import SAMPLING, TEMPERATURE, assert_same, requests, shared_steps  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
-from ngrpo.engines.contract import Sampling, open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
+from ngrpo.engines.contract import Sampling  # noqa: E402
 from ngrpo.engines.sglang.engine import _sample  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import NoMixer, SoftThinkingMixer  # noqa: E402

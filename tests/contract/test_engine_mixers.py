@@ -20,7 +20,8 @@ from replaying import (  # noqa: E402
 )
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from ngrpo.engines.contract import Request, open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
+from ngrpo.engines.contract import Request  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
     GaussianMixer,
     GumbelMixer,

@@ -172,7 +172,7 @@ def test_twenty_kills_at_random_moments_change_nothing(inputs: dict, undisturbed
     out, moments = tmp_path / FILE, random.Random(0)
     # forked from a server that has imported everything, so that kills fall into the work and not into imports
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["ngrpo.stages.samples", "ngrpo.engines.transformers", "transformers"])
+    processes.set_forkserver_preload(["ngrpo.stages.samples", "ngrpo.engines.transformers.engine", "transformers"])
     kills = finished = 0
     while kills < 20 or not finished:
         process = processes.Process(

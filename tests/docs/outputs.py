@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ngrpo.study.schema import schema_texts
 from pages import GENERATED, ROOT, Block, Page, pages
 
 from ngrpo.claims.predicates import ClaimsFile
@@ -23,7 +24,6 @@ from ngrpo.files import whole_file
 from ngrpo.planning.costs import CostsFile
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.reference import reference_text
-from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Settings
 
 MARKER = re.compile(r"output of: (?P<command>.*?)(?P<form> \(numbers: one machine's\))?$")

@@ -383,7 +383,7 @@ def _with_costs(config: Path, scale: str, results: Path):
 @click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
 def schema(out: Path) -> None:
     """Write the JSON schemas of the configuration files, for editors."""
-    from ngrpo.study.schema import write_schemas
+    from ngrpo.planning.schema import write_schemas
 
     for path in write_schemas(out):
         print(path)

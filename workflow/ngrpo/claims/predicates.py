@@ -1,4 +1,4 @@
-"""The paper's checkable sentences as typed predicates: config/claims.yaml. What was found: ngrpo.claims.evidence.
+"""The paper's checkable sentences as typed predicates: config/claims.yaml. Evidence: ngrpo.claims.evidence.
 
 A predicate names systems by method and decoding, models, benchmarks and metrics by their ids in study.yaml and
 scales/paper.yaml. At a scale that gives no verdicts its own model and benchmarks stand in for the paper's.
@@ -94,6 +94,15 @@ class Logged(Config):
             raise ValueError("give one of at_least and at_most")
         return self
 
+    @property
+    def limit(self) -> tuple[int, float]:
+        """Which side of the limit the mean must lie on (1: above, -1: below), and the limit."""
+        if self.at_least is not None:
+            return 1, self.at_least
+        if self.at_most is not None:
+            return -1, self.at_most
+        raise ValueError("give one of at_least and at_most")
+
 
 class Slowdown(Config):
     """Rollouts of `method` write at most so many percent fewer tokens a second than those of `than`."""
@@ -172,19 +181,18 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
         known("logged metric", test.metric, set(LOGGED) - {"step"})
 
 
-def here(test: Predicate, study: Study) -> Predicate:
+def at_scale(test: Predicate, study: Study) -> Predicate:
     """The predicate at this study's scale: itself, or where the scale gives no verdicts, with its model and sizes.
 
     Raises UserError, saying what this scale lacks, where it can't be asked here.
     """
     if study.size.verdicts:
-        wanted = {test.model: study.models}
+        lacking = [] if test.model in study.models else [test.model]
         if isinstance(test, Higher | Similar):
-            wanted |= dict.fromkeys(test.benchmarks, study.datasets)
-            k = int(test.metric.partition("@")[2] or 1)
-            if k > study.size.evaluation.samples:
-                raise UserError(f"{test.metric} needs {k} samples a problem; this scale takes fewer")
-        lacking = [name for name, names in wanted.items() if name not in names]
+            lacking += [name for name in dict.fromkeys(test.benchmarks) if name not in study.datasets]
+            tries = int(test.metric.partition("@")[2] or 1)
+            if tries > study.size.evaluation.samples:
+                raise UserError(f"{test.metric} needs {tries} samples a problem; this scale takes fewer")
         if lacking:
             raise UserError(
                 f"this scale has no {', '.join(lacking)}",
@@ -192,7 +200,7 @@ def here(test: Predicate, study: Study) -> Predicate:
                 do="add it there, and a table that measures it to study.yaml",
             )
         return test
-    changes: dict = {"model": test.model if test.model in study.models else next(iter(study.models))}
+    changes: dict[str, object] = {"model": test.model if test.model in study.models else next(iter(study.models))}
     if isinstance(test, Higher | Similar):
         if not set(test.benchmarks) <= set(study.datasets):
             changes["benchmarks"] = study.size.benchmarks

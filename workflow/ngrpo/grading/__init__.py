@@ -1,8 +1,8 @@
 """Grading: extraction, verification in workers that can be killed, and files of grades. Imports no torch."""
 
+from ngrpo.grades import GRADES, displayed
 from ngrpo.grading.graded_files import grade_file, grade_samples
 from ngrpo.grading.grader import (
-    GRADES,
     KINDS,
     PAPER,
     SETTINGS,
@@ -11,7 +11,6 @@ from ngrpo.grading.grader import (
     Item,
     Limits,
     Settings,
-    displayed,
     grade_answers,
     settings_for,
 )

@@ -21,7 +21,6 @@ from ngrpo.grading.comparison import integer_verdict, string_verdict
 from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
 from ngrpo.grading.pool import Pair, Verdict, WorkerPool
 
-GRADES = ("correct", "wrong", "no_answer", "truncated", "grader_error")
 KINDS = ("math", "choice")
 FINISH_REASONS = ("stop", "length")
 REMEMBERED_PAIRS = 200_000
@@ -41,7 +40,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Grade:
-    """One of GRADES, the extracted answer (None where there is none) and, for grader_error, the reason."""
+    """One of ngrpo.grades.GRADES, the extracted answer (None where there is none) and, for grader_error, the reason."""
 
     grade: str
     extracted: str | None = None
@@ -98,11 +97,6 @@ def settings_for(fidelity: str, benchmark: str = "") -> Settings:
     if fidelity == "release" and "gpqa" in name:
         return SETTINGS["release-gpqa"]
     return PAPER
-
-
-def displayed(grade: str) -> str:
-    """A grade as tables print it: "no answer", "grader error"."""
-    return grade.replace("_", " ")
 
 
 class Grader:

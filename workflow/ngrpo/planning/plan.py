@@ -292,7 +292,7 @@ def plan_text(
     plan: Plan, *, rate: float | None, nodes: int | None, every_job: bool, currency: str | None = None
 ) -> str:
     """The plan as a page of text: jobs by stage, totals, and why jobs would run."""
-    from ngrpo.report.inspection import table
+    from ngrpo.terminal import text_table
 
     costs, device = plan.costs, plan.costs.declared.device
     rows = []
@@ -304,7 +304,7 @@ def plan_text(
             basis = "measured" if run and all(j.wall.measured for j in run) else "declared"
             rows.append([stage, len(jobs), len(jobs) - len(run), len(run), _hours(cost), basis if cost.high else ""])
     work, wall = total(j.device_hours for j in plan.jobs), plan.wall(nodes)
-    lines = [table(["stage", "jobs", "done", "to run", f"{device}-hours", "costs"], rows), ""]
+    lines = [text_table(["stage", "jobs", "done", "to run", f"{device}-hours", "costs"], rows), ""]
     lines.append(f"{device}-hours   {_hours(work)}")
     where = f"on {nodes} node{'s' if nodes > 1 else ''}" if nodes else "with as many nodes as jobs"
     lines.append(f"wall time   {_hours(wall)} hours {where}")
@@ -326,7 +326,7 @@ def plan_text(
 
 def ledger_text(study: Study, results: Path, costs: Costs) -> str:
     """Planned (declared), spent and still to come: device-hours of every run and evaluation, and their sums."""
-    from ngrpo.report.inspection import table
+    from ngrpo.terminal import text_table
 
     device = costs.declared.device
     ahead = {(j.stage, j.name): j for j in Plan(study, results, costs, *study.cells).jobs if j.devices}
@@ -355,7 +355,7 @@ def ledger_text(study: Study, results: Path, costs: Costs) -> str:
     head = ["job", "state", f"planned {device}-hours", "spent", "wall hours", "to come"]
     return "\n".join(
         [
-            table(head, rows),
+            text_table(head, rows),
             "",
             f"planned   {_hours(total(sums.values()))} {device}-hours",
             f"spent     {spent:.2f} {device}-hours",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.base import Config, Id
+from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Mixer, NoMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.reading import read_yaml
@@ -98,7 +99,7 @@ class Evaluation(Config):
     """n, samples a problem."""
     pass_at: tuple[int, ...] = (16, 32)
     """The k of Pass@k; none above n."""
-    engine: Literal["sglang", "transformers"] = "sglang"
+    engine: EngineName = "sglang"
     """Who samples: sglang everywhere; transformers only where sglang can't run."""
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
 from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
-from ngrpo.study.mixing import NeighborMixer, NoMixer
+from ngrpo.study.layout import Results
+from ngrpo.study.mixing import MixerConfig, NoMixer
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
@@ -26,6 +27,8 @@ from ngrpo.study.specs import (
 )
 from ngrpo.study.switches import release
 
+BELOW = Results(Path())  # paths relative to the scale's results
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -36,25 +39,6 @@ class Cell:
     benchmark: str
     evaluation: str
     """policy/decoding/benchmark, the evaluation's path."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Evaluations of one policy and decoding that the same tables need: one job, one start of the engine."""
-
-    system: str
-    """policy/decoding."""
-    benchmarks: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """system/benchmarks: the evaluation's path where there is one."""
-        return f"{self.system}/{'+'.join(self.benchmarks)}"
-
-    @property
-    def evaluations(self) -> list[str]:
-        """Their paths."""
-        return [f"{self.system}/{b}" for b in self.benchmarks]
 
 
 @dataclass(frozen=True)
@@ -99,9 +83,9 @@ class Study:
             for i, model in self.models.items()
         }
 
-    def neighbor_table(self, mixer: object, model: ModelSpec) -> str | None:
+    def neighbor_table(self, mixer: MixerConfig, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
-        if not isinstance(mixer, NeighborMixer):
+        if not mixer.needs_table:
             return None
         space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
         name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
@@ -142,37 +126,21 @@ class Study:
         return (tables,)
 
     @cached_property
-    def products(self) -> dict[str, str]:
+    def products(self) -> dict[str, Path]:
         """What can be asked for by name, and the file or folder below the results that it is."""
         return {
-            **{name: f"models/{name}" for name in self.models},
-            **{name: f"neighbors/{name}.safetensors" for name in self.neighbors},
-            **{name: f"runs/{name}/model" for name in self.runs},
-            **{name: f"analysis/{name}.parquet" for name in self.cells},
-            **{f"diagnostics-{name}": f"diagnostics/{name}.json" for name in self.mixing_runs},
+            **{name: BELOW.model(name).folder for name in self.models},
+            **{name: BELOW.neighbors(name).table for name in self.neighbors},
+            **{name: BELOW.run(name).model for name in self.runs},
+            **{name: BELOW.table(name) for name in self.cells},
+            **{f"diagnostics-{name}": BELOW.diagnostics(name) for name in self.mixing_runs},
         }
 
     @cached_property
     def mixing_runs(self) -> list[str]:
         """For each model the first run that mixes neighbors: the one whose diagnostics are shown."""
-        found = {
-            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbors"
-        }
-        return [name for name in self.runs if name in found.values()]
-
-    @cached_property
-    def batches(self) -> list[Batch]:
-        """Every evaluation, each in one batch: what the same tables need, so that no target draws another's samples."""
-        tables: dict[str, list[str]] = {name: [] for name in self.evaluations}
-        for table, cells in self.cells.items():
-            for name in dict.fromkeys(cell.evaluation for cell in cells):
-                for each in (name, *self.extra_seeds.get(name, ())):
-                    tables[each].append(table)
-        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for name, asking in tables.items():
-            system, _, benchmark = name.rpartition("/")
-            found.setdefault((system, tuple(asking)), []).append(benchmark)
-        return [Batch(system, tuple(benchmarks)) for (system, _), benchmarks in found.items()]
+        first = {spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.needs_table}
+        return [name for name in self.runs if name in first.values()]
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
@@ -193,14 +161,15 @@ class Study:
 
     def specs(self) -> dict[str, Spec]:
         """Every spec by the path of its file, relative to the scale's results."""
-        return {
-            **{f"data/{i}.spec.json": s for i, s in self.datasets.items()},
-            **{f"data/{s.dataset.id}.{i}.spec.json": s for i, s in self.training_data.items()},
-            **{f"models/{i}.spec.json": s for i, s in self.models.items()},
-            **{f"neighbors/{i}.spec.json": s for i, s in self.neighbors.items()},
-            **{f"runs/{i}/spec.json": s for i, s in self.runs.items()},
-            **{f"evaluations/{i}.spec.json": s for i, s in self.evaluations.items()},
+        files = {
+            **{BELOW.dataset(i).spec: s for i, s in self.datasets.items()},
+            **{BELOW.training_data(s.dataset.id, i).spec: s for i, s in self.training_data.items()},
+            **{BELOW.model(i).spec: s for i, s in self.models.items()},
+            **{BELOW.neighbors(i).spec: s for i, s in self.neighbors.items()},
+            **{BELOW.run(i).spec: s for i, s in self.runs.items()},
+            **{BELOW.evaluation(i).spec: s for i, s in self.evaluations.items()},
         }
+        return {path.as_posix(): spec for path, spec in files.items()}
 
     def write_specs(self, results: Path) -> None:
         """Write every spec file that is missing or differs; an unchanged spec's file is left untouched."""

@@ -10,6 +10,7 @@ models/{model}/  .spec.json                                     a Hugging Face f
 neighbors/{table}.safetensors  .spec.json                       a neighbor table
 runs/{run}/spec.json  metrics.jsonl  verl.json  hardware.json  train.log  checkpoints/  model/
 evaluations/{policy}/{decoding}/{benchmark}.samples.parquet  .samples.card.json  .samples.time.json  .grades.parquet
+evaluations/batches.json                                        which evaluations are one sampling job
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
 report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
@@ -217,6 +218,11 @@ class Results:
     root: Path
     """results/{scale}."""
 
+    @classmethod
+    def of(cls, results: "Path | Results") -> "Results":
+        """These results, given as such or as their folder."""
+        return results if isinstance(results, cls) else cls(Path(results))
+
     @property
     def data(self) -> Path:
         """The folder of all data sets."""
@@ -246,6 +252,11 @@ class Results:
         """An evaluation, by policy/decoding/benchmark."""
         system, _, benchmark = name.rpartition("/")
         return EvaluationFiles(self.root / "evaluations" / system, benchmark)
+
+    @property
+    def batches(self) -> Path:
+        """Which evaluations are one sampling job (see `ngrpo.study.batches`)."""
+        return self.root / "evaluations" / "batches.json"
 
     def diagnostics(self, run: str) -> Path:
         """What mixing feeds on a run's base model."""

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
 from ngrpo.study.base import Config, Id
+from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Metric, Mixer, NoMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
@@ -152,7 +153,7 @@ class EvaluationSpec(Spec):
     samples: int = Field(32, ge=1)
     """n, samples a problem."""
     seed: int
-    engine: Literal["sglang", "transformers"] = "sglang"
+    engine: EngineName = "sglang"
 
 
 AnySpec = Annotated[

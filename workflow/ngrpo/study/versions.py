@@ -9,13 +9,38 @@ from pathlib import Path
 
 VERSIONS = {"model": 1, "neighbors": 1, "train": 1, "sample": 1, "diagnostics": 1}
 
+_PAGE = ("audit", "claims", "grading", "report", "statistics", "study")
+CODE: dict[str, tuple[str, ...]] = {
+    "dataset": ("data", "grading"),
+    "training_data": ("data", "grading", "stages.training_data"),
+    "grade": ("grading",),
+    "analyze": ("audit", "grading", "report", "statistics", "study"),
+    "notebook": _PAGE,
+    "report": _PAGE,
+}
+"""Cheap stage: the packages and modules of ngrpo that its result is computed with. A test holds this to the imports."""
 
-def fingerprint(*packages: str) -> str:
-    """12 hex digits of the sources of these subpackages of ngrpo."""
+NEUTRAL = ("errors", "files", "hub", "progress", "terminal")
+"""In no fingerprint: messages, whole files and downloads, which change no result."""
+
+BY_SPEC = ("dataset", "training_data")
+"""Stages that take from `ngrpo.study` only what stands in their spec file, which is an input of its own: an edit there
+fetches no data anew, and so retrains nothing."""
+
+
+def code_of(stage: str) -> str:
+    """The fingerprint of a cheap stage's code."""
+    return fingerprint(*CODE[stage])
+
+
+def fingerprint(*parts: str) -> str:
+    """12 hex digits of the sources of these packages and modules (dotted) of ngrpo."""
     root = Path(__file__).resolve().parents[1]
     seen = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*")):
+    for part in parts:
+        folder = root.joinpath(*part.split("."))
+        files = sorted(folder.rglob("*")) if folder.is_dir() else [folder.with_suffix(".py")]
+        for path in files:
             if path.is_file() and "__pycache__" not in path.parts:
                 seen.update(f"{path.relative_to(root)}\n".encode())
                 seen.update(path.read_bytes())

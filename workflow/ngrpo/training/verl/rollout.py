@@ -68,9 +68,9 @@ class MixingRollout(SGLangRollout):
         plugin.install(
             neighbors,
             model=Path(actor_module),
+            mixers=[self.exploration],
             refresh=refresh,
             space=self.run.space,
-            **plugin.room([self.exploration]),
         )
         stock.AsyncEngine = MixingEngine
         MixingEngine.limits = dict(self.run.engine_limits)

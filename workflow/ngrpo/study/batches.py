@@ -1,0 +1,75 @@
+"""Which evaluations are one sampling job: a policy's benchmarks that the same tables ask for share an engine.
+
+Decided once. What was decided is in evaluations/batches.json, and a table that is added later makes batches of the
+evaluations that nobody asked for before; it neither splits nor joins one that is there. So a job that waits in a
+cluster's queue still finds its rule, and nothing is drawn again because it would share its job with others now. Delete
+the file to have all batches decided anew.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ngrpo.files import read_json, write_json
+from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
+
+Decided = Mapping[str, list[list[str]]]
+"""policy/decoding: the benchmarks of each of its batches."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Evaluations of one policy and decoding: one job, one start of the engine."""
+
+    system: str
+    """policy/decoding."""
+    benchmarks: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        """The name of the Snakemake rule that draws these benchmarks, whatever the policy."""
+        return f"sample-{'-'.join(self.benchmarks)}"
+
+    @property
+    def name(self) -> str:
+        """system/benchmarks: the evaluation's path where there is one."""
+        return f"{self.system}/{'+'.join(self.benchmarks)}"
+
+    @property
+    def evaluations(self) -> list[str]:
+        """Their paths."""
+        return [f"{self.system}/{b}" for b in self.benchmarks]
+
+
+def batches(study: Study, decided: Decided) -> list[Batch]:
+    """Every evaluation of the study in one batch: as decided before, the others by the tables that ask for them."""
+    place = {f"{s}/{b}": tuple(group) for s, groups in decided.items() for group in groups for b in group}
+    found: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
+    for name, tables in _asking(study).items():
+        system, _, benchmark = name.rpartition("/")
+        found.setdefault((system, place.get(name, tables), name in place), []).append(benchmark)
+    return [Batch(system, tuple(benchmarks)) for (system, *_), benchmarks in found.items()]
+
+
+def decide_batches(study: Study, results: Results) -> list[Batch]:
+    """The study's batches; those that are new are written down."""
+    decided = read_json(results.batches) if results.batches.exists() else {}
+    made = batches(study, decided)
+    known = {f"{s}/{b}" for s, groups in decided.items() for group in groups for b in group}
+    value: dict[str, list[list[str]]] = {system: list(groups) for system, groups in decided.items()}
+    for batch in made:
+        if not known & set(batch.evaluations):
+            value.setdefault(batch.system, []).append(list(batch.benchmarks))
+    if value != decided:
+        write_json(results.batches, value)
+    return made
+
+
+def _asking(study: Study) -> dict[str, tuple[str, ...]]:
+    """Evaluation: the tables that need it, a further seed's with its first one's."""
+    tables: dict[str, list[str]] = {name: [] for name in study.evaluations}
+    for table, cells in study.cells.items():
+        for name in dict.fromkeys(cell.evaluation for cell in cells):
+            for each in (name, *study.extra_seeds.get(name, ())):
+                tables[each].append(table)
+    return {name: tuple(asking) for name, asking in tables.items()}
