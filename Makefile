@@ -47,10 +47,13 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 25 minutes)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy test-crate
+	@$(MAKE) --no-print-directory test-workflow test-docs test-train test-sglang test-toy test-crate
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
 	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
+
+test-docs: env ## docs and README: names, links, commands, quoted outputs; the worked examples, followed
+	$(WORKFLOW)/bin/pytest tests/docs
 
 test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
 	$(TRAIN)/bin/pytest tests/unit tests/workflow/test_training.py

