@@ -7,7 +7,6 @@ import pytest
 from checks import problems
 from commands import Asked, Unknown, check, dry_runs
 from names import MODELS, Names, layout
-from ngrpo.study.schema import schema_texts
 from outputs import (
     FILES,
     GENERATED,

@@ -88,8 +88,6 @@ SETTINGS = {
 }
 
 
-
-
 class Grader:
     """Grades batch after batch with workers that stay alive; they start when the first pair needs them.
 
