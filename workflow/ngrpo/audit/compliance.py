@@ -15,6 +15,7 @@ from ngrpo.audit.status import RunState
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.mixing import NeighborMixer, NoMixer
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
 from ngrpo.study.switches import SWITCHES
@@ -246,7 +247,7 @@ def _of_log(run: RunState, results: Results) -> Iterator[Check]:
         note = "" if good else "its policy was trained on another history than the one it sampled"
         yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", shown, good, note=note)
     yield from _mixed(run, check)
-    if run.state == "finished" and "validation" in run.log:
+    if run.validation is not None and "validation" in run.log:
         best = run.log["validation"].max()
         good = bool(run.log.loc[run.log["step"] == run.chosen_step, "validation"].eq(best).any())
         yield check("validation of the chosen step, the highest", round(best, 4), round(run.validation, 4), good)
@@ -254,13 +255,13 @@ def _of_log(run: RunState, results: Results) -> Iterator[Check]:
 
 def _mixed(run: RunState, check: Callable[[str, Any, Any, bool], Check]) -> Iterator[Check]:
     """The share of mixed steps against ρ, within what chance allows."""
-    kind, share = run.spec.exploration.kind, run.over("mixing_share", "mean")
+    mixer, share, length = run.spec.exploration, run.over("mixing_share", "mean"), run.over("response_length", "sum")
     if share is None:
         return
-    if kind == "none":
+    if isinstance(mixer, NoMixer):
         yield check("share of mixed steps", 0, share, share == 0)
-    elif kind == "neighbors" and run.spec.exploration.stop_after is None:
-        rho = run.spec.exploration.rho
-        tokens = run.over("response_length", "sum") * run.spec.training.batch_prompts * run.spec.training.group
+    elif isinstance(mixer, NeighborMixer) and mixer.stop_after is None and length is not None:
+        rho = mixer.rho
+        tokens = length * run.spec.training.batch_prompts * run.spec.training.group
         allowed = SIGMAS * math.sqrt(rho * (1 - rho) / tokens) + 1e-9
         yield check("share of mixed steps", f"{rho:g} ± {allowed:.2g}", round(share, 5), abs(share - rho) <= allowed)
