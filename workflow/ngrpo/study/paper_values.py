@@ -117,9 +117,9 @@ class PaperValues(Config):
         """
         first = self.averages.get(table, table)
         for name in sorted(self.tables, key=lambda t: t != first):
-            printed = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {}).get(metric)
-            if printed is not None:
-                return printed / 100, name
+            found = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {}).get(metric)
+            if found is not None:
+                return found / 100, name
         return None
 
     @property
