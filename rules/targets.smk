@@ -1,22 +1,13 @@
-# Named targets: one per table, one per run, and those that a scale names. Tables ask for their grades, too: Snakemake
+# Named targets: every model, neighbor table, run, table and diagnostics. Tables ask for their grades, too: Snakemake
 # takes a file between finished ones for done when it is gone, and a lost evaluation is to be made again.
-for _table in STUDY.cells:
+for _name, _path in STUDY.products.items():
 
     rule:
         name:
-            _table
+            _name
         input:
-            RESULTS.table(_table),
-            grades_for(_table),
-
-
-for _run in STUDY.runs:
-
-    rule:
-        name:
-            _run
-        input:
-            RESULTS.run(_run).model,
+            RESULTS.root / _path,
+            grades_for(*{_name} & STUDY.cells.keys()),
 
 
 # Other names for the same results, such as a figure's or an appendix's (config/scales: targets).

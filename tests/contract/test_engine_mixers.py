@@ -112,7 +112,7 @@ def test_both_engines_agree_until_rounding_has_grown(sglang, transformers, name)
     assert sorted(shared)[6] >= 5
     sharper = {"gumbel": GumbelMixer(k=4), "soft-thinking": SoftThinkingMixer(keep=9)}[ALL[name].kind]
     other = transformers.generate(requests(12, sharper), SAMPLING)
-    assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer is told apart at once
+    assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer differs at once
 
 
 @pytest.mark.engine

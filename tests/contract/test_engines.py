@@ -47,7 +47,7 @@ def transformers(models):
 
 
 def started(models, tied: bool, scheduler=plugin.run_scheduler, **machine):
-    """sglang, told to retract requests at each step of more than ten, and with this scheduler process."""
+    """sglang, set to retract requests at each step of more than ten, and with this scheduler process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGLANG_TEST_RETRACT", "true")
         patch.setattr(plugin, "run_scheduler", scheduler)

@@ -253,11 +253,11 @@ class MiniSlurm:
 
 def processes() -> list[tuple[int, str]]:
     """Every process: id and command line."""
-    found = []
+    listed = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
-    return found
+            listed.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+    return listed
 
 
 def _on_node(stepd: int, node: str) -> bool:
@@ -276,12 +276,12 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             parent = int(Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(other)
-    found, todo = [], [pid]
+    below, todo = [], [pid]
     while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
+        own = children.get(todo.pop(), [])
+        below += own
+        todo += own
+    return below
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ def _slurm(*command: str) -> None:
 def _worker(clone: Clone) -> int:
     """The Ray worker that trains."""
     below = set(descendants(clone.lease()["pid"]))
-    found = [pid for pid, args in processes() if pid in below and args.startswith("ray::WorkerDict")]
-    assert found, [args for pid, args in processes() if pid in below]
-    return found[0]
+    workers = [pid for pid, args in processes() if pid in below and args.startswith("ray::WorkerDict")]
+    assert workers, [args for pid, args in processes() if pid in below]
+    return workers[0]
 
 
 def _elapsed(job: str) -> float:

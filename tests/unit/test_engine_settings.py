@@ -45,9 +45,9 @@ def install(monkeypatch):
 
 def test_a_table_of_another_vocabulary_is_refused(install, model, tmp_path):
     install(table(tmp_path), model=model)
-    with pytest.raises(UserError, match=f"the model has {VOCABULARY} embedding rows, the table 30") as told:
+    with pytest.raises(UserError, match=f"the model has {VOCABULARY} embedding rows, the table 30") as error:
         install(table(tmp_path, rows=30), model=model)
-    assert "neighbor table: rows" in str(told.value)
+    assert "neighbor table: rows" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_a_table_of_another_vocabulary_is_refused(install, model, tmp_path):
 def test_a_mixer_of_another_metric_or_larger_k_is_refused(install, model, tmp_path, mixer, where):
     install(table(tmp_path), model=model)
     assert plugin.request_params(NeighborMixer(0.1, k=2), 7)[plugin.KEY]["seed"] == 7
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         plugin.request_params(mixer, 7)
-    assert told.value.where == where
+    assert error.value.where == where
     install(table(tmp_path, k=mixer.k, metric=mixer.metric), model=model)
     assert plugin.request_params(mixer, 7)
 
@@ -77,9 +77,9 @@ def test_mixing_neighbors_without_a_table_is_refused(install, model):
 @pytest.mark.parametrize("rho", [-0.1, -1e-9, 1.0000001, 2, float("nan"), float("inf")])
 def test_rho_outside_0_and_1_is_refused_wherever_a_mixer_is_made(rho):
     for make in (lambda: NeighborMixer(rho), lambda: mixer_from({"kind": "neighbors", "rho": rho})):
-        with pytest.raises(UserError, match="rho is") as told:
+        with pytest.raises(UserError, match="rho is") as error:
             make()
-        assert told.value.where == "mixer neighbors: rho"
+        assert error.value.where == "mixer neighbors: rho"
 
 
 @pytest.mark.parametrize("rho", [0, 0.0, 0.1, 1])
@@ -103,9 +103,9 @@ def test_another_sglang_is_refused_and_the_needed_one_named(install, monkeypatch
     install()
     for version in ("0.4.6.post4", "0.4.6", "0.5.0"):
         monkeypatch.setattr(plugin, "version", lambda _, installed=version: installed)
-        with pytest.raises(UserError, match=f"sglang is {version}, ") as told:
+        with pytest.raises(UserError, match=f"sglang is {version}, ") as error:
             install()
-        assert told.value.do == "install sglang==0.4.6.post5"
+        assert error.value.do == "install sglang==0.4.6.post5"
 
 
 class Server:
@@ -125,6 +125,7 @@ class Server:
         ("enable_mixed_chunk", True),
         ("enable_hierarchical_cache", True),
         ("enable_torch_compile", True),
+        ("enable_nan_detection", True),
         ("disaggregation_mode", "prefill"),
         ("lora_paths", ["adapter"]),
         ("is_embedding", True),
@@ -132,9 +133,9 @@ class Server:
 )
 def test_each_unsupported_feature_is_refused_by_name(name, value):
     hooks.check_server(Server())
-    with pytest.raises(UserError, match=name) as told:
+    with pytest.raises(UserError, match=name) as error:
         hooks.check_server(Server(**{name: value}))
-    assert told.value.where == f"sglang: {name}"
+    assert error.value.where == f"sglang: {name}"
 
 
 def test_every_unsupported_feature_is_off_in_sglangs_own_defaults():

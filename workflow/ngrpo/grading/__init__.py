@@ -8,11 +8,10 @@ from ngrpo.grading.grader import (
     SETTINGS,
     Grade,
     Grader,
+    GradingLimits,
+    GradingSettings,
     Item,
-    Limits,
-    Settings,
     grade_answers,
-    settings_for,
 )
 
 __all__ = [
@@ -22,12 +21,11 @@ __all__ = [
     "SETTINGS",
     "Grade",
     "Grader",
+    "GradingLimits",
+    "GradingSettings",
     "Item",
-    "Limits",
-    "Settings",
     "displayed",
     "grade_answers",
     "grade_file",
     "grade_samples",
-    "settings_for",
 ]

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ngrpo.files import canonical_json, whole_file
-from ngrpo.planning.costs import CostsFile
 from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.costs import CostsFile
 
 SCHEMAS = {"study.schema.json": StudyFile, "scale.schema.json": ScaleFile, "costs.schema.json": CostsFile}
 

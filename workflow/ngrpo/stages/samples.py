@@ -107,7 +107,7 @@ def sample(
                 _add_time(task.shards / CLOCK, time.monotonic() - began)
     for task in tasks:
         _gather(task)
-    for spec, _, file in files:  # shards go last: until here, whatever ends the job, all of them are kept
+    for spec, _, file in files:  # shards go last: until here, whatever ends the job, all of them stay
         shards = _shards(spec, file)
         if (shards / CLOCK).exists():
             os.replace(shards / CLOCK, file.with_suffix(".time.json"))

@@ -55,7 +55,7 @@ class Row(Config):
     """None: every model of the table."""
 
 
-class Table(Config):
+class ResultTable(Config):
     """Rows (systems) × benchmarks × metrics, for one or more models."""
 
     title: str
@@ -77,7 +77,7 @@ class StudyFile(Config):
     """Training systems by their ids; a run's id is method-model."""
     decodings: dict[Id, DecodingMethod]
     """Ways to decode by their ids; a table's row takes `standard` where it names none."""
-    tables: dict[Id, Table]
+    tables: dict[Id, ResultTable]
     """What is shown side by side; a scale makes those that it lists."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
+from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, NoMixer
 from ngrpo.study.reading import parse
@@ -109,7 +109,7 @@ class Study:
             policy = self.runs[run]
         return self.names.get(_asked(_evaluation(self, policy, decoding, benchmark)))
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> ResultTable:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
         if name not in self.study.tables:
             raise unknown_name("table", name, self.study.tables, where="target")
@@ -240,6 +240,18 @@ def _cell(study: Study, row: Row, model_id: str, benchmark: str) -> Cell:
     return Cell(row.label, model_id, benchmark, name)
 
 
+def _check_names(study: Study, folder: Path) -> None:
+    """Raises UserError where two things that can be asked for by name have the same one."""
+    named: dict[str, str] = {}
+    kinds = {"model": study.models, "neighbor table": study.neighbors, "run": study.runs, "table": study.cells}
+    for kind, names in kinds.items():
+        for name in names:
+            if (other := named.setdefault(name, kind)) != kind:
+                raise UserError(
+                    f"a {other} and a {kind} are both called '{name}'", where=folder, do="rename one of them"
+                )
+
+
 def load_study(folder: Path, scale: str) -> Study:
     """Read the configuration folder and expand it at one scale."""
     study_file, size = load(folder, scale)
@@ -253,9 +265,7 @@ def load_study(folder: Path, scale: str) -> Study:
             if row.models is None or model_id in row.models
             for benchmark in table.benchmarks or size.benchmarks
         ]
-    clash = set(study.runs) & set(study.models)
-    if clash:
-        raise UserError(f"a run and a model are both called '{min(clash)}'", where=folder, do="rename one of them")
+    _check_names(study, folder)
     for target, names in size.targets.items():
         for name in names:
             if name not in study.products:

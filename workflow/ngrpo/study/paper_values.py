@@ -51,7 +51,7 @@ class Hyperparameters(Config):
     epochs: int
 
 
-class Evaluation(Config):
+class PaperEvaluation(Config):
     """§4.1: how policies are measured, and by what the checkpoint is chosen."""
 
     samples: int
@@ -94,7 +94,7 @@ class PaperValues(Config):
     averages: dict[Id, Id] = Field(default_factory=dict)
     """Tables that print only the averages of another table."""
     hyperparameters: Hyperparameters
-    evaluation: Evaluation
+    evaluation: PaperEvaluation
     sizes: dict[Id, int]
     """Problems of each benchmark (Table 7)."""
     paired: Paired

@@ -6,9 +6,9 @@ unset knobs out, so that a new knob reruns nothing.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
@@ -19,7 +19,7 @@ from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
 
-def _without_titles(value: object) -> object:
+def _without_titles(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_titles(v) for k, v in value.items() if k != "title"}
     return [_without_titles(v) for v in value] if isinstance(value, list) else value
@@ -28,9 +28,10 @@ def _without_titles(value: object) -> object:
 class Spec(Config):
     """Common ground of all specs."""
 
-    def json_value(self) -> dict:
+    def json_value(self) -> dict[str, Any]:
         """What is written to the spec file: unset (None) knobs and titles absent."""
-        return _without_titles(self.model_dump(mode="json", exclude_none=True))
+        value: dict[str, Any] = _without_titles(self.model_dump(mode="json", exclude_none=True))
+        return value
 
     def text(self) -> str:
         """The spec file's bytes."""
@@ -129,6 +130,16 @@ class RunSpec(Spec):
     exploration: Mixer
     training: Training
     seed: int
+
+    @model_validator(mode="after")
+    def _validates_without_mixing(self) -> "RunSpec":
+        if self.validation_decoding.mixer != NoMixer():
+            raise UserError(
+                f"validation would mix inputs ({self.validation_decoding.mixer.kind})",
+                where=f"run {self.id}: validation_decoding.mixer",
+                do="leave it out: checkpoints are chosen by the policy as standard decoding sees it",
+            )
+        return self
 
 
 class Decoding(Config):

@@ -11,30 +11,20 @@ settings, `cpu` what a machine without a GPU needs. Requests without our `custom
 """
 
 import functools
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ngrpo.engines.model_folder import open_table
-from ngrpo.engines.sglang import cpu
-from ngrpo.engines.sglang.hooks import (
-    KEY,
-    REFRESH,
-    SPACES,
-    VERSION,
-    PluginSettings,
-    check_server,
-    quiet_import,
-    run_detokenizer,
-    run_scheduler,
-)
+from ngrpo.engines.sglang import cpu, hooks
+from ngrpo.engines.sglang.hooks import KEY, PluginSettings, check_server, run_detokenizer, run_scheduler
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbors import Table
@@ -62,26 +52,20 @@ def install(
     Raises UserError for another sglang, a table that doesn't fit, an unknown refresh or space.
     """
     global _settings
-    if refresh not in REFRESH:
-        raise unknown_name("table refresh", refresh, REFRESH, where="sglang: refresh")
-    if space not in SPACES:
-        raise unknown_name("neighbor space", space, SPACES, where="sglang: space")
+    if refresh not in hooks.REFRESH:
+        raise unknown_name("table refresh", refresh, hooks.REFRESH, where="sglang: refresh")
+    if space not in hooks.SPACES:
+        raise unknown_name("neighbor space", space, hooks.SPACES, where="sglang: space")
     _check_version()
-    table = None
+    path, metric, k = None, None, None
     if neighbors is not None:
         table = Table.load(neighbors) if model is None else open_table(neighbors, model)
-    settings = PluginSettings(
-        neighbors=None if neighbors is None else Path(neighbors).absolute(),
-        metric=table.metric if table else None,
-        k=table.k if table else None,
-        refresh=refresh,
-        space=space,
-        batch_timeout=batch_timeout,
-    )
+        path, metric, k = Path(neighbors).absolute(), table.metric, table.k
+    settings = PluginSettings(path, metric, k, refresh, space, batch_timeout)
     for mixer in mixers:
         settings.check(mixer)
     cpu.prepare()
-    with quiet_import():
+    with hooks.quiet_import():
         import sglang.srt.entrypoints.engine as entry
 
     entry.run_scheduler_process = functools.partial(run_scheduler, settings)
@@ -98,11 +82,11 @@ def _check_version() -> None:
         installed = version("sglang")
     except PackageNotFoundError:
         installed = "not installed"
-    if installed != VERSION:
+    if installed != hooks.VERSION:
         raise UserError(
-            f"sglang is {installed}, but the plugin is written for {VERSION}",
+            f"sglang is {installed}, but the plugin is written for {hooks.VERSION}",
             where="training environment",
-            do=f"install sglang=={VERSION}",
+            do=f"install sglang=={hooks.VERSION}",
         )
 
 
@@ -159,17 +143,13 @@ def _deaths_reported() -> Iterator[None]:
 
     It is reported as sglang reports one that fails: by SIGQUIT.
     """
-    import psutil
-
     before, over = set(multiprocessing.active_children()), threading.Event()
 
     def watch() -> None:
-        seen: set[psutil.Process] = set()
+        seen: set[Any] = set()
         while not over.wait(0.1):
-            for child in set(multiprocessing.active_children()) - before:
-                with suppress(psutil.NoSuchProcess):
-                    seen.add(psutil.Process(child.pid))
-            if any(has_ended(p) for p in seen):
+            seen |= set(multiprocessing.active_children()) - before
+            if multiprocessing.connection.wait([process.sentinel for process in seen], timeout=0):
                 os.kill(os.getpid(), signal.SIGQUIT)
                 return
 
@@ -180,13 +160,3 @@ def _deaths_reported() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def has_ended(process: Any) -> bool:
-    """Whether a process has ended."""
-    import psutil
-
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

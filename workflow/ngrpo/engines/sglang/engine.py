@@ -169,7 +169,7 @@ class SGLangEngine:
         task = asyncio.ensure_future(answer)
         while not task.done():
             await asyncio.wait({task}, timeout=1)
-            if not task.done() and (self._dead or any(plugin.has_ended(p) for p in self._processes)):
+            if not task.done() and (self._dead or any(_has_ended(p) for p in self._processes)):
                 task.cancel()
                 raise UserError(
                     "an sglang process died", where="sglang", do="see its messages above; log_level=info says more"
@@ -194,10 +194,10 @@ class SGLangEngine:
         """End sglang's processes, and only them."""
         import psutil
 
-        tree = [q for p in self._processes if not plugin.has_ended(p) for q in (*p.children(recursive=True), p)]
+        tree = [q for p in self._processes if not _has_ended(p) for q in (*p.children(recursive=True), p)]
         self._processes = []
         for process in tree:
-            if not plugin.has_ended(process):
+            if not _has_ended(process):
                 process.kill()
         psutil.wait_procs(tree, timeout=10)
         if hasattr(self, "server"):
@@ -273,6 +273,16 @@ def _servers(own: Any, others: set) -> list[Any]:
             if child not in others and not any("resource_tracker" in word for word in child.cmdline()):
                 servers.append(child)
     return servers
+
+
+def _has_ended(process: Any) -> bool:
+    """Whether a process has ended, reaped or not."""
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _sample(output: dict[str, Any]) -> Sample:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ UNSUPPORTED: tuple[tuple[str, Any], ...] = (
     ("enable_mixed_chunk", False),
     ("enable_hierarchical_cache", False),
     ("enable_torch_compile", False),
+    ("enable_nan_detection", False),
     ("disaggregation_mode", "null"),
     ("lora_paths", None),
     ("is_embedding", False),
@@ -81,6 +82,15 @@ class Inbox:
         return self.socket.recv_pyobj(*args) if late is None else Overdue(late)
 
 
+@dataclass
+class HeldBatch:
+    """A batch that isn't whole yet: its requests so far, how many are missing, when the last one came."""
+
+    missing: int
+    reqs: list[Any] = field(default_factory=list)
+    since: float = 0.0
+
+
 class BatchBarrier:
     """Holds the requests of a batch until all are there, then lets them go in one fixed order.
 
@@ -90,71 +100,57 @@ class BatchBarrier:
 
     def __init__(self, scheduler: Any, timeout: float):
         self.scheduler, self.timeout = scheduler, timeout
-        self.held: dict[str, list[Any]] = {}
-        self.missing: dict[str, int] = {}
-        self.since: dict[str, float] = {}
+        self.held: dict[str, HeldBatch] = {}
 
     def add(self, req: Any) -> None:
         """Hold a request."""
-        batch, size = req.ngrpo.batch
-        self.held.setdefault(batch, []).append(req)
-        self.missing[batch] = self.missing.get(batch, size) - 1
-        self.since[batch] = time.monotonic()
+        name, size = req.ngrpo.batch
+        batch = self.held.setdefault(name, HeldBatch(size))
+        batch.reqs.append(req)
+        batch.missing -= 1
+        batch.since = time.monotonic()
 
     def release(self) -> None:
         """Queue the batches that are whole; called once a scheduling round."""
-        if not self.held:
-            return
         s = self.scheduler
-        whole = [batch for batch, missing in self.missing.items() if missing <= 0]
-        if not whole or (self._settling() and not self._busy()):
+        whole = sorted(name for name, batch in self.held.items() if batch.missing <= 0)
+        if not whole:
             return
-        if not self._busy():
+        if not (s.waiting_queue or s.chunked_req or any(not r.finished() for r in s.running_batch.reqs)):
+            if s.running_batch.reqs or s.last_batch is not None:
+                return  # finished requests still have a step in flight (overlap schedule)
             s.flush_cache()
             s.new_token_ratio = s.init_new_token_ratio
-        for batch in sorted(whole):
-            reqs = sorted(self._forget(batch), key=lambda r: (list(r.origin_input_ids), r.ngrpo.seed))
-            s.waiting_queue.extend(reqs)
-
-    def _busy(self) -> bool:
-        """Whether other requests are under way."""
-        s = self.scheduler
-        return bool(s.waiting_queue or s.chunked_req or any(not r.finished() for r in s.running_batch.reqs))
-
-    def _settling(self) -> bool:
-        """Whether finished requests still have a step in flight (overlap schedule)."""
-        return bool(self.scheduler.running_batch.reqs) or self.scheduler.last_batch is not None
-
-    def _forget(self, batch: str) -> list[Any]:
-        del self.missing[batch], self.since[batch]
-        return self.held.pop(batch)
+        for name in whole:
+            reqs = self.held.pop(name).reqs
+            s.waiting_queue.extend(sorted(reqs, key=lambda r: (list(r.origin_input_ids), r.ngrpo.seed)))
 
     def drop(self, rid: str) -> list[Any]:
         """Let go of held requests whose id starts so; their batches no longer wait for them."""
         dropped = []
-        for batch, reqs in list(self.held.items()):
-            gone = [r for r in reqs if r.rid.startswith(rid)]
-            dropped += gone
-            self.held[batch] = [r for r in reqs if r not in gone]
-            if gone and not self.held[batch] and self.missing[batch] <= 0:
-                self._forget(batch)
+        for name, batch in list(self.held.items()):
+            dropped += [r for r in batch.reqs if r.rid.startswith(rid)]
+            batch.reqs = [r for r in batch.reqs if not r.rid.startswith(rid)]
+            if not batch.reqs and batch.missing <= 0:
+                del self.held[name]
         return dropped
 
     def overdue(self) -> str | None:
         """A batch that has waited too long for its next request, reported once."""
-        for batch, since in self.since.items():
-            if self.missing[batch] > 0 and time.monotonic() - since > self.timeout:
-                self.since[batch] = float("inf")
-                return batch
+        for name, batch in self.held.items():
+            if batch.missing > 0 and time.monotonic() - batch.since > self.timeout:
+                batch.since = float("inf")
+                return name
         return None
 
-    def give_up(self, batch: Overdue) -> None:
+    def give_up(self, name: Overdue) -> None:
         """Fail the requests of an overdue batch."""
-        if self.missing.get(batch, 0) <= 0:
+        if name not in self.held or self.held[name].missing <= 0:
             return
-        have, missing = len(self.held[batch]), self.missing[batch]
-        for req in self._forget(batch):
-            fail(req, f"only {have} of {have + missing} requests of batch {batch} came within {self.timeout:g} s")
+        batch = self.held.pop(name)
+        size = len(batch.reqs) + batch.missing
+        for req in batch.reqs:
+            fail(req, f"only {len(batch.reqs)} of {size} requests of batch {name} came within {self.timeout:g} s")
             self.scheduler.waiting_queue.append(req)
 
 

@@ -187,8 +187,7 @@ class MixingScheduler(Scheduler):
         try:
             mixer = mixer_from(params["mixer"])
             self.settings.check(mixer)
-            if req.sampling_params.min_p > 0:
-                raise UserError("min_p isn't supported for seeded requests", where="sampling: min_p", do="leave it out")
+            _check_supported(req)
         except UserError as error:
             fail(req, str(error))
             return super()._add_request_to_queue(req)
@@ -245,6 +244,15 @@ class MixingScheduler(Scheduler):
                 reason = {**req.finished_reason.to_json(), KEY: record.pack()}
                 req.finished_reason.to_json = reason.copy
         super().stream_output_generation(reqs, *args)
+
+
+def _check_supported(req: Req) -> None:
+    """Raise UserError where a request of ours asks for what the plugin's own sampling doesn't do."""
+    params, own = req.sampling_params, (req.token_ids_logprob, req.custom_logit_processor)
+    names = ("min_p", "top_logprobs_num", "token_ids_logprob", "custom_logit_processor")
+    for name, wanted in zip(names, (params.min_p, req.top_logprobs_num, *own), strict=True):
+        if wanted:
+            raise UserError(f"{name} isn't supported for seeded requests", where=f"request: {name}", do="leave it out")
 
 
 # where sglang looks a class up, under which name, and what it finds there

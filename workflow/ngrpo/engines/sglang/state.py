@@ -10,10 +10,9 @@ Departures, and why:
 2. Log-probs of our requests are of the whole distribution (stock 0.4.6 renormalizes them to top-p).
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +26,14 @@ from ngrpo.method.neighbors import Table, nearest
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
-logger = logging.getLogger(__name__)
+
+class FedStep(NamedTuple):
+    """One mixed step of a response: its index there, and what it fed."""
+
+    index: int
+    ids: list[int]
+    weights: list[int]
+    sigma: float  # of the noise; 0: none
 
 
 @dataclass
@@ -37,35 +43,18 @@ class RequestState:
     seed: int
     mixer: Mixer
     batch: tuple[str, int] | None = None
-    index: list[int] = field(default_factory=list)  # in the response, ascending
-    ids: list[list[int]] = field(default_factory=list)
-    weights: list[list[int]] = field(default_factory=list)
-    sigmas: list[float] = field(default_factory=list)  # where noise is fed: one a step, from the first on
+    steps: list[FedStep] = field(default_factory=list)  # ascending
     state: int = 0  # what the mixer wants back at the next step
 
     def record(self, tokens: list[int], start: int) -> Record:
         """The response's record; start: position of its first token."""
-        if not self.mixer.replayed:
-            return Record.of(tokens, [], [], [], k=1)
-        if not self.sigmas:
-            k = len(self.ids[0]) if self.ids else self.mixer.width
-            return Record.of(tokens, self.index, self.ids, self.weights, k=k)
-        sigma = np.array(self.sigmas[: max(1, len(tokens) - 1)], dtype=np.float32)
+        steps = self.steps if self.mixer.replayed else []
+        if not any(step.sigma for step in steps):
+            index, ids, weights, _ = zip(*steps, strict=True) if steps else ((), (), (), ())
+            return Record.of(tokens, index, ids, weights, k=len(ids[0]) if ids else self.mixer.width)
+        sigma = np.array([step.sigma for step in steps][: max(1, len(tokens) - 1)], dtype=np.float32)
         noise = Noise(self.seed, start, sigma[:1] if (sigma == sigma[0]).all() else sigma)
         return Record.of(tokens, [], [], [], k=1, noise=noise)
-
-    def add(self, index: int, on: bool, state: int, sigma: float, candidates: list[int]) -> None:
-        """Take in one step: its place in the response, and what `MixState._pack` says of it."""
-        self.state = state
-        if not on:
-            return
-        k = len(candidates) // 2
-        self.index.append(index)
-        if sigma > 0:
-            self.sigmas.append(sigma)
-        else:
-            self.ids.append(candidates[:k])
-            self.weights.append(candidates[k:])
 
 
 class BatchPlan:
@@ -87,52 +76,52 @@ class BatchPlan:
         self.restricts = any(p.top_p < 1 or p.top_k < 1 << 30 for p in limits)
         self.extends: bool = batch.forward_mode.is_extend()
         self.lost: list[Any] = []  # requests whose whole-vocabulary mixtures a prefill would need: nothing holds them
-        self.seeds = self.states = self.mixtures = self.noise = None
+        self.seeds = self.states = self.replay = None
+        self.noisy = False  # whether something that is fed again had noise
         if self.extends and self.any:
             self.seeds = torch.tensor([r.seed if r else 0 for r in self.requests])
             self.states = torch.tensor([r.state if r else 0 for r in self.requests], dtype=torch.int32)
-            self._replay(batch.prefix_lens, batch.extend_lens)
+            self.replay = self._replay(batch.prefix_lens, batch.extend_lens)
         self.steps: list[tuple[list[int], Tensor]] = []  # rows and their steps on the CPU, set by sampling: see `_pack`
 
     @property
     def feeds(self) -> bool:
         """Whether some input of this batch is anything but its token's embedding."""
-        return self.mixes if not self.extends else self.mixtures is not None or self.noise is not None
+        return self.replay is not None if self.extends else self.mixes
 
-    def _replay(self, prefixes: Sequence[int], extends: Sequence[int]) -> None:
-        """What this prefill must feed again (after a retraction, or for a later chunk of a response).
+    def _replay(self, prefixes: Sequence[int], extends: Sequence[int]) -> tuple[Tensor, ...] | None:
+        """What this prefill must feed again (after a retraction, or for a later chunk of a response), or None.
 
-        mixtures: places (M,) in its input, ids and weights (M, k). noise: places (N,), seeds, positions and sigmas.
+        Places (M,) in its input, ids and weights (M, k), and the noise: sigmas, seeds and positions (M,).
         """
-        mixed, noisy, offset = [], [], 0
+        fed, offset = [], 0
         for req, request, prefix, extend in zip(self.reqs, self.requests, prefixes, extends, strict=True):
-            first = len(req.origin_input_ids)
-            steps = request.index if request is not None else ()
-            places = [(i, first + index - prefix) for i, index in enumerate(steps)]
-            for i, place in [(i, place) for i, place in places if 0 <= place < extend]:
-                if request.mixer.dense:
-                    self.lost.append(req)
-                    break
-                if request.sigmas:
-                    noisy.append((offset + place, request.seed, prefix + place, request.sigmas[i]))
-                else:
-                    mixed.append((offset + place, request.ids[i], request.weights[i]))
+            for index, ids, weights, sigma in request.steps if request is not None else ():
+                position = len(req.origin_input_ids) + index
+                if prefix <= position < prefix + extend:
+                    fed.append((offset + position - prefix, ids, weights, sigma, request.seed, position))
+                    if request.mixer.dense:
+                        self.lost.append(req)
+                        break
             offset += extend
-        if mixed:
-            k = max(len(ids) for _, ids, _ in mixed)
-            places, ids, weights = zip(*mixed, strict=True)
-            ids, weights = ([row + [0] * (k - len(row)) for row in rows] for rows in (ids, weights))
-            self.mixtures = torch.tensor(places), torch.tensor(ids), torch.tensor(weights, dtype=torch.int32)
-        if noisy:
-            self.noise = tuple(torch.tensor(column) for column in zip(*noisy, strict=True))
+        if not fed:
+            return None
+        places, ids, weights, *noise = zip(*fed, strict=True)
+        k = max(map(len, ids))
+        ids, weights = (torch.tensor([row + [0] * (k - len(row)) for row in rows]) for rows in (ids, weights))
+        self.noisy = any(noise[0])
+        return torch.tensor(places), ids, weights.int(), *map(torch.tensor, noise)
 
     def absorb(self, before: Sequence[int]) -> None:
         """Give requests their steps; before: each response's length before this batch's results came in."""
         for rows, packed in self.steps:
             sigmas = packed[:, 2].contiguous().view(torch.float32).tolist()
             for row, sigma, (on, state, _, *candidates) in zip(rows, sigmas, packed.tolist(), strict=True):
+                request, k = self.requests[row], len(candidates) // 2
                 if len(self.reqs[row].output_ids) == before[row] + 1:
-                    self.requests[row].add(before[row], bool(on), state, sigma, candidates)
+                    request.state = state
+                    if on:
+                        request.steps.append(FedStep(before[row], candidates[:k], candidates[k:], sigma))
 
 
 class MixState:
@@ -195,14 +184,11 @@ class MixState:
 
     def _replayed(self, rows: Tensor, plan: BatchPlan) -> Tensor:
         """A prefill's inputs (N, d), fed again what was fed when its response was sampled."""
-        if plan.mixtures is not None:
-            places, ids, weights = (t.to(rows.device, non_blocking=True) for t in plan.mixtures)
-            candidates = self._lookup(ids.flatten()).view(*ids.shape, -1)
-            rows = rows.index_copy(0, places, blend(candidates, weights))
-        if plan.noise is not None:
-            places, seed, position, sigma = (t.to(rows.device, non_blocking=True) for t in plan.noise)
-            rows = rows.index_copy(0, places, add_noise(rows[places], sigma, seed, position))
-        return rows
+        places, ids, weights, sigma, seed, position = (t.to(rows.device, non_blocking=True) for t in plan.replay)
+        fed = blend(self._lookup(ids.flatten()).view(*ids.shape, -1), weights)
+        if plan.noisy:
+            fed = torch.where((sigma > 0)[:, None], add_noise(fed, sigma, seed, position), fed)
+        return rows.index_copy(0, places, fed)
 
     def sample(self, stock: Callable[[Any, Any], Tensor], out: Any, batch: Any) -> Tensor:
         """Next tokens (B,) of a batch; sets its log-probs, its slots' next inputs and its plan's steps."""
@@ -220,10 +206,10 @@ class MixState:
         self.runner._preprocess_logits(out, batch.sampling_info)
         logits = out.next_token_logits
         token = None if plan.all else self._stock_tokens(out, batch, logits.clone())
-        z = scale(self._process(logits, batch.sampling_info), batch.sampling_info.temperatures)
+        z = scale(logits, batch.sampling_info.temperatures)
         token = self._write(plan, z, token, slot, batch)
         if batch.return_logprob:
-            self._log_probs(plan, out, z, token, batch)
+            self._log_probs(plan, out, z, token)
         return token
 
     def _stock_tokens(self, out: Any, batch: Any, scratch: Tensor) -> Tensor:
@@ -234,15 +220,6 @@ class MixState:
         )
         out.next_token_logits = logits
         return token
-
-    def _process(self, logits: Tensor, info: Any) -> Tensor:
-        """Custom logit processors and the treatment of NaN, as in the stock sampler."""
-        if info.has_custom_logit_processor:
-            self.runner.sampler._apply_custom_logit_processor(logits, info)
-        if self.runner.sampler.use_nan_detection and torch.isnan(logits).any():
-            logger.warning("NaN in the logits")
-            return torch.where(torch.isnan(logits), torch.full_like(logits, -1e5), logits)
-        return logits
 
     def _write(self, plan: BatchPlan, z: Tensor, token: Tensor | None, slot: Tensor, batch: Any) -> Tensor:
         """Draw, mix, and set what the slots feed next; token (B,): the stock sampler's, for rows that aren't ours."""
@@ -295,17 +272,8 @@ class MixState:
             self.rms = self._whole(self.embedding).float().square().mean(-1).sqrt()
         return self.rms
 
-    def _log_probs(self, plan: BatchPlan, out: Any, z: Tensor, token: Tensor, batch: Any) -> None:
+    def _log_probs(self, plan: BatchPlan, out: Any, z: Tensor, token: Tensor) -> None:
         """Log-probs of the written tokens, in `out` as the stock sampler leaves them."""
-        if any(n > 0 for n in batch.top_logprobs_nums) or any(t is not None for t in batch.token_ids_logprobs):
-            from sglang.srt.layers import sampler
-
-            logp = torch.log_softmax(z, -1)
-            top, chosen = batch.top_logprobs_nums, batch.token_ids_logprobs
-            out.next_token_top_logprobs_val, out.next_token_top_logprobs_idx = sampler.get_top_logprobs(logp, top)
-            out.next_token_token_ids_logprobs_val, out.next_token_token_ids_logprobs_idx = (
-                sampler.get_token_ids_logprobs(logp, chosen)
-            )
         ours = log_prob(z, token)
         if not plan.all:
             mine = torch.tensor([t is not None for t in plan.requests], device=z.device)

@@ -160,8 +160,7 @@ def offer(
     measured = []
 
     def rows(lo: int, hi: int) -> None:
-        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine)
-        measured.append(found)
+        measured.append(_rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine))
 
     _in_threads(rows, S.shape[0], 32)
     if column_side is not None:

@@ -28,7 +28,7 @@ from ngrpo.method.objectives.surrogate import Aggregation, Loss
 _NO_KINDS = ("surrogate",)  # what the kinds share
 
 
-class Objective(Protocol):
+class ObjectiveLoss(Protocol):
     """A kind's loss."""
 
     def __call__(
@@ -42,9 +42,9 @@ def kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_KINDS)
 
 
-def loss_of(kind: str) -> Objective:
+def loss_of(kind: str) -> ObjectiveLoss:
     """A kind's loss. Raises UserError for a kind that doesn't exist."""
     if kind not in kinds():
         raise unknown_name("objective", kind, kinds(), where="objective.kind")
-    loss: Objective = import_module(f"{__name__}.{kind}").loss
+    loss: ObjectiveLoss = import_module(f"{__name__}.{kind}").loss
     return loss

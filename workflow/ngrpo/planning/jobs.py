@@ -1,0 +1,173 @@
+"""The jobs of a target with their reasons, as Snakemake has them, and what each would take.
+
+A job is done when Snakemake wouldn't run it. Where it would, its reason is put into the study's terms: which values of
+its spec have changed, at which step it stopped, what it waits for.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ngrpo.files import read_json
+from ngrpo.planning.changes import changed_values
+from ngrpo.planning.costs import Costs, Span, total
+from ngrpo.planning.snakemake_dag import SpecFiles, snakemake_dag
+from ngrpo.study.batches import Batch, decide_batches
+from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
+from ngrpo.study.run_log import logged_steps
+
+NAMED_BY = {
+    "dataset": "dataset",
+    "model": "model",
+    "training_data": "model",
+    "neighbors": "table_id",
+    "diagnostics": "run",
+    "train": "run",
+    "sample": "system",
+    "grade": "evaluation",
+    "analyze": "table",
+    "notebook": "notebook",
+    "report": "",
+    "crate": "",
+}
+"""Every stage in the order in which a study goes through them: the wildcard that names its jobs."""
+
+
+@dataclass
+class Job:
+    """One job: its stage and name, what it needs, what it would take, and why it runs (empty: it is done)."""
+
+    stage: str
+    name: str
+    needs: list["Job"] = field(default_factory=list)
+    why: str = ""
+    wall: Span = field(default_factory=Span)
+    """Hours from start to end; nothing for a job that is done."""
+    devices: int = 0
+
+    @property
+    def device_hours(self) -> Span:
+        """Hours of all its devices together."""
+        return self.wall * self.devices
+
+
+def planned_jobs(
+    study: Study, results: Results, costs: Costs, *targets: str, data_folder: Path | None = None
+) -> list[Job]:
+    """Every job of the targets (all that Snakemake takes: names and files), each once, after those that it needs.
+
+    Raises UserError for a target that Snakemake doesn't know, and where no costs are declared for a model.
+    """
+    with snakemake_dag(study, results, targets or ("all",), data_folder) as (dag, before):
+        reader = _Reader(study, results, costs, before)
+        running = set(dag.needrun_jobs())
+        asked = [job for job in dag.jobs if not job.rule.norun]
+        made = {job: Job(*reader.names(job)) for job in asked}
+        for job, plan in made.items():
+            plan.needs = sorted((made[n] for n in dag.dependencies[job] if n in made), key=_place)
+            if job in running:
+                makers = {str(f): made[n] for n, files in dag.dependencies[job].items() if n in made for f in files}
+                plan.why = reader.why(job, plan, dag.reason(job), makers)
+            reader.add_cost(job, plan, dag.reason(job))
+    return sorted(made.values(), key=_place)
+
+
+def _place(job: Job) -> tuple[int, str, str]:
+    stages = list(NAMED_BY)
+    return stages.index(job.stage) if job.stage in stages else len(stages), job.stage, job.name
+
+
+class _Reader:
+    """Snakemake's jobs in the study's terms."""
+
+    def __init__(self, study: Study, results: Results, costs: Costs, before: SpecFiles):
+        self.study, self.results, self.costs, self.before = study, results, costs, before
+        self.specs = {str(results.root / name): spec for name, spec in study.specs().items()}
+        self.batches = {(b.rule, b.system): b for b in decide_batches(study, results)}
+
+    def names(self, job: Any) -> tuple[str, str]:
+        """A job's stage, and its name within it."""
+        if batch := self._batch(job):
+            return "sample", batch.name
+        return job.rule.name, job.wildcards_dict.get(NAMED_BY.get(job.rule.name), job.rule.name)
+
+    def _batch(self, job: Any) -> Batch | None:
+        return self.batches.get((job.rule.name, job.wildcards_dict.get("system", "")))
+
+    def why(self, job: Any, plan: Job, reason: Any, makers: dict[str, Job]) -> str:
+        """Why Snakemake would run a job, the first cause alone."""
+        changed = self._changed(job)
+        missing = [*map(str, reason.missing_output), *map(str, reason.incomplete_output)]
+        if plan.stage == "train" and missing and not changed and (done := self._done(plan)):
+            return f"stopped at step {done} of {self.costs.total_steps(self.study.runs[plan.name])}"
+        started = plan.stage == "train" and self._done(plan)
+        if missing and not (changed and started):
+            return self._missing(job, missing)
+        if changed:
+            return f"its spec has changed: {changed}"
+        return next(iter(self._causes(reason, makers)), str(reason))
+
+    def _causes(self, reason: Any, makers: dict[str, Job]) -> Iterator[str]:
+        """Snakemake's reason in words, one cause after the other."""
+        remade = set(map(str, reason.updated_input_run))
+        for path in sorted(set(map(str, reason.updated_input)) - remade):
+            maker = makers.get(path)
+            named = f"{maker.stage} {maker.name}" if maker else "its spec" if path in self.specs else path
+            yield f"{named} is newer"
+        for path in sorted(remade & makers.keys()):
+            yield f"{makers[path].stage} {makers[path].name} is to be made"
+        if reason.params_changed or reason.code_changed:
+            yield "its code has changed"
+        if reason.input_changed:
+            yield "it is made of other files than before"
+        if reason.software_stack_changed:
+            yield "its environment has changed"
+
+    def _done(self, plan: Job) -> int:
+        return logged_steps(self.results.run(plan.name).metrics)
+
+    def _missing(self, job: Any, missing: list[str]) -> str:
+        batch = self._batch(job)
+        lost = self._lost(batch) if batch else []
+        if batch and 0 < len(lost) < len(batch.evaluations):
+            return "; ".join(f"{self.study.evaluations[name].benchmark.id}: not made yet" for name in lost)
+        return "not made yet"
+
+    def _changed(self, job: Any) -> str:
+        """The changed values of the job's specs, as far as their old files are there."""
+        changes = {}
+        for path in map(str, job.input):
+            if path in self.specs and (old := self.before.files.get(Path(path))):
+                changes[changed_values(self.specs[path], json.loads(old[0]))] = path
+        return "; ".join(change for change in changes if change)
+
+    def _lost(self, batch: Batch) -> list[str]:
+        """A batch's evaluations that have no samples of their spec: those that its job would draw."""
+        lost = []
+        for name in batch.evaluations:
+            files, spec = self.results.evaluation(name), self.study.evaluations[name]
+            card = read_json(files.samples_card) if files.samples_card.exists() else {}
+            if not files.samples.exists() or card.get("spec") not in (None, spec.digest):
+                lost.append(name)
+        return lost
+
+    def add_cost(self, job: Any, plan: Job, reason: Any) -> None:
+        """The job's devices, and what it would take if it would run."""
+        batch = self._batch(job)
+        if plan.stage == "train":
+            spec = self.study.runs[plan.name]
+            plan.devices, steps = self.costs.model(spec.model.id).devices, self.costs.total_steps(spec)
+            if plan.why.startswith("stopped"):
+                steps = max(0, steps - self._done(plan))
+            wall = self.costs.train(spec, steps)
+        elif batch:
+            own = {str(p) for p in job.input if str(p) in self.specs}
+            others = {str(f) for f in (*reason.updated_input, *reason.updated_input_run)} - own
+            drawn = batch.evaluations if others or not (lost := self._lost(batch)) else lost
+            plan.devices, wall = 1, total(self.costs.sample(self.study.evaluations[name]) for name in drawn)
+        else:
+            wall = self.costs.cheap(plan.stage)
+        plan.wall = wall if plan.why else Span()
