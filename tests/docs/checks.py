@@ -27,21 +27,21 @@ BY_HAND = ("file", "edit")  # markers of a worked example's blocks
 
 def problems(page: Page, names: Names, others: dict[str, Page]) -> tuple[list[str], list[Asked]]:
     """What is wrong with a page, one line each; and what its commands ask of Snakemake. others: all pages by name."""
-    found = [f"{page.at(line)}: {text}" for line, text in _links(page, names, others)]
+    messages = [f"{page.at(line)}: {text}" for line, text in _links(page, names, others)]
     asked: list[Asked] = []
     if page.name in HISTORY:
-        return found, asked
+        return messages, asked
     example = any(b.marker.split(":")[0] in BY_HAND for b in page.blocks)
     if page.name != GENERATED:
         for line, span in page.spans:
             problem, wants = _span(span, page, names)
-            found += [f"{page.at(line)}: {problem}"] if problem else []
+            messages += [f"{page.at(line)}: {problem}"] if problem else []
             asked += [wants] if wants else []
     for block in page.blocks:
         wrong, wants = _block(block, names)
-        found += [f"{page.at(block.line)}: {problem}" for problem in wrong]
+        messages += [f"{page.at(block.line)}: {problem}" for problem in wrong]
         asked += [] if example else wants  # an example's targets exist in its copy alone, where they are asked for
-    return found, asked
+    return messages, asked
 
 
 def _links(page: Page, names: Names, others: dict[str, Page]) -> Iterator[tuple[int, str]]:
@@ -134,9 +134,9 @@ def _options(names: Names) -> set[str]:
     from ngrpo.cli import main
     from ngrpo.doctor import parser
 
-    found = {o for command in main.commands.values() for p in command.params for o in (*p.opts, *p.secondary_opts)}
-    found |= {o for p in main.params for o in p.opts}
-    return found | {o for p in (parser(), get_argument_parser()) for a in p._actions for o in a.option_strings}
+    options = {o for command in main.commands.values() for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    options |= {o for p in main.params for o in p.opts}
+    return options | {o for p in (parser(), get_argument_parser()) for a in p._actions for o in a.option_strings}
 
 
 def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
@@ -254,10 +254,10 @@ def _message(block: Block, value: str, names: Names) -> Iterator[str]:
 @cache
 def _texts(source: str) -> list[re.Pattern]:
     """A module's texts as patterns; what is filled in matches anything, but a text has eight letters of its own."""
-    found = []
+    patterns = []
     for node in ast.walk(ast.parse(source)):
         parts = node.values if isinstance(node, ast.JoinedStr) else [node] if isinstance(node, ast.Constant) else []
         plain = [p.value if isinstance(p, ast.Constant) else None for p in parts]
         if sum(len(re.findall(r"\w", p)) for p in plain if isinstance(p, str)) >= 8:
-            found.append(re.compile("".join(".*" if p is None else re.escape(str(p)) for p in plain)))
-    return found
+            patterns.append(re.compile("".join(".*" if p is None else re.escape(str(p)) for p in plain)))
+    return patterns

@@ -15,7 +15,7 @@ import yaml
 from pages import ROOT, tracked
 
 from ngrpo.claims.predicates import ClaimsFile
-from ngrpo.planning.costs import CostsFile
+from ngrpo.study.costs import CostsFile
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.layout import Results
 from ngrpo.study.reference import field_names
@@ -87,11 +87,11 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 def layout(root: str = "results/{scale}") -> set[str]:
     """Every path that `ngrpo.study.layout` knows, with {placeholders}."""
-    found: set[str] = set()
+    paths: set[str] = set()
 
     def visit(thing: Any) -> None:
         if isinstance(thing, Path):
-            found.add(thing.as_posix())
+            paths.add(thing.as_posix())
         elif is_dataclass(thing):
             for name, member in inspect.getmembers(type(thing)):
                 if name.startswith("_") or name == "relative":
@@ -106,7 +106,7 @@ def layout(root: str = "results/{scale}") -> set[str]:
                 visit(getattr(thing, name))
 
     visit(Results(Path(root)))
-    return found
+    return paths
 
 
 class Names:
@@ -120,26 +120,26 @@ class Names:
     @cached_property
     def modules(self) -> dict[str, Module]:
         """The package's modules by dotted name."""
-        found = {}
+        modules = {}
         for name in self.files:
             if name.startswith(f"{PACKAGE}/") and name.endswith(".py"):
                 dotted = name.removeprefix("workflow/").removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-                found[dotted] = _read(ast.parse((self.root / name).read_text(encoding="utf-8")))
-        for dotted in list(found):
+                modules[dotted] = _read(ast.parse((self.root / name).read_text(encoding="utf-8")))
+        for dotted in list(modules):
             for end in range(1, dotted.count(".") + 1):  # a package has its modules as names
                 parent = ".".join(dotted.split(".")[:end])
-                found.setdefault(parent, Module()).names.add(dotted.split(".")[end])
-        return found
+                modules.setdefault(parent, Module()).names.add(dotted.split(".")[end])
+        return modules
 
     @cached_property
     def words(self) -> set[str]:
         """Every name and string constant of the package and of the rules, and every key and id of the configuration."""
-        found = {word for module in self.modules.values() for word in module.words | module.names}
-        found |= {member for module in self.modules.values() for own in module.members.values() for member in own}
+        words = {word for module in self.modules.values() for word in module.words | module.names}
+        words |= {member for module in self.modules.values() for own in module.members.values() for member in own}
         for name in self.files:
             if name.endswith(".smk") or name == "Snakefile":
-                found |= set(re.findall(r"\w+", (self.root / name).read_text(encoding="utf-8")))
-        return found | self.ids | {part for path in self.fields for part in path}
+                words |= set(re.findall(r"\w+", (self.root / name).read_text(encoding="utf-8")))
+        return words | self.ids | {part for path in self.fields for part in path}
 
     @cached_property
     def fields(self) -> set[tuple[str, ...]]:
@@ -149,20 +149,20 @@ class Names:
     @cached_property
     def ids(self) -> set[str]:
         """Ids of methods, models, data sets, tables, targets, scales; keys of the SLURM profile."""
-        found: set[str] = set()
+        ids: set[str] = set()
         for name in self.files:
             if name.startswith(("config/", "slurm/")) and name.endswith(".yaml"):
                 content = yaml.safe_load((self.root / name).read_text(encoding="utf-8"))
-                found |= {Path(name).stem} | set(_keys(content))
-        return found
+                ids |= {Path(name).stem} | set(_keys(content))
+        return ids
 
     @cached_property
     def targets(self) -> set[str]:
         """What `make` can make."""
         text = (self.root / "Makefile").read_text(encoding="utf-8")
-        found = set(re.findall(r"(?m)^([a-z][a-z-]*):", text))
+        targets = set(re.findall(r"(?m)^([a-z][a-z-]*):", text))
         files = re.findall(r"(?m)^\$\((\w+)\)(/\S+):", text)
-        return found | {re.search(rf"(?m)^{name} .?= (\S+)", text)[1] + rest for name, rest in files}
+        return targets | {re.search(rf"(?m)^{name} .?= (\S+)", text)[1] + rest for name, rest in files}
 
     # --- paths
 

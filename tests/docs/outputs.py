@@ -16,12 +16,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ngrpo.study.schema import schema_texts
 from pages import GENERATED, ROOT, Block, Page, pages
 
 from ngrpo.claims.predicates import ClaimsFile
 from ngrpo.files import whole_file
-from ngrpo.planning.costs import CostsFile
+from ngrpo.study.costs import CostsFile
+from ngrpo.study.schema import schema_texts
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.reference import reference_text
 from ngrpo.study.settings import Settings

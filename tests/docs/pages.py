@@ -89,26 +89,26 @@ class Page:
     @property
     def spans(self) -> list[tuple[int, str]]:
         """Line and text of everything in backticks outside of blocks."""
-        found = re.finditer(r"(?<!`)`([^`]+)`(?!`)", self.prose)
-        return [(self.prose.count("\n", 0, m.start()) + 1, " ".join(m[1].split())) for m in found]
+        matches = re.finditer(r"(?<!`)`([^`]+)`(?!`)", self.prose)
+        return [(self.prose.count("\n", 0, m.start()) + 1, " ".join(m[1].split())) for m in matches]
 
     @property
     def links(self) -> list[tuple[int, str]]:
         """Line and target of every link and picture."""
         bare = re.sub(r"`[^`]*`", "", self.prose)
-        found = re.finditer(r"\]\(([^()\s]+)\)", self.prose) if "](" in bare else ()
-        return [(self.prose.count("\n", 0, m.start()) + 1, m[1]) for m in found]
+        matches = re.finditer(r"\]\(([^()\s]+)\)", self.prose) if "](" in bare else ()
+        return [(self.prose.count("\n", 0, m.start()) + 1, m[1]) for m in matches]
 
     @cached_property
     def anchors(self) -> set[str]:
         """The anchors of its headings, as GitHub makes them."""
-        found: list[str] = []
+        anchors: list[str] = []
         for line in self._split[1]:
             if heading := re.match(r"#+ (.*)", line):
                 plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).replace("`", "").strip().lower()
                 anchor = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-                found.append(anchor if anchor not in found else f"{anchor}-{found.count(anchor)}")
-        return set(found)
+                anchors.append(anchor if anchor not in anchors else f"{anchor}-{anchors.count(anchor)}")
+        return set(anchors)
 
 
 def tracked(root: Path = ROOT) -> list[str]:

@@ -32,7 +32,7 @@ def names() -> Names:
     return Names()
 
 
-def found(names: Names, text: str, name: str = "docs/page.md") -> list[str]:
+def problems_of(names: Names, text: str, name: str = "docs/page.md") -> list[str]:
     """The problems of a page of this text."""
     page = Page(name, text)
     return problems(page, names, {**PAGES, name: page})[0]
@@ -70,7 +70,7 @@ def test_everything_a_page_names_exists_and_every_command_has_a_known_form(name:
         ("`--no-such-option`", "option"),
         ("`make no-such-target`", "make has no target"),
         ("`make test-slurm NOTHING=1`", "uses no variable NOTHING"),
-        ("`ngrpo neighbours x`", "ngrpo has no command"),
+        ("`ngrpo neighbor x`", "ngrpo has no command"),
         ("`ngrpo plan all --rat 2`", "No such option"),
         ("`ngrpo doctor --scales paper`", "unrecognized arguments"),
         ("`snakemake --coers 2`", "snakemake: "),
@@ -90,7 +90,7 @@ def test_everything_a_page_names_exists_and_every_command_has_a_known_form(name:
     ],
 )
 def test_what_is_wrong_is_found_and_the_message_says_where_and_what_to_do(names: Names, text: str, said: str) -> None:
-    wrong = found(names, f"# A page\n\n{text}\n")
+    wrong = problems_of(names, f"# A page\n\n{text}\n")
     assert len(wrong) == 1
     assert wrong[0].startswith("docs/page.md:")
     assert said in wrong[0]
@@ -108,7 +108,7 @@ methods:
   twin: {title: Twin, exploration: {kind: neighbors}}
 ```
 """
-    assert found(names, text) == []
+    assert problems_of(names, text) == []
 
 
 def test_snakemake_can_make_what_pages_ask_for(tmp_path: Path, names: Names) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from ngrpo.errors import UserError
 from ngrpo.files import digest
-from ngrpo.planning.schema import schema_texts
+from ngrpo.study.schema import schema_texts
 from ngrpo.study.expand import load_study
 from ngrpo.study.settings import Environments, read_settings
 from ngrpo.study.specs import RunSpec, Spec, read_spec

@@ -55,7 +55,7 @@ def test_american_spelling_throughout():
     words = [
         f"{path.relative_to(ROOT)}:{number}: {', '.join(words)}"
         for path in text_files()
-        if path != HERE
+        if path not in (HERE, ROOT / "CHANGELOG.md")  # which names what there was
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if (words := british(line))
     ]

@@ -68,17 +68,17 @@ def _direct(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
     """The models that a model is made of, depth first, each once."""
-    found: dict[type[BaseModel], None] = {}
+    models: dict[type[BaseModel], None] = {}
 
     def visit(current: type[BaseModel]) -> None:
         for field in current.model_fields.values():
             for part in _direct(field.annotation):
-                if part not in found:
-                    found[part] = None
+                if part not in models:
+                    models[part] = None
                     visit(part)
 
     visit(model)
-    return list(found)
+    return list(models)
 
 
 def _paragraphs(model: type[BaseModel]) -> list[str]:

@@ -1,0 +1,18 @@
+"""`ngrpo`: every stage as a subcommand that runs without Snakemake. Rules call these, one command each.
+
+A user's mistake ends in one message (what, where, what to do) and exit code 1; `--traceback` shows where it was raised.
+Stages are imported when they run: `ngrpo plan` on a login node loads no torch.
+"""
+
+from ngrpo.cli import inputs, planning, results, runs
+from ngrpo.cli.group import main
+
+__all__ = ["main"]
+
+for _command in (
+    *(inputs.dataset, inputs.model, inputs.training_data, inputs.neighbors),
+    *(runs.train, runs.sample, runs.diagnostics, runs.grade),
+    *(results.analyze, results.report, results.crate, results.verify, results.table, results.show, results.diff),
+    *(planning.doctor, planning.plan, planning.ledger, planning.schema),
+):
+    main.add_command(_command)

@@ -1,0 +1,58 @@
+"""Commands of the stages before training: data sets, base models, training data, neighbor tables."""
+
+from pathlib import Path
+
+import click
+
+from ngrpo.cli.options import FILE, FOLDER, data_folder_option, out_option, spec_argument
+
+
+@click.command()
+@spec_argument
+@data_folder_option
+@out_option
+def dataset(spec: Path, data_folder: Path | None, out: Path) -> None:
+    """Fetch or make a data set: problems with answers, and a card."""
+    from ngrpo.data.datasets import make_dataset
+    from ngrpo.study.specs import DatasetSpec, read_spec
+
+    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder)
+
+
+@click.command()
+@spec_argument
+@out_option
+def model(spec: Path, out: Path) -> None:
+    """Fetch or make a base model, as a Hugging Face folder."""
+    from ngrpo.stages.base_models import make_model
+    from ngrpo.study.specs import ModelSpec, read_spec
+
+    make_model(read_spec(spec, ModelSpec), out)
+
+
+@click.command("training-data")
+@spec_argument
+@click.option("--problems", type=FILE, required=True)
+@click.option("--benchmark", "benchmarks", type=FILE, multiple=True, help="Problems to keep out of training.")
+@click.option("--model", type=FOLDER, required=True, help="Whose tokenizer counts the prompt's tokens.")
+@out_option
+def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], model: Path, out: Path) -> None:
+    """Filter training problems: length, answers, duplicates, benchmark overlap; the card says why each left."""
+    from ngrpo.stages.training_data import make_training_data
+    from ngrpo.study.specs import TrainingDataSpec, read_spec
+
+    make_training_data(
+        read_spec(spec, TrainingDataSpec), problems=problems, benchmarks=list(benchmarks), model=model, out=out
+    )
+
+
+@click.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True)
+@out_option
+def neighbors(spec: Path, model: Path, out: Path) -> None:
+    """Precompute a neighbor table (Eq. 7-8)."""
+    from ngrpo.stages.neighbor_tables import make_table
+    from ngrpo.study.specs import NeighborSpec, read_spec
+
+    make_table(read_spec(spec, NeighborSpec), model=model, out=out)

@@ -1,0 +1,76 @@
+"""Commands around a study: what it would cost and has cost, whether it can run here, its configuration's schemas."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ngrpo.cli.options import FOLDER, data_folder_option, with_study
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def doctor(options: tuple[str, ...]) -> None:
+    """Tell what is there, what is missing and which scale can run here (--help lists its options)."""
+    from ngrpo.doctor import main as examine
+
+    sys.exit(examine(options))
+
+
+@click.command()
+@click.argument("target", default="all")
+@click.option("--rate", type=click.FloatRange(0), help="What a GPU-hour costs you; default: config/costs.yaml.")
+@click.option("--currency", help="In what you pay; default: config/costs.yaml.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes that you have at a time; default: as many as jobs.")
+@click.option("--jobs", is_flag=True, help="Name every job that would run.")
+@data_folder_option
+@with_study
+def plan(
+    target: str,
+    rate: float | None,
+    currency: str | None,
+    nodes: int | None,
+    jobs: bool,
+    data_folder: Path | None,
+    config: Path,
+    scale: str,
+    results: Path,
+) -> None:
+    """Tell what a target (all, a table, a run, …) would cost, what of it is done, and why the rest would run."""
+    from ngrpo.planning.costs import Costs
+    from ngrpo.planning.jobs import planned_jobs
+    from ngrpo.planning.text import plan_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    study, files = load_study(config, scale), Results(results / scale)
+    costs = Costs(study, files)
+    planned = planned_jobs(study, files, costs, target, data_folder=data_folder)
+    print(plan_text(planned, costs, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
+
+
+@click.command()
+@data_folder_option
+@with_study
+def ledger(data_folder: Path | None, config: Path, scale: str, results: Path) -> None:
+    """Tell what every run and evaluation was planned to cost, and what it has."""
+    from ngrpo.planning.costs import Costs
+    from ngrpo.planning.jobs import planned_jobs
+    from ngrpo.planning.text import ledger_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    study, files = load_study(config, scale), Results(results / scale)
+    costs = Costs(study, files)
+    jobs = planned_jobs(study, files, costs, "all", *study.cells, data_folder=data_folder)
+    print(ledger_text(study, files, jobs, costs))
+
+
+@click.command()
+@click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
+def schema(out: Path) -> None:
+    """Write the JSON schemas of the configuration files, for editors."""
+    from ngrpo.study.schema import write_schemas
+
+    for path in write_schemas(out):
+        print(path)

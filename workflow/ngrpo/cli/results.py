@@ -1,0 +1,93 @@
+"""Commands of finished results: tables, the report, the crate, and single problems in the terminal."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ngrpo.cli.options import FOLDER, out_option, with_study
+
+
+@click.command()
+@click.argument("table")
+@with_study
+@out_option
+def analyze(table: str, config: Path, scale: str, results: Path, out: Path) -> None:
+    """Compute one table's metrics and intervals from its grades."""
+    from ngrpo.report.tables import analyze as compute
+    from ngrpo.study.expand import load_study
+
+    compute(table, load_study(config, scale), results / scale, out)
+
+
+@click.command()
+@with_study
+@out_option
+def report(config: Path, scale: str, results: Path, out: Path) -> None:
+    """Write the self-contained report page."""
+    from ngrpo.report.page import report as write
+    from ngrpo.study.expand import load_study
+
+    write(load_study(config, scale), results / scale, out)
+
+
+@click.command()
+@with_study
+@out_option
+def crate(config: Path, scale: str, results: Path, out: Path) -> None:
+    """Export the study as a Workflow Run RO-Crate: a folder, or a .zip."""
+    from ngrpo.crate import export
+    from ngrpo.study.expand import load_study
+
+    lacking = export(load_study(config, scale), config.resolve().parent, results / scale, out)
+    print(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
+
+
+@click.command()
+@click.argument("crate", type=FOLDER)
+def verify(crate: Path) -> None:
+    """Check an unpacked crate: its files, and its tables recomputed from its grades."""
+    from ngrpo.crate import verify as check
+
+    checked, differences = check(crate)
+    for line in (*(f"checked {c}" for c in checked), *differences):
+        print(line)
+    print("no difference" if not differences else f"{len(differences)} differences")
+    sys.exit(1 if differences else 0)
+
+
+@click.command()
+@click.argument("table", default="main")
+@with_study
+def table(table: str, config: Path, scale: str, results: Path) -> None:
+    """Print a finished table in the terminal, and where the report is."""
+    from ngrpo.report.finished import table_text
+    from ngrpo.study.layout import Results
+
+    print(table_text(Results(results / scale), table))
+
+
+@click.command()
+@click.argument("evaluation")
+@click.argument("problem")
+@with_study
+def show(evaluation: str, problem: str, config: Path, scale: str, results: Path) -> None:
+    """Show a problem of an evaluation (POLICY/DECODING/BENCHMARK): all its samples, answers and grades."""
+    from ngrpo.report.finished import problem_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    print(problem_text(load_study(config, scale), Results(results / scale), evaluation, problem))
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@with_study
+def diff(first: str, second: str, config: Path, scale: str, results: Path) -> None:
+    """Compare two evaluations of one benchmark: which problems flipped."""
+    from ngrpo.report.finished import difference_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    print(difference_text(load_study(config, scale), Results(results / scale), first, second))

@@ -1,0 +1,114 @@
+"""Commands of the stages that train, draw and grade."""
+
+import os
+from pathlib import Path
+
+import click
+
+from ngrpo.cli.options import FILE, FOLDER, out_option, spec_argument
+from ngrpo.errors import UserError
+
+
+@click.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True, help="The base model.")
+@click.option("--data", type=FILE, required=True, help="Filtered training problems.")
+@click.option("--validation", type=FILE, required=True, help="Problems that choose the checkpoint.")
+@click.option("--neighbors", type=FILE, help="The neighbor table, where exploration mixes neighbors.")
+@click.option("--checkpoint-every", type=int, default=10, show_default=True, help="Steps between checkpoints.")
+@click.option(
+    "--checkpoint-minutes", type=float, default=30.0, show_default=True, help="Save at least this often, too."
+)
+@click.option("--nodes", type=int, default=1, show_default=True, help="Nodes of this SLURM job to train on.")
+@click.option("--devices", type=int, help="GPUs (or CPU ranks) of this node to use; default: all GPUs, or 1 CPU rank.")
+@click.option("--tensor-parallel", type=int, default=1, show_default=True, help="Devices that share a rollout engine.")
+@out_option
+def train(
+    spec: Path,
+    model: Path,
+    data: Path,
+    validation: Path,
+    neighbors: Path | None,
+    checkpoint_every: int,
+    checkpoint_minutes: float,
+    nodes: int,
+    devices: int | None,
+    tensor_parallel: int,
+    out: Path,
+) -> None:
+    """Train one run with verl and sglang; resumes from its last checkpoint; writes the best checkpoint last."""
+    from ngrpo.study.specs import RunSpec, read_spec
+    from ngrpo.training.launch import train as launch
+
+    launch(
+        read_spec(spec, RunSpec),
+        model=model,
+        data=data,
+        validation=validation,
+        neighbors=neighbors,
+        run_dir=spec.parent,
+        out=out,
+        checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
+        nodes=nodes,
+        devices=devices,
+        tensor_parallel=tensor_parallel,
+    )
+
+
+@click.command()
+@click.argument("specs", type=FILE, nargs=-1, required=True)
+@click.option("--model", type=FOLDER, required=True, help="The policy: a base model or a run's model.")
+@click.option("--data", type=FOLDER, required=True, help="Where the benchmarks' problems lie: {benchmark}.parquet.")
+@click.option("--neighbors", type=FILE, help="The neighbor table, where the decoding mixes neighbors.")
+@click.option("--shard-samples", type=int, default=512, show_default=True, help="Samples that a kill can cost.")
+@click.option("--out", type=FOLDER, required=True, help="Where {benchmark}.samples.parquet go.")
+def sample(
+    specs: tuple[Path, ...], model: Path, data: Path, neighbors: Path | None, shard_samples: int, out: Path
+) -> None:
+    """Draw n answers to every problem of benchmarks; a killed job continues where it was.
+
+    SPECS are of one policy and decoding: one start of the engine serves them.
+    """
+    from ngrpo.stages.samples import sample as draw
+    from ngrpo.study.specs import EvaluationSpec, read_spec
+
+    asked = [read_spec(spec, EvaluationSpec) for spec in specs]
+    draw(asked, model=model, data=data, neighbors=neighbors, out=out, shard_samples=shard_samples)
+
+
+@click.command()
+@spec_argument
+@click.option("--model", type=FOLDER, required=True, help="The run's base model.")
+@click.option("--neighbors", type=FILE, required=True)
+@click.option("--problems", type=FILE, required=True, help="The run's validation problems.")
+@out_option
+def diagnostics(spec: Path, model: Path, neighbors: Path, problems: Path, out: Path) -> None:
+    """Measure what mixing does to trajectories of a run's base model, for the notebook of diagnostics."""
+    from ngrpo.stages.mixing_diagnostics import diagnostics as measure
+    from ngrpo.study.specs import RunSpec, read_spec
+
+    measure(read_spec(spec, RunSpec), model=model, neighbors=neighbors, problems=problems, out=out)
+
+
+@click.command()
+@click.argument("answers", type=FILE)
+@click.option("--problems", type=FILE, help="The benchmark's problems (for samples in parquet).")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count,
+    show_default="one a core",
+    help="Grader processes.",
+)
+@out_option
+def grade(answers: Path, problems: Path | None, workers: int, out: Path) -> None:
+    """Grade samples (parquet) or any system's outputs (JSONL rows {id, response, answer, kind})."""
+    from ngrpo.grading import grade_file, grade_samples
+
+    if answers.suffix == ".parquet":
+        if problems is None:
+            raise UserError("samples need their problems", where="ngrpo grade", do="add --problems FILE")
+        grade_samples(answers, problems, out, workers=workers)
+    else:
+        grade_file(answers, out, workers=workers)
