@@ -15,8 +15,8 @@ import yaml
 from pages import ROOT, tracked
 
 from ngrpo.claims.predicates import ClaimsFile
-from ngrpo.study.costs import CostsFile
 from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.costs import CostsFile
 from ngrpo.study.layout import Results
 from ngrpo.study.reference import field_names
 from ngrpo.study.settings import Settings
