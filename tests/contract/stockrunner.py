@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ngrpo.engines.sglang import cpu, hooks
+from ngrpo.engines.sglang import cpu, hooks, state
 
 
 def run_scheduler(*args: Any) -> None:
@@ -14,7 +14,7 @@ def run_scheduler(*args: Any) -> None:
 
     stock, substitute = tp_worker.ModelRunner, overrides.substitute
 
-    def all_but_one(settings: hooks.PluginSettings) -> None:
+    def all_but_one(settings: state.PluginSettings) -> None:
         substitute(settings)
         tp_worker.ModelRunner = stock
 

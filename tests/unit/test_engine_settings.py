@@ -161,7 +161,7 @@ def test_an_override_without_its_stock_method_names_the_version_that_has_it(over
     overrides.check_overrides(Fits)
     with pytest.raises(UserError, match="Stock has no run_batches") as error:
         overrides.check_overrides(Misses)
-    assert hooks.VERSION in error.value.do
+    assert plugin.VERSION in error.value.do
 
 
 class Part:
@@ -181,7 +181,7 @@ def overrides(install, monkeypatch):
     for owner in (overrides.MixingScheduler, overrides.MixingRunner):
         monkeypatch.setattr(owner, "settings", None, raising=False)
     monkeypatch.setattr(overrides.MixingScheduler, "running", None)
-    overrides.substitute(hooks.PluginSettings())
+    overrides.substitute(plugin.PluginSettings())
     return overrides
 
 
@@ -214,7 +214,7 @@ class Pipe(list):
 def test_a_scheduler_says_that_it_is_ready_once_every_substitute_is_in_place(running):
     pipe = Pipe()
     hooks.Report(pipe).send({"status": "ready"})
-    assert pipe == [{"status": "ready", hooks.KEY: {"substitutes": 6}}]
+    assert pipe == [{"status": "ready", plugin.KEY: {"substitutes": 6}}]
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -154,7 +154,7 @@ NEW_KIND = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ngrpo.method.mixers.base import Mixer, Step, only_token
+from ngrpo.method.mixers.interface import Mixer, Step, only_token
 
 
 @dataclass(frozen=True)

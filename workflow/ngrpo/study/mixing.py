@@ -19,7 +19,7 @@ Metric = Literal["cosine", "l2", "l1"]
 
 
 class MixerConfig(Config):
-    """What every mixer's configuration says of it, as the mixer itself does (`ngrpo.method.mixers.base`)."""
+    """What every mixer's configuration says of it, as the mixer itself does (`ngrpo.method.mixers.interface`)."""
 
     mixes: ClassVar[bool] = True
     """False: every step feeds the written token's own embedding."""

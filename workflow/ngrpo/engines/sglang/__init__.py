@@ -24,7 +24,8 @@ from typing import Any
 
 from ngrpo.engines.model_folder import open_table
 from ngrpo.engines.sglang import cpu, hooks
-from ngrpo.engines.sglang.hooks import KEY, PluginSettings, check_server, run_detokenizer, run_scheduler
+from ngrpo.engines.sglang.hooks import check_server, run_detokenizer, run_scheduler
+from ngrpo.engines.sglang.state import KEY, VERSION, PluginSettings
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbors import Table
@@ -82,11 +83,11 @@ def _check_version() -> None:
         installed = version("sglang")
     except PackageNotFoundError:
         installed = "not installed"
-    if installed != hooks.VERSION:
+    if installed != VERSION:
         raise UserError(
-            f"sglang is {installed}, but the plugin is written for {hooks.VERSION}",
+            f"sglang is {installed}, but the plugin is written for {VERSION}",
             where="training environment",
-            do=f"install sglang=={hooks.VERSION}",
+            do=f"install sglang=={VERSION}",
         )
 
 

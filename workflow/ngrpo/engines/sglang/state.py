@@ -12,19 +12,39 @@ Departures, and why:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ngrpo.engines.model_folder import columns
+from ngrpo.engines.model_folder import check_mixer, columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed
 from ngrpo.method.neighbors import Table, nearest
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
+
+VERSION = "0.4.6.post5"  # of sglang
+KEY = "ngrpo"  # of our part in custom_params, finish reasons and the scheduler's report
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """What the scheduler processes need to know: the table's file, its metric and k, when it follows the weights."""
+
+    neighbors: Path | None = None
+    metric: str | None = None
+    k: int | None = None
+    refresh: str = "never"
+    space: str = "embedding"  # whose rows a refreshed table is built from
+    batch_timeout: float = 300.0  # seconds that requests of one batch wait for each other
+
+    def check(self, mixer: Mixer) -> None:
+        """Raise UserError unless the table serves the mixer."""
+        check_mixer(mixer, metric=self.metric, k=self.k)
 
 
 class FedStep(NamedTuple):
@@ -127,8 +147,8 @@ class BatchPlan:
 class MixState:
     """The table of one model runner, and the two places where it is used: sampling and the embedding lookup."""
 
-    def __init__(self, runner: Any, table: Table | None, settings: Any):
-        """settings: what `install` was given (`hooks.PluginSettings`)."""
+    def __init__(self, runner: Any, table: Table | None, settings: PluginSettings):
+        """settings: what `install` was given."""
         self.runner, self.source, self.settings = runner, table, settings
         self.embedding = _embedding_of(runner.model)
         device, slots = runner.device, runner.req_to_token_pool.size + 8

@@ -8,7 +8,7 @@
 | gumbel | gumbel.py | the mixture of the k likeliest after Gumbel noise |
 | soft-thinking | soft_thinking.py | Σ p(v) E[v] |
 
-`base` says what a mixer is. A kind is found by its file's name, so a new one needs no line here.
+`interface` says what a mixer is. A kind is found by its file's name, so a new one needs no line here.
 """
 
 import importlib
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.method.mixers.base import ENDED, WEIGHT_SCALE, Mixer, Step, add_noise, blend, feed, quantize
 from ngrpo.method.mixers.gaussian import GaussianMixer
 from ngrpo.method.mixers.gumbel import GumbelMixer
+from ngrpo.method.mixers.interface import ENDED, WEIGHT_SCALE, Mixer, Step, add_noise, blend, feed, quantize
 from ngrpo.method.mixers.neighbors import NeighborMixer
 from ngrpo.method.mixers.none import NoMixer
 from ngrpo.method.mixers.soft_thinking import SoftThinkingMixer
@@ -45,7 +45,7 @@ __all__ = [
 
 def kinds() -> dict[str, str]:
     """Every kind of mixer, and the module that holds it."""
-    files = (module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    files = (module.name for module in pkgutil.iter_modules(__path__) if module.name != "interface")
     return {name.replace("_", "-"): f"{__name__}.{name}" for name in files}
 
 

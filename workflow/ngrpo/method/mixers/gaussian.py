@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers.base import Mixer, Step, only_token
+from ngrpo.method.mixers.interface import Mixer, Step, only_token
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers.base import Mixer, Step, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, quantize
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers.base import Mixer, Step, gate_open, next_state, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, gate_open, next_state, quantize
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ngrpo.method.mixers.base import Mixer, Step, only_token
+from ngrpo.method.mixers.interface import Mixer, Step, only_token
 
 
 @dataclass(frozen=True)

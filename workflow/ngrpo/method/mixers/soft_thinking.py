@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ngrpo.method.mixers.base import Mixer, Step, gate_open, next_state, only_token, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, gate_open, next_state, only_token, quantize
 from ngrpo.method.sampling import restrict
 
 
