@@ -25,7 +25,7 @@ from ngrpo.errors import UserError
 JOIN_SECONDS = 180.0  # for all nodes to join
 END_SECONDS = 15.0  # for Ray to end by itself
 AMD_GPUS = "ROCR_VISIBLE_DEVICES"  # SLURM sets it beside CUDA_VISIBLE_DEVICES, and verl takes both for a mistake
-_KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
+_NOT_OF_A_STEP = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
 
 
 def other_nodes(nodes: int) -> list[str]:
@@ -40,10 +40,10 @@ def other_nodes(nodes: int) -> list[str]:
             where="--nodes",
             do="start it through `snakemake --profile slurm`, or inside `salloc --nodes=…`",
         )
-    found = re.search(r"(?<!\w)NodeList=(\S+)", _scontrol("job", job, "--oneliner"))
-    listed = found[1] if found else "none"
-    mine = os.environ.get("SLURMD_NODENAME", socket.gethostname().split(".")[0])
-    others = [name for name in _scontrol("hostnames", listed).split() if name != mine]
+    match = re.search(r"(?<!\w)NodeList=(\S+)", _scontrol("job", job, "--oneliner"))
+    listed = match[1] if match else "none"
+    this = os.environ.get("SLURMD_NODENAME", socket.gethostname().split(".")[0])
+    others = [name for name in _scontrol("hostnames", listed).split() if name != this]
     if len(others) + 1 < nodes:
         raise UserError(
             f"a training on {nodes} nodes runs in an allocation of {len(others) + 1} ({listed})",
@@ -108,10 +108,10 @@ def wait_for_nodes(nodes: int) -> None:
     import ray
 
     deadline = time.monotonic() + JOIN_SECONDS
-    while (found := sum(node["Alive"] for node in ray.nodes())) < nodes:
+    while (alive := sum(node["Alive"] for node in ray.nodes())) < nodes:
         if time.monotonic() > deadline:
             raise UserError(
-                f"{found} of {nodes} nodes joined Ray within {JOIN_SECONDS:.0f} s",
+                f"{alive} of {nodes} nodes joined Ray within {JOIN_SECONDS:.0f} s",
                 where="training environment",
                 do="can nodes reach each other by the address of their host names? see train.log in the run folder",
             )
@@ -123,11 +123,11 @@ def _session(command: list[str], log) -> Iterator[subprocess.Popen]:
     """Run a command as a session of its own, which ends with this block, or with this process."""
     libc = ctypes.CDLL(None)
 
-    def told_when_we_die() -> None:
+    def end_with_this_process() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a job's shell may have it ignored
         libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; killed outright, `ray start` would leave Ray behind
 
-    environment = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(("SLURM_", "SRUN_"))}
+    environment = {k: v for k, v in os.environ.items() if k in _NOT_OF_A_STEP or not k.startswith(("SLURM_", "SRUN_"))}
     process = subprocess.Popen(
         command,
         env=environment,
@@ -135,7 +135,7 @@ def _session(command: list[str], log) -> Iterator[subprocess.Popen]:
         stdout=log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=told_when_we_die,
+        preexec_fn=end_with_this_process,
     )
     try:
         yield process
@@ -161,9 +161,9 @@ def _wait_for_port(ip: str, port: int, head: subprocess.Popen, folder: Path) -> 
         with contextlib.suppress(OSError), socket.create_connection((ip, port), timeout=1):
             return
         if head.poll() is not None or time.monotonic() > deadline:
-            said = (folder / "nodes.out").read_text(errors="replace").strip().splitlines()
+            lines = (folder / "nodes.out").read_text(errors="replace").strip().splitlines()
             raise UserError(
-                f"Ray doesn't start: {said[-1] if said else 'it says nothing'}",
+                f"Ray doesn't start: {lines[-1] if lines else 'it says nothing'}",
                 where="training environment",
                 do="is there room in the temporary folder, and memory?",
             )

@@ -65,7 +65,7 @@ def check_parity(batch: Any, limit: float, step: int) -> None:
         raise UserError(
             f"replayed log-probs differ from the rollout's by up to {most:.3g} (mean {mean:.3g})",
             where=f"step {step}",
-            do=f"the run stops at training.parity_limit = {limit:g}; checkpoints up to here are kept",
+            do=f"the run stops at training.parity_limit = {limit:g}; checkpoints up to here stay",
         )
 
 
