@@ -10,7 +10,7 @@ SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo test test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench gpu-lock \
+.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -34,7 +34,7 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
-env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc (not run by us)
+env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc
 	@$(PYTHON) -m venv --clear $(GPU)
 	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-gpu.lock
 	@MAX_JOBS=8 $(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation flash-attn==2.7.4.post1
@@ -47,10 +47,13 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 25 minutes)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(MAKE) --no-print-directory test-workflow test-train test-sglang test-toy test-crate
+	@$(MAKE) --no-print-directory test-workflow test-docs test-train test-sglang test-toy test-crate
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
 	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
+
+test-docs: env ## docs and README: names, links, commands, quoted outputs; the worked examples, followed
+	$(WORKFLOW)/bin/pytest tests/docs
 
 test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
 	$(TRAIN)/bin/pytest tests/unit tests/workflow/test_training.py
@@ -102,6 +105,9 @@ $(VALIDATE)/.ready: envs/validate.lock
 	@$(PYTHON) -m venv --clear $(VALIDATE)
 	@$(VALIDATE)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/validate.lock
 	@touch $@
+
+docs: $(WORKFLOW)/.ready ## write the parts of docs/ that are made: quoted outputs, the configuration reference, schemas
+	$(WORKFLOW)/bin/python tests/docs/outputs.py
 
 lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import row
-from ngrpo.grading import Grade, Grader, Item, Limits
+from ngrpo.grading import Grade, Grader, GradingLimits, Item
 from ngrpo.grading.extract import clean_gold
 
 ENV = "workflow"
@@ -31,7 +31,7 @@ GOAL = 10.0
 PROBLEMS, SAMPLES, WORKERS = 400, 32, 2
 PEER_SAMPLES = 1500
 HOSTILE_SHARE = 0.01
-LIMITS = Limits(seconds=1.0)
+LIMITS = GradingLimits(seconds=1.0)
 HOSTILE = [
     r"9^{9^{9^{9}}}+%d",
     r"10^{10^{10+%d}}",

@@ -62,9 +62,9 @@ def _against_faiss(metric: str, E: torch.Tensor, ours: float, table: torch.Tenso
     X = torch.nn.functional.normalize(E, dim=1).numpy() if metric == "cosine" else E.numpy()
     index = faiss.IndexFlatIP(D) if metric == "cosine" else faiss.IndexFlatL2(D)
     index.add(X)
-    found: list[Any] = []
-    peer = seconds(lambda: found.append(index.search(X[:FAISS_QUERIES], K)[1]), 3) * V / FAISS_QUERIES
-    same = same_neighbors(E, table[:FAISS_QUERIES, 1:], torch.from_numpy(found[0][:, 1:]), metric)
+    neighbors: list[Any] = []
+    peer = seconds(lambda: neighbors.append(index.search(X[:FAISS_QUERIES], K)[1]), 3) * V / FAISS_QUERIES
+    same = same_neighbors(E, table[:FAISS_QUERIES, 1:], torch.from_numpy(neighbors[0][:, 1:]), metric)
     return row(
         f"{metric}-table-vs-faiss",
         ours=ours,
@@ -110,9 +110,9 @@ def _l1_row() -> dict[str, Any]:
     queries = torch.arange(L1_QUERIES)
     tables: list[torch.Tensor] = []
     ours = seconds(lambda: tables.append(nearest(E, K, "l1", queries=queries)), 2)
-    found: list[torch.Tensor] = []
-    peer = seconds(lambda: found.append(torch.cdist(E[:L1_QUERIES], E, p=1.0).topk(K, largest=False).indices))
-    same = same_neighbors(E, tables[0][:, 1:], found[0][:, 1:], "l1")
+    neighbors: list[torch.Tensor] = []
+    peer = seconds(lambda: neighbors.append(torch.cdist(E[:L1_QUERIES], E, p=1.0).topk(K, largest=False).indices))
+    same = same_neighbors(E, tables[0][:, 1:], neighbors[0][:, 1:], "l1")
     return row(
         "l1-table-vs-cdist",
         ours=ours,

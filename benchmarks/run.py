@@ -26,19 +26,19 @@ _ROW = "bench-row "
 
 def declared(path: Path) -> dict[str, Any]:
     """ENV and NAMES of a module, without importing it; empty for a module without ENV, which is no benchmark."""
-    found = {}
+    constants = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             if name in ("ENV", "NAMES"):
-                found[name] = ast.literal_eval(node.value)
-    return {"NAMES": (), **found} if "ENV" in found else {}
+                constants[name] = ast.literal_eval(node.value)
+    return {"NAMES": (), **constants} if "ENV" in constants else {}
 
 
 def benchmarks() -> dict[str, dict[str, Any]]:
     """Module name → {ENV, NAMES}, in alphabetical order."""
-    found = {path.stem: declared(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
-    return {module: facts for module, facts in found.items() if facts}
+    declarations = {path.stem: declared(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    return {module: facts for module, facts in declarations.items() if facts}
 
 
 def chosen(modules: dict[str, dict[str, Any]], only: str) -> dict[str, list[str]]:

@@ -1,5 +1,5 @@
 # Training runs. Checkpoints and metrics are not declared, so a failed or killed job keeps them; the model comes last.
-# A cluster's signal before the time is over (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
+# A cluster's pre-termination signal (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
 rule train:
     input:
         unpack(run_inputs),

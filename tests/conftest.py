@@ -1,14 +1,18 @@
 """Which tests belong to which environment: a module marked `train` runs in .venv-train, every other in .venv. And how a
-test run says that this machine can't do it: `pytest.exit(reason, 3)`."""
+test run says that this machine can't do it: `pytest.exit(reason, 3)`. Fixtures and hooks only; helpers are modules."""
 
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TRAINING = find_spec("torch") is not None
 _left: list[str] = []
+
+settings.register_profile("ngrpo", deadline=None)  # a busy machine is no error
+settings.load_profile("ngrpo")
 
 
 def _needs_training(path: Path) -> bool:

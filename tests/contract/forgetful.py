@@ -6,7 +6,15 @@ from ngrpo.engines.sglang import hooks, state
 
 
 def run_scheduler(*args: Any) -> None:
-    """As the plugin's, but prefixes are shared past the first mixed position, and nothing is replayed."""
-    hooks.first_mixed = lambda req: None
-    state.Plan._replay = lambda *args: (None, None)
+    """As the plugin's, but prefixes are shared beyond the prompt, and nothing is replayed."""
+    from sglang.srt.managers.schedule_batch import Req
+    from sglang.srt.mem_cache.radix_cache import RadixCache
+
+    from ngrpo.engines.sglang import overrides
+
+    for ours, stock in ((overrides.MixingCache, RadixCache), (overrides.MixingRequest, Req)):
+        for name in ("cache_finished_req", "cache_unfinished_req", "adjust_max_prefix_ids"):
+            if name in vars(ours):
+                setattr(ours, name, vars(stock)[name])
+    state.BatchPlan._replay = lambda *args: None
     hooks.run_scheduler(*args)

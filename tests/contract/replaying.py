@@ -3,7 +3,7 @@
 import asyncio
 
 import torch
-from conftest import VOCABULARY
+from tiny_models import VOCABULARY
 from transformers import AutoModelForCausalLM
 
 from ngrpo.engines.contract import Request, Sampling

@@ -124,10 +124,10 @@ def _oracle(model, records) -> torch.Tensor:
 
 
 def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() -> None:
-    found, _ = _actor().compute_log_prob(_data(), calculate_entropy=True)
+    computed, _ = _actor().compute_log_prob(_data(), calculate_entropy=True)
     with torch.no_grad():
         expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
-    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (computed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 
@@ -136,10 +136,10 @@ def test_noise_is_replayed_from_its_key() -> None:
         Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, np.float32([0.2])))
         for row, n in enumerate(MASK.sum(-1).tolist())
     ]
-    found, _ = _actor().compute_log_prob(_data(noisy))
+    computed, _ = _actor().compute_log_prob(_data(noisy))
     with torch.no_grad():
         expected, naive = _oracle(_model(), noisy), _oracle(_model(), [])
-    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (computed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 
@@ -163,8 +163,8 @@ def test_without_mixing_it_is_stock_bit_for_bit(records) -> None:
         assert torch.equal(a, b)
     advantages = torch.randn(B, 1, generator=torch.Generator().manual_seed(2)).expand(B, T).contiguous()
     old = _oracle(_model(), []).detach()
-    for actor, kept in ((ours, records), (stock, None)):
-        actor.update_policy(_data(kept, old_log_probs=old, advantages=advantages))
+    for actor, replayed in ((ours, records), (stock, None)):
+        actor.update_policy(_data(replayed, old_log_probs=old, advantages=advantages))
     pairs = zip(ours.actor_module.parameters(), stock.actor_module.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -176,8 +176,8 @@ def test_gradients_reach_candidate_rows_as_in_plain_autograd() -> None:
     from ngrpo.training.verl.actor import KEY
 
     packed = np.array([r.pack() for r in RECORDS], dtype=object)
-    _, found = actor._forward_micro_batch({**TENSORS, KEY: packed}, TEMPERATURE)
-    (found * MASK).sum().backward()
+    _, computed = actor._forward_micro_batch({**TENSORS, KEY: packed}, TEMPERATURE)
+    (computed * MASK).sum().backward()
     (_oracle(plain, RECORDS) * MASK).sum().backward()
     ours, theirs = (m.get_input_embeddings().weight.grad for m in (model, plain))
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
@@ -198,12 +198,12 @@ def test_records_follow_their_responses_through_reordering_and_dynamic_micro_bat
     data = _data()
     data.reorder(order)
     data.meta_info["use_dynamic_bsz"] = True
-    found, _ = _actor().compute_log_prob(data)
-    assert (found - expected[order])[MASK[order]].abs().max() < 1e-5
+    computed, _ = _actor().compute_log_prob(data)
+    assert (computed - expected[order])[MASK[order]].abs().max() < 1e-5
 
 
 def _unpad_input(hidden: torch.Tensor, mask: torch.Tensor):
-    """flash_attn's function of this name, in plain torch: the kept rows, their places, and what verl ignores."""
+    """flash_attn's function of this name, in plain torch: the remaining rows, their places, and what verl ignores."""
     indices = mask.flatten().nonzero()[:, 0]
     lengths = mask.sum(-1, dtype=torch.int32)
     return hidden.flatten(0, 1)[indices], indices, lengths.cumsum(0), int(lengths.max())
@@ -225,10 +225,10 @@ def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
         monkeypatch.setattr(dp_actor, name, function, raising=False)
     data = _data()
     data.meta_info["micro_batch_size"] = 1
-    found, _ = _actor(use_remove_padding=True).compute_log_prob(data)
+    computed, _ = _actor(use_remove_padding=True).compute_log_prob(data)
     with torch.no_grad():
         expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
-    assert (found - expected)[MASK].abs().max() < 1e-5
+    assert (computed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 

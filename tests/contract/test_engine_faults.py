@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -13,10 +14,12 @@ pytestmark = pytest.mark.train
 
 torch = pytest.importorskip("torch", reason="the training environment has torch")
 
+import stockrunner  # noqa: E402
 from replaying import SAMPLING, TEMPERATURE, assert_same, requests, shared_steps  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
-from ngrpo.engines.contract import Sampling, open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
+from ngrpo.engines.contract import Sampling  # noqa: E402
 from ngrpo.engines.sglang.engine import _sample  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import NoMixer, SoftThinkingMixer  # noqa: E402
@@ -37,7 +40,7 @@ def schedulers() -> list:
 
 
 @pytest.mark.engine
-def test_a_scheduler_that_is_killed_as_it_starts_is_told(models):
+def test_a_scheduler_that_is_killed_as_it_starts_is_reported(models):
     known, killed = set(multiprocessing.active_children()), []
 
     def kill() -> None:
@@ -59,7 +62,15 @@ def test_a_scheduler_that_is_killed_as_it_starts_is_told(models):
 
 
 @pytest.mark.engine
-def test_a_scheduler_that_is_killed_while_it_samples_is_told(models):
+def test_a_scheduler_with_a_part_of_sglangs_own_does_not_start(models, monkeypatch, capfd):
+    monkeypatch.setattr(plugin, "run_scheduler", stockrunner.run_scheduler)
+    with pytest.raises(UserError, match="died while it started"):
+        open_engine("sglang", *models(), log_level="error")
+    assert re.search(r"without these parts of the plugin: .*ModelRunner", capfd.readouterr().err)
+
+
+@pytest.mark.engine
+def test_a_scheduler_that_is_killed_while_it_samples_is_reported(models):
     with open_engine("sglang", *models(), log_level="error") as engine:
         timer = threading.Timer(0.5, lambda: [p.kill() for p in schedulers()])
         timer.start()

@@ -20,7 +20,8 @@ from replaying import (  # noqa: E402
 )
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from ngrpo.engines.contract import Request, open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
+from ngrpo.engines.contract import Request  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
     GaussianMixer,
     GumbelMixer,
@@ -111,7 +112,7 @@ def test_both_engines_agree_until_rounding_has_grown(sglang, transformers, name)
     assert sorted(shared)[6] >= 5
     sharper = {"gumbel": GumbelMixer(k=4), "soft-thinking": SoftThinkingMixer(keep=9)}[ALL[name].kind]
     other = transformers.generate(requests(12, sharper), SAMPLING)
-    assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer is told apart at once
+    assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer differs at once
 
 
 @pytest.mark.engine

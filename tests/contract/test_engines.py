@@ -13,7 +13,6 @@ pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch", reason="the training environment has torch")
 
 import forgetful  # noqa: E402
-from conftest import tiny_table  # noqa: E402
 from replaying import (  # noqa: E402
     MOST,
     OFF,
@@ -27,10 +26,12 @@ from replaying import (  # noqa: E402
     requests,
     through_sglang,
 )
+from tiny_models import tiny_table  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
-from ngrpo.engines.contract import Request, Sampling, open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
+from ngrpo.engines.contract import Request, Sampling  # noqa: E402
 from ngrpo.engines.sglang import cpu  # noqa: E402
 from ngrpo.engines.sglang.engine import _sample, keeping_signals  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
@@ -46,7 +47,7 @@ def transformers(models):
 
 
 def started(models, tied: bool, scheduler=plugin.run_scheduler, **machine):
-    """sglang, told to retract requests at each step of more than ten, and with this scheduler process."""
+    """sglang, set to retract requests at each step of more than ten, and with this scheduler process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGLANG_TEST_RETRACT", "true")
         patch.setattr(plugin, "run_scheduler", scheduler)
@@ -258,8 +259,8 @@ def test_stock_requests_in_the_same_batch_are_left_alone(sglang, models):
 def follow_up(engine, model) -> tuple[int, int, float, float]:
     """Ask for more after part of a mixed response, by token ids alone.
 
-    Returns cached tokens, the first mixed position, the log-probs' distance from a forward pass over token ids, and
-    the distance that the mixed history makes.
+    Returns cached tokens, the prompt's length, the log-probs' distance from a forward pass over token ids, and the
+    distance that the mixed history makes.
     """
     first = requests(1)[0]
     output = ask(engine, first.prompt, plugin.request_params(first.mixer, first.seed))
@@ -274,24 +275,24 @@ def follow_up(engine, model) -> tuple[int, int, float, float]:
     mixed = replayed(model, first.prompt, [*tokens[:40], *more], mixed_history)[40:]
     return (
         again["meta_info"]["cached_tokens"],
-        len(first.prompt) + int(index[0]),
+        len(first.prompt),
         float((plain - log_probs).abs().max()),
         float((mixed - plain).abs().max()),
     )
 
 
 @pytest.mark.engine
-def test_prefixes_are_shared_up_to_the_first_mixed_position(sglang, models):
-    cached, first_mixed, off, apart = follow_up(sglang, models()[0])
-    assert cached == first_mixed
+def test_prompts_are_shared_and_responses_are_not(sglang, models):
+    cached, prompt, off, apart = follow_up(sglang, models()[0])
+    assert cached == prompt
     assert off <= MOST
     assert apart >= OFF
 
 
 @pytest.mark.engine
 def test_sharing_mixed_prefixes_would_be_seen(forgetting, models):
-    cached, first_mixed, off, _ = follow_up(forgetting, models(tied=True)[0])
-    assert cached > first_mixed
+    cached, prompt, off, _ = follow_up(forgetting, models(tied=True)[0])
+    assert cached > prompt
     assert off >= OFF
 
 
@@ -329,6 +330,15 @@ def test_forgetting_the_mixes_of_retracted_requests_would_be_seen(forgetting, mo
     asked, samples, retracted = crowd(forgetting)
     assert retracted >= 3
     assert differences(models(tied=True)[0], asked, samples).max() >= OFF
+
+
+@pytest.mark.engine
+def test_responses_that_are_prefilled_again_in_chunks_replay_their_mixes(strained, models):
+    """Retracted after more tokens than a chunk holds: the prefill of a response goes on where its last chunk ended."""
+    asked = [Request(p, 70 + i, NeighborMixer(0.3)) for i, p in enumerate(prompts(14, length=16))]
+    samples = strained.generate(asked, Sampling(TEMPERATURE, 64))
+    assert_parity(models(tied=True)[0], asked, samples)
+    assert len(strained.generate(asked[:2], SAMPLING)) == 2  # no memory was lost: sglang counts it when it is idle
 
 
 @pytest.mark.engine

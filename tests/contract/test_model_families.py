@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="the training environment has torch")
 
 from replaying import SAMPLING, assert_parity, requests, shared_steps  # noqa: E402
 
-from ngrpo.engines.contract import open_engine  # noqa: E402
+from ngrpo.engines import open_engine  # noqa: E402
 from ngrpo.method.mixers import GaussianMixer, GumbelMixer, NeighborMixer, SoftThinkingMixer  # noqa: E402
 
 MIXERS = [NeighborMixer(0.3), GaussianMixer(), GumbelMixer()]

@@ -113,8 +113,8 @@ def test_seeds_are_distinct_and_only_the_studys_seed_changes_them(
     assert len(set(_seeds(undisturbed))) == 6 * N
     sample([_spec(samples=N - 1)], **inputs, out=tmp_path / "fewer")
     fewer = pq.read_table(tmp_path / "fewer" / FILE).to_pylist()
-    kept = [r for r in pq.read_table(undisturbed).to_pylist() if r["sample"] < N - 1]
-    assert [(r["seed"], r["text"]) for r in fewer] == [(r["seed"], r["text"]) for r in kept]
+    remaining = [r for r in pq.read_table(undisturbed).to_pylist() if r["sample"] < N - 1]
+    assert [(r["seed"], r["text"]) for r in fewer] == [(r["seed"], r["text"]) for r in remaining]
     sample([_spec(seed=2)], **inputs, out=tmp_path / "other")
     assert not set(_seeds(tmp_path / "other" / FILE)) & set(_seeds(undisturbed))
 
@@ -172,7 +172,7 @@ def test_twenty_kills_at_random_moments_change_nothing(inputs: dict, undisturbed
     out, moments = tmp_path / FILE, random.Random(0)
     # forked from a server that has imported everything, so that kills fall into the work and not into imports
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["ngrpo.stages.samples", "ngrpo.engines.transformers", "transformers"])
+    processes.set_forkserver_preload(["ngrpo.stages.samples", "ngrpo.engines.transformers.engine", "transformers"])
     kills = finished = 0
     while kills < 20 or not finished:
         process = processes.Process(
@@ -209,8 +209,8 @@ def test_overlong_prompts_are_named_and_not_sampled(inputs: dict, undisturbed: P
     assert (card["problems"], card["sampled"], card["samples"]) == (6, 4, 4 * N)
     assert set(card["overlong_prompts"]) == {"00001", "00004"}
     assert all(tokens > 16 for tokens in card["overlong_prompts"].values())
-    kept = [r for r in pq.read_table(undisturbed).to_pylist() if r["problem_id"] not in card["overlong_prompts"]]
-    assert pq.read_table(out).to_pylist() == kept
+    remaining = [r for r in pq.read_table(undisturbed).to_pylist() if r["problem_id"] not in card["overlong_prompts"]]
+    assert pq.read_table(out).to_pylist() == remaining
 
 
 def test_nothing_but_overlong_prompts_is_an_error(inputs: dict, tmp_path: Path) -> None:
@@ -284,10 +284,10 @@ def test_what_is_outdated_is_drawn_again(inputs: dict, tmp_path: Path, starts: l
     elif outdated == "card":
         card.unlink()
     else:
-        kept = {key: shutil.copytree(inputs[key], tmp_path / key) for key in ("model", "data")}  # as old as they were
-        inputs = {**inputs, **kept}
+        copied = {key: shutil.copytree(inputs[key], tmp_path / key) for key in ("model", "data")}  # as old as they were
+        inputs = {**inputs, **copied}
         newer = file.stat().st_mtime + 1
-        changed = next(kept["model"].iterdir()) if outdated == "model" else kept["data"] / "sums.parquet"
+        changed = next(copied["model"].iterdir()) if outdated == "model" else copied["data"] / "sums.parquet"
         os.utime(changed, (newer, newer))
         if outdated == "model":  # it made the other benchmark's samples, too
             os.utime(tmp_path / "others.samples.parquet", (newer, newer))

@@ -13,6 +13,7 @@ from synthetic_study import ROOT, make_study
 from ngrpo.crate import export
 from ngrpo.report.page import report
 from ngrpo.report.tables import analyze
+from ngrpo.study.layout import Results
 
 
 def validate(crate: Path) -> subprocess.CompletedProcess:
@@ -29,10 +30,11 @@ def validate(crate: Path) -> subprocess.CompletedProcess:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The crate of a synthetic study with its table and report, as a .zip."""
     folder = tmp_path_factory.mktemp("study")
-    made, results, project = make_study(folder, "paper", problems=8), folder / "paper", folder / "project"
+    made, results = make_study(folder, "paper", problems=8), Results(folder / "paper")
+    project = folder / "project"
     for table in made.cells:
-        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
-    report(made, results, results / "report" / "index.html")
+        analyze(table, made, results, results.table(table))
+    report(made, results, results.report.page)
     shutil.copytree(made.folder, project / "config")
     shutil.copytree(ROOT / "rules", project / "rules")
     shutil.copy2(ROOT / "Snakefile", project / "Snakefile")

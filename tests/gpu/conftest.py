@@ -4,25 +4,11 @@ On a GPU engines run as the paper's study runs them: bfloat16, sglang's own atte
 the same tests compare what a CPU has, in float32; what needs a GPU is skipped by name.
 """
 
-import importlib.util
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
+from tiny_models import VOCABULARY, tiny_table
 
-CONTRACT = Path(__file__).resolve().parents[1] / "contract"
-
-
-def _contract():
-    """The contract tests' conftest, whose names their helpers import from `conftest`: this module, when it is alone."""
-    spec = importlib.util.spec_from_file_location("contract_conftest", CONTRACT / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-contract = _contract()
-VOCABULARY, tiny_table = contract.VOCABULARY, contract.tiny_table
 HEAD = 64  # the smallest that GPU attention kernels take
 
 
@@ -60,7 +46,7 @@ def model(tmp_path_factory):
 def start(model):
     """start(name of a scheduler or None, **server arguments) → an engine; each is started once in a module."""
     import ngrpo.engines.sglang as plugin
-    from ngrpo.engines.contract import open_engine
+    from ngrpo.engines import open_engine
 
     engines = {}
     with ExitStack() as stack:

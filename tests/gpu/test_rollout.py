@@ -70,8 +70,8 @@ def drift(model, asked, samples, *, low: bool, drop: bool = False) -> torch.Tens
             fed = E[torch.tensor([*request.prompt, *sample.tokens], device=DEVICE)]
         with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=low):
             logits = hf(inputs_embeds=fed[None]).logits[0, start - 1 : -1]
-        told = torch.log_softmax(logits.float() / TEMPERATURE, -1)
-        own = told.gather(1, torch.tensor(sample.tokens, device=DEVICE)[:, None])[:, 0].cpu()
+        log_probs = torch.log_softmax(logits.float() / TEMPERATURE, -1)
+        own = log_probs.gather(1, torch.tensor(sample.tokens, device=DEVICE)[:, None])[:, 0].cpu()
         off.append((own - torch.tensor(sample.log_probs)).abs())
     return torch.cat(off)
 

@@ -7,5 +7,5 @@ from ngrpo.engines.sglang import hooks, state
 
 def run_scheduler(*args: Any) -> None:
     """As the plugin's, but a decoding step's input is the token's own embedding."""
-    state.MixState._fed = lambda self, token, slot, position: self._lookup(token)
+    state.MixState._next_input = lambda self, rows, slot: rows
     hooks.run_scheduler(*args)

@@ -8,11 +8,15 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, sync_playwright
 from synthetic_study import make_study
 
+from ngrpo.formatting import percent
 from ngrpo.report.page import report
-from ngrpo.report.tables import analyze, percent
+from ngrpo.report.tables import analyze
+from ngrpo.study.layout import Results
+
+pytest.importorskip("playwright", reason="`make test-page` installs playwright")
+from playwright.sync_api import Page, sync_playwright
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -30,18 +34,18 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/{scale} of a finished synthetic study with its page."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The results of a finished synthetic study with its page."""
     folder = tmp_path_factory.mktemp("study")
-    made, results = make_study(folder, "paper", problems=12, extra_seeds=(2,)), folder / "paper"
+    made, results = make_study(folder, "paper", problems=12, extra_seeds=(2,)), Results(folder / "paper")
     for table in made.cells:
-        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
-    report(made, results, results / "report" / "index.html")
+        analyze(table, made, results, results.table(table))
+    report(made, results, results.report.page)
     return results
 
 
 @pytest.fixture
-def opened(browser, study: Path):
+def opened(browser, study: Results):
     """The page in a window: opened(size, **options) → the page; what the console said ends up in page.said."""
     contexts = []
 
@@ -53,7 +57,7 @@ def opened(browser, study: Path):
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.on("requestfailed", lambda request: page.said.append(f"not loaded: {request.url}"))
-        page.goto((study / "report" / "index.html").as_uri())
+        page.goto(study.report.page.as_uri())
         return page
 
     yield get
@@ -72,13 +76,13 @@ def test_it_opens_without_a_word_and_holds_tables_and_figures(opened, scheme: st
     assert page.locator("table").first.is_visible()
 
 
-def test_nothing_is_loaded_from_elsewhere(opened, study: Path) -> None:
-    html = (study / "report" / "index.html").read_text()
+def test_nothing_is_loaded_from_elsewhere(opened, study: Results) -> None:
+    html = study.report.page.read_text()
     assert not re.findall(r"""(?:src|href)=["']https?://[^"']+\.(?:js|css|woff2?|png|svg)["']""", html)
 
 
-def test_every_link_and_anchor_resolves(opened, study: Path) -> None:
-    page, here = opened(), study / "report"
+def test_every_link_and_anchor_resolves(opened, study: Results) -> None:
+    page, here = opened(), study.report.folder
     targets = page.eval_on_selector_all("a[href]", "links => links.map(a => a.getAttribute('href'))")
     assert len(targets) > 10
     ids = set(page.eval_on_selector_all("[id]", "all => all.map(e => e.id)"))
@@ -133,8 +137,8 @@ def test_text_stands_out_from_its_ground(opened, scheme: str) -> None:
     assert page.evaluate(CONTRAST)  # the negative control
 
 
-def test_the_pages_numbers_are_those_of_the_files(opened, study: Path) -> None:
-    frame = pd.read_parquet(study / "analysis" / "main.parquet")
+def test_the_pages_numbers_are_those_of_the_files(opened, study: Results) -> None:
+    frame = pd.read_parquet(study.table("main"))
     shown = opened().locator("main, body").first.inner_text()
     own = frame[frame["against"].isna() & frame["headline"] & (frame["status"] == "ok")].sample(12, random_state=1)
     for row in own.itertuples():
@@ -160,29 +164,29 @@ TABLES = """() => {
 }"""
 
 
-def untraced(page: Page, study: Path) -> list[str]:
+def untraced(page: Page, study: Results) -> list[str]:
     """Each table with numbers that names no file below its heading, or one that isn't there; each row of results whose
     first number isn't what the row's grades say, or where it has none (an average) the table's file."""
-    found = []
+    wrong = []
     for table in page.evaluate(TABLES):
-        files = [study / "report" / unquote(file) for file in table["files"]]
+        files = [study.report.folder / unquote(file) for file in table["files"]]
         if not files or not all(path.exists() for path in files):
             gone = [path.name for path in files if not path.exists()]
-            found.append(f"{table['heading']}: {f'{gone} are missing' if gone else 'no file is named'}")
+            wrong.append(f"{table['heading']}: {f'{gone} are missing' if gone else 'no file is named'}")
             continue
         for row in (r for r in table["rows"] if table["measured"] and r["value"]):
             if row["files"]:
-                said = (pd.read_parquet(study / "report" / unquote(row["files"][0]))["grade"] == "correct").mean()
+                said = (pd.read_parquet(study.report.folder / unquote(row["files"][0]))["grade"] == "correct").mean()
             else:
                 frame = pd.read_parquet(next(path for path in files if path.parent.name == "analysis"))
                 own = frame[(frame["label"] == row["label"]) & (frame["benchmark"] == "Avg") & frame["against"].isna()]
                 said = own[own["estimator"] == "mean"]["value"].item()
             if percent(said) != row["value"]:
-                found.append(f"{table['heading']}: {row['label']} is {row['value']}, its file says {percent(said)}")
-    return found
+                wrong.append(f"{table['heading']}: {row['label']} is {row['value']}, its file says {percent(said)}")
+    return wrong
 
 
-def test_every_number_can_be_traced_to_a_file_by_its_link(opened, study: Path) -> None:
+def test_every_number_can_be_traced_to_a_file_by_its_link(opened, study: Results) -> None:
     page = opened()
     measured = [table for table in page.evaluate(TABLES) if table["measured"]]
     assert len(measured) >= 2
@@ -192,11 +196,11 @@ def test_every_number_can_be_traced_to_a_file_by_its_link(opened, study: Path) -
     assert untraced(page, study) == []
 
 
-def test_a_number_without_its_file_is_noticed(opened, study: Path, tmp_path: Path) -> None:
+def test_a_number_without_its_file_is_noticed(opened, study: Results, tmp_path: Path) -> None:
     page = opened()
     tables = page.evaluate(TABLES)
     row = next(table for table in tables if table["measured"])["rows"][0]
-    grades = study / "report" / unquote(row["files"][0])
+    grades = study.report.folder / unquote(row["files"][0])
     grades.rename(tmp_path / "away")
     assert any(f"['{grades.name}'] are missing" in line for line in untraced(page, study))
     (tmp_path / "away").rename(grades)

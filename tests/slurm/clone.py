@@ -34,6 +34,11 @@ QUICK = (
 )
 
 
+def without_times(rows: list[dict]) -> list[dict]:
+    """Metrics without wall times."""
+    return [{name: value for name, value in row.items() if not name.startswith("seconds/")} for row in rows]
+
+
 class Clone:
     """The folder, its settings, and `snakemake --profile slurm` in it."""
 
@@ -87,7 +92,7 @@ class Clone:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What the last Snakemake said."""
         return (self.folder / "snakemake.out").read_text(errors="replace")
 
@@ -141,9 +146,9 @@ class Clone:
         deadline = time.monotonic() + seconds
         while not ready():
             if process is not None and process.poll() is not None:
-                raise AssertionError(f"Snakemake ended before {what}: {self.said[-4000:]}")
+                raise AssertionError(f"Snakemake ended before {what}: {self.output[-4000:]}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"no {what} within {seconds} s: {self.said[-4000:]}")
+                raise AssertionError(f"no {what} within {seconds} s: {self.output[-4000:]}")
             time.sleep(0.05)
 
 

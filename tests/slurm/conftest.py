@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from clone import Clone
+from clone import Clone, without_times
 from mini import CannotRun, MiniSlurm
 
 
@@ -27,16 +27,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniSlurm]:
 def clone(slurm: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone after `snakemake --profile slurm all`."""
     clone = Clone(tmp_path_factory.mktemp("clone") / "ngrpo", slurm)
-    assert clone.snakemake("all") == 0, clone.said[-8000:]
+    assert clone.snakemake("all") == 0, clone.output[-8000:]
     return clone
 
 
 @pytest.fixture(scope="session")
 def reference(clone: Clone) -> tuple[bytes, list[dict]]:
     """The undisturbed run: its weights and its metrics without times."""
-    return clone.weights(), science(clone.metrics())
-
-
-def science(rows: list[dict]) -> list[dict]:
-    """Metrics without wall times."""
-    return [{name: value for name, value in row.items() if not name.startswith("seconds/")} for row in rows]
+    return clone.weights(), without_times(clone.metrics())

@@ -154,8 +154,8 @@ class MiniSlurm:
     def lose_node(self, node: str) -> None:
         """The node's power fails: its slurmd and all that its jobs started are gone at once, with no word to anyone."""
         slurmd = self._pid(f"slurmd.{node}")
-        stepds = [pid for pid, args in _processes() if args.startswith("slurmstepd: [") and _on_node(pid, node)]
-        victims = [slurmd, *(p for stepd in stepds for p in (stepd, *_descendants(stepd)))]
+        stepds = [pid for pid, args in processes() if args.startswith("slurmstepd: [") and _on_node(pid, node)]
+        victims = [slurmd, *(p for stepd in stepds for p in (stepd, *descendants(stepd)))]
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -251,37 +251,37 @@ class MiniSlurm:
         (self.folder / "run" / f"{name}.pid").unlink(missing_ok=True)
 
 
-def _processes() -> list[tuple[int, str]]:
+def processes() -> list[tuple[int, str]]:
     """Every process: id and command line."""
-    found = []
+    listed = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
-    return found
+            listed.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+    return listed
 
 
 def _on_node(stepd: int, node: str) -> bool:
     """Whether a slurmstepd works for this node: one of its children knows the node's name."""
-    for pid in _descendants(stepd):
+    for pid in descendants(stepd):
         with contextlib.suppress(OSError):
             if f"SLURMD_NODENAME={node}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 return True
     return False
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All processes below one."""
     children: dict[int, list[int]] = {}
-    for other, _ in _processes():
+    for other, _ in processes():
         with contextlib.suppress(OSError):
             parent = int(Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(other)
-    found, todo = [], [pid]
+    below, todo = [], [pid]
     while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
+        own = children.get(todo.pop(), [])
+        below += own
+        todo += own
+    return below
 
 
 if __name__ == "__main__":

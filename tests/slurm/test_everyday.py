@@ -73,8 +73,8 @@ def test_snakemake_submits_nothing_where_the_site_does_not_fit(slurm: MiniSlurm,
             assert fresh.snakemake("all") == 1
         finally:
             fresh.site()
-        assert word in fresh.said
-        assert "Traceback" not in fresh.said
+        assert word in fresh.output
+        assert "Traceback" not in fresh.output
         assert fresh.slurm.queue() == []
         assert not (fresh.folder / "results" / "toy" / "models" / "toy").exists()
 
@@ -88,7 +88,7 @@ def test_the_toy_study_runs_on_slurm_to_its_report(clone: Clone) -> None:
         assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert clone.slurm.queue() == []
     assert clone.snakemake("all") == 0
-    assert "Nothing to be done" in clone.said
+    assert "Nothing to be done" in clone.output
 
 
 def test_no_job_asks_for_more_than_it_uses(slurm: MiniSlurm, clone: Clone) -> None:
@@ -113,7 +113,7 @@ def test_two_snakemakes_on_one_folder(clone: Clone, tmp_path: Path) -> None:
     try:
         clone.wait_for("lock", lambda: lock.is_dir() and any(lock.iterdir()))
         assert clone.snakemake("ngrpo-toy") == 1
-        assert "Directory cannot be locked" in clone.said
+        assert "Directory cannot be locked" in clone.output
     finally:
         assert first.wait(timeout=400) == 0, said.read_text()[-4000:]
     assert [row["step"] for row in clone.metrics()] == list(range(1, STEPS + 1))

@@ -14,9 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from clone import EVERY, RUN, STEPS, Clone, Watch
-from conftest import science
-from mini import MiniSlurm, _descendants, _processes
+from clone import EVERY, RUN, STEPS, Clone, Watch, without_times
+from mini import MiniSlurm, descendants, processes
 
 pytestmark = pytest.mark.slurm
 
@@ -38,10 +37,10 @@ def _slurm(*command: str) -> None:
 
 def _worker(clone: Clone) -> int:
     """The Ray worker that trains."""
-    below = set(_descendants(clone.lease()["pid"]))
-    found = [pid for pid, args in _processes() if pid in below and args.startswith("ray::WorkerDict")]
-    assert found, [args for pid, args in _processes() if pid in below]
-    return found[0]
+    below = set(descendants(clone.lease()["pid"]))
+    workers = [pid for pid, args in processes() if pid in below and args.startswith("ray::WorkerDict")]
+    assert workers, [args for pid, args in processes() if pid in below]
+    return workers[0]
 
 
 def _elapsed(job: str) -> float:
@@ -69,7 +68,7 @@ def scancel(clone: Clone) -> None:
 
 
 def sigterm(clone: Clone) -> None:
-    """The cluster's farewell before it takes the node."""
+    """The warning that a cluster sends before it takes the node."""
     _slurm("scancel", "--signal=TERM", "--full", _job(clone))
 
 
@@ -128,7 +127,7 @@ def assert_nothing_lost(clone: Clone, watch: Watch, reference: tuple[bytes, list
     assert len(watch.jobs) >= 2, "the fault ended nothing"
     assert max(watch.lost, default=0) <= EVERY
     assert [row["step"] for row in clone.metrics()] == list(range(1, STEPS + 1))
-    assert science(clone.metrics()) == metrics
+    assert without_times(clone.metrics()) == metrics
     assert clone.weights() == weights
 
 
@@ -139,7 +138,7 @@ def test_a_training_survives(name: str, time_: int, clone: Clone, reference: tup
         with frozen(clone):
             assert EVERY <= clone.committed() < STEPS
             FAULTS[name](clone)
-        assert process.wait(timeout=400) == 0, clone.said[-6000:]
+        assert process.wait(timeout=400) == 0, clone.output[-6000:]
     try:
         assert_nothing_lost(clone, watch, reference)
     finally:
@@ -158,15 +157,15 @@ def test_a_killed_snakemake_is_started_again(time_: int, clone: Clone, reference
             process.wait()
             job = _job(clone)
             assert clone.snakemake(RUN) == 1  # its lock is still there, and Snakemake says how to go on
-            assert "--unlock" in clone.said
+            assert "--unlock" in clone.output
             assert clone.snakemake("--unlock") == 0
             assert clone.snakemake(RUN) == 1
-            assert f"jobs of an earlier Snakemake are still in the queue: {job} (train {RUN})" in clone.said
+            assert f"jobs of an earlier Snakemake are still in the queue: {job} (train {RUN})" in clone.output
             assert clone.slurm.queue() == [job]
             _slurm("scancel", "--signal=TERM", "--full", job)  # what the message says
         clone.wait_for("end of the job", lambda: not clone.slurm.queue())
         assert len(clone.metrics()) < STEPS
-        assert clone.snakemake(RUN) == 0, clone.said[-6000:]
+        assert clone.snakemake(RUN) == 0, clone.output[-6000:]
     assert_nothing_lost(clone, watch, reference)
 
 
@@ -189,7 +188,7 @@ def test_a_full_disk(time_: int, clone: Clone, reference: tuple[bytes, list[dict
                 _fill(ballast)
             clone.wait_for("full disk", lambda: _logs(clone).lower().count(FULL_DISK) > before, process)
             ballast.unlink()
-            assert process.wait(timeout=400) == 0, clone.said[-6000:]
+            assert process.wait(timeout=400) == 0, clone.output[-6000:]
         assert_nothing_lost(clone, watch, reference)
     except BaseException:
         clone.clear(process)
@@ -219,7 +218,7 @@ def test_time_limits_shorter_than_the_training(clone: Clone, reference: tuple[by
             with frozen(clone):
                 job = _job(clone)
                 clone.wait_for("long step", lambda: _elapsed(job) > 80)
-            assert process.wait(timeout=400) == 0, clone.said[-6000:]
+            assert process.wait(timeout=400) == 0, clone.output[-6000:]
     finally:
         clone.site()
     assert "its job's time is nearly over" in _logs(clone)
@@ -248,7 +247,7 @@ def test_a_training_on_two_nodes(slurm: MiniSlurm, clone: Clone) -> None:
         clone.wait_for("lease", lambda: clone.lease() is not None, process)
         done = subprocess.run((*RUNNING_JOB, "-j", _job(clone)), capture_output=True, text=True, check=True)
         assert done.stdout.strip().endswith("|gpu[1-2]")
-        assert process.wait(timeout=400) == 0, clone.said[-6000:] + _logs(clone)[-6000:]
+        assert process.wait(timeout=400) == 0, clone.output[-6000:] + _logs(clone)[-6000:]
     finally:
         clone.site()
     assert [row["step"] for row in clone.metrics()] == list(range(1, STEPS + 1))
@@ -256,7 +255,7 @@ def test_a_training_on_two_nodes(slurm: MiniSlurm, clone: Clone) -> None:
     log = (clone.run / "train.log").read_text()
     assert "world_size=2" in log or "(rank 1)" in log or log.count("==> worker-") >= 3
     deadline = time.monotonic() + 10
-    while (left := [args for _, args in _processes() if "raylet" in args and "ngrpo-" in args]) and (
+    while (left := [args for _, args in processes() if "raylet" in args and "ngrpo-" in args]) and (
         time.monotonic() < deadline
     ):
         time.sleep(0.2)

@@ -11,6 +11,7 @@ from ngrpo.audit.compliance import verl_settings
 from ngrpo.audit.status import LOGGED
 from ngrpo.files import write_json
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
@@ -24,7 +25,7 @@ EXAMPLE = {
     "apart": 1,
     "steps": [STEP],
 }
-MECHANICS = {
+DIAGNOSTICS = {
     "spec": "0" * 12,
     "model": "toy",
     "rho": 0.1,
@@ -60,7 +61,7 @@ def make_study(
 
     extra_seeds: further training seeds. The configuration lies in results/config.
     """
-    config, root, rng = results / "config", results / scale, np.random.default_rng(seed)
+    config, root, rng = results / "config", Results(results / scale), np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
     for name in ("study.yaml", "claims.yaml", "paper_values.yaml"):
         (config / name).write_bytes((ROOT / "config" / name).read_bytes())
@@ -69,34 +70,30 @@ def make_study(
     size.update(tables=list(tables), targets={}, demo=None, extra_seeds=list(extra_seeds))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
-    study.write_specs(root)
+    study.write_specs(root.root)
     for evaluation, label in {c.evaluation: c.label for table in study.cells.values() for c in table}.items():
         for name in (evaluation, *study.extra_seeds.get(evaluation, ())):
             write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
         write_run(study, root, run, rng)
     for run in study.mixing_runs:
-        write_json(root / "diagnostics" / f"{run}.json", {**MECHANICS, "spec": study.runs[run].digest})
+        write_json(root.diagnostics(run), {**DIAGNOSTICS, "spec": study.runs[run].digest})
     for name, spec in study.datasets.items():
         card = {"dataset": name, "spec": spec.digest, "origin": "generated", "left": {}, "without_answer": 0}
-        write_json(
-            root / "data" / f"{name}.card.json",
-            {**card, "rows_in": problems, "rows_out": problems, "sha256": "0" * 64},
-        )
+        card |= {"rows_in": problems, "rows_out": problems, "sha256": "0" * 64}
+        write_json(root.dataset(name).card, card)
     for model, spec in study.training_data.items():
         left = {"duplicate": ["a", "b"], "in a benchmark": ["c"], "prompt too long": []}
         card = {"dataset": spec.dataset.id, "model": model, "spec": spec.digest, "sha256": "1" * 64}
         card |= {"left": {reason: len(ids) for reason, ids in left.items()}, "left_ids": left}
         card |= {"rows_in": 4096, "rows_out": 4093, "max_prompt_tokens": spec.max_prompt_tokens}
-        write_json(
-            root / "data" / f"{spec.dataset.id}.{model}.card.json",
-            {**card, "kept_out_of": sorted(b.id for b in spec.benchmarks)},
-        )
+        card |= {"kept_out_of": sorted(b.id for b in spec.benchmarks)}
+        write_json(root.training_data(spec.dataset.id, model).card, card)
     return study
 
 
 def write_grades(
-    study: Study, root: Path, evaluation: str, chance: float, problems: int, rng: np.random.Generator
+    study: Study, results: Results, evaluation: str, chance: float, problems: int, rng: np.random.Generator
 ) -> pd.DataFrame:
     """One evaluation's grades and samples card; each problem has its own chance around `chance`."""
     spec = study.evaluations[evaluation]
@@ -115,11 +112,11 @@ def write_grades(
         for s in range(spec.samples)
     ]
     frame = pd.DataFrame(rows)
-    path = root / "evaluations" / f"{evaluation}.grades.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, index=False)
+    files = results.evaluation(evaluation)
+    files.grades.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(files.grades, index=False)
     write_json(
-        path.with_name(path.name.replace(".grades.parquet", ".samples.card.json")),
+        files.samples_card,
         {"spec": spec.digest, "problems": problems, "sampled": problems, "overlong_prompts": {}, "samples": len(frame)},
     )
     return frame
@@ -137,9 +134,9 @@ def nested(settings: dict) -> dict:
     return whole
 
 
-def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, steps: int = 100) -> None:
+def write_run(study: Study, results: Results, run: str, rng: np.random.Generator, steps: int = 100) -> None:
     """One finished run: its log, in which the reward rises, and the exported model's card."""
-    spec, folder = study.runs[run], root / "runs" / run
+    spec, files = study.runs[run], results.run(run)
     mixes = spec.exploration.kind != "none"
     share = getattr(spec.exploration, "rho", 1.0) if mixes else 0.0
     lines, best = [], (0, 0.0)
@@ -165,10 +162,7 @@ def write_run(study: Study, root: Path, run: str, rng: np.random.Generator, step
             row["validation"] = 0.5 + 0.36 * way + rng.normal(0, 0.01)
             best = max(best, (step, row["validation"]), key=lambda b: b[1])
         lines.append({LOGGED[k]: float(v) if k != "step" else v for k, v in row.items()})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "verl.json", nested(verl_settings(spec)))
-    write_json(folder / "hardware.json", [{"after_step": 0, "kind": "a made-up processor", "torch": "2.6.0"}])
-    pd.DataFrame(lines).to_json(folder / "metrics.jsonl", orient="records", lines=True)
-    write_json(
-        folder / "model" / "ngrpo.json", {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps}
-    )
+    write_json(files.verl_settings, nested(verl_settings(spec)))
+    write_json(files.hardware, [{"after_step": 0, "kind": "a made-up processor", "torch": "2.6.0"}])
+    pd.DataFrame(lines).to_json(files.metrics, orient="records", lines=True)
+    write_json(files.model_card, {"spec": spec.digest, "step": best[0], "score": best[1], "steps": steps})

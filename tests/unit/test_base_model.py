@@ -14,8 +14,9 @@ from ngrpo.data.toy import draw, trace
 from ngrpo.errors import UserError
 from ngrpo.hub import reaching_hub
 from ngrpo.method.neighbors import Table, nearest
-from ngrpo.stages.base_models import CARD, make_model
+from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import embedding, make_table
+from ngrpo.study.layout import MODEL_CARD
 from ngrpo.study.sources import (
     Dataset,
     FolderModel,
@@ -56,8 +57,9 @@ def _files(folder: Path) -> dict[str, bytes]:
 def test_the_toy_model_is_a_whole_folder_and_the_same_bytes_again(model: Path, tmp_path: Path) -> None:
     make_model(TOY, tmp_path / "again")
     assert _files(tmp_path / "again") == _files(model)
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CARD} <= set(_files(model))
-    assert json.loads((model / CARD).read_text())["spec"] == TOY.digest
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MODEL_CARD}
+    assert names <= set(_files(model))
+    assert json.loads((model / MODEL_CARD).read_text())["spec"] == TOY.digest
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
     # the control: another seed is another model
     make_model(_spec(ToyModel(kind="toy", steps=30, seed=2), dtype="float32"), tmp_path / "other")
@@ -79,10 +81,10 @@ def test_the_toys_tokenizer_gives_traces_back(model: Path) -> None:
 def test_a_folder_is_taken_whole_and_left_as_it_was(model: Path, tmp_path: Path) -> None:
     before = _files(model)
     make_model(_folder(model), tmp_path / "copy")
-    assert {k: v for k, v in _files(tmp_path / "copy").items() if k != CARD} == {
-        k: v for k, v in before.items() if k != CARD
+    assert {k: v for k, v in _files(tmp_path / "copy").items() if k != MODEL_CARD} == {
+        k: v for k, v in before.items() if k != MODEL_CARD
     }
-    assert json.loads((tmp_path / "copy" / CARD).read_text())["origin"] == f"folder {model.name}"
+    assert json.loads((tmp_path / "copy" / MODEL_CARD).read_text())["origin"] == f"folder {model.name}"
     assert _files(model) == before
 
 

@@ -28,15 +28,15 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("target", "status", "told"),
+    ("target", "status", "message"),
     [("passes", 0, None), ("fails", 2, None), ("ends", 2, None), ("broken", 2, None),
      ("cannot", 0, "NOT RUN: make cannot: there is no browser")],
 )  # fmt: skip
 def test_only_what_cannot_run_is_let_through_and_said(
-    project: Path, target: str, status: int, told: str | None
+    project: Path, target: str, status: int, message: str | None
 ) -> None:
     ended = subprocess.run(
         [ROOT / ".ci" / "optional", target], cwd=project, capture_output=True, text=True, check=False, timeout=60
     )
     assert ended.returncode == status, ended.stderr
-    assert [line for line in ended.stdout.splitlines() if line.startswith("NOT RUN")] == ([told] if told else [])
+    assert [line for line in ended.stdout.splitlines() if line.startswith("NOT RUN")] == ([message] if message else [])

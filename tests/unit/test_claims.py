@@ -8,10 +8,11 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.claims.evidence import Finding, findings
 from ngrpo.claims.predicates import Higher, check_names, read_claims, systems_of
+from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
 
 CONFIG = ROOT / "config"
@@ -38,8 +39,8 @@ def set_claims(study: Study, **claims) -> None:
     (study.folder / "claims.yaml").write_text(yaml.safe_dump({"claims": claims}))
 
 
-def by_id(study: Study, results: Path) -> dict[str, Finding]:
-    return {finding.id: finding for finding in findings(study, results)}
+def by_id(study: Study, results: Results) -> dict[str, ClaimResult]:
+    return {result.id: result for result in judge_claims(study, results)}
 
 
 def higher(a: str | None, b: str | None, **changes) -> dict:
@@ -52,13 +53,13 @@ def higher(a: str | None, b: str | None, **changes) -> dict:
 def replicated(tmp_path_factory: pytest.TempPathFactory):
     """Paper scale, three seeds, 40 problems a benchmark; N-GRPO and GRPO far above Base and alike."""
     folder = tmp_path_factory.mktemp("replicated")
-    return make_study(folder, "paper", problems=40, extra_seeds=(2, 3)), folder / "paper"
+    return make_study(folder, "paper", problems=40, extra_seeds=(2, 3)), Results(folder / "paper")
 
 
 @pytest.fixture
 def single(tmp_path: Path):
     """Paper scale, one seed, to damage."""
-    return make_study(tmp_path, "paper", problems=6), tmp_path / "paper"
+    return make_study(tmp_path, "paper", problems=6), Results(tmp_path / "paper")
 
 
 def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -> None:
@@ -88,11 +89,11 @@ def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -
 def test_a_claim_that_names_what_doesnt_exist_says_so_in_its_place(single, change: dict, message: str) -> None:
     study, results = single
     set_claims(study, wrong=higher("ngrpo", "grpo", **change), right=higher("ngrpo", "grpo"))
-    found = by_id(study, results)
-    assert not found["right"].error
-    assert found["wrong"].error
-    assert found["wrong"].verdict == "not run"
-    assert pd.Series([found["wrong"].reason]).str.contains(message).all(), found["wrong"].reason
+    claims = by_id(study, results)
+    assert not claims["right"].error
+    assert claims["wrong"].error
+    assert claims["wrong"].verdict == "not run"
+    assert pd.Series([claims["wrong"].reason]).str.contains(message).all(), claims["wrong"].reason
 
 
 @pytest.mark.parametrize(
@@ -108,22 +109,22 @@ def test_a_claim_that_cant_be_read_is_an_error_with_file_and_key(single, change:
     study, results = single
     set_claims(study, wrong=higher("ngrpo", "grpo", **change))
     with pytest.raises(UserError, match=message) as error:
-        findings(study, results)
+        judge_claims(study, results)
     assert "claims.yaml: claims.wrong" in str(error.value)
 
 
 def test_large_effects_are_supported_and_their_opposite_contradicted(replicated) -> None:
     study, results = replicated
     set_claims(study, up=higher("ngrpo", None), down=higher(None, "ngrpo"), same=higher("ngrpo", "grpo", paper=[1.0]))
-    found = by_id(study, results)
-    assert [found[i].verdict for i in ("up", "down", "same")] == ["supported", "contradicted", "underpowered"]
-    (part,) = found["up"].parts
+    claims = by_id(study, results)
+    assert [claims[i].verdict for i in ("up", "down", "same")] == ["supported", "contradicted", "underpowered"]
+    (part,) = claims["up"].parts
     assert part.seeds == 3
     assert part.low > 0
     assert part.problems == 80
     assert part.estimate == pytest.approx(part.a - part.b)
     assert part.estimate == pytest.approx(np.mean(part.by_seed))
-    grades = [pd.read_parquet(results / file) for file in part.files]
+    grades = [pd.read_parquet(results.root / file) for file in part.files]
     assert len(grades) == 2 * (3 + 1)  # the base model needs no second seed
     share = {f.split("/")[1]: [] for f in part.files}
     for file, frame in zip(part.files, grades, strict=True):
@@ -152,9 +153,9 @@ def test_similar_needs_the_interval_within_the_margin(replicated) -> None:
         return {"where": "x", "says": "y", "test": {**test, "to": [{"method": to}], "within": within}}
 
     set_claims(study, wide=claim("grpo", 40.0), narrow=claim("grpo", 0.1), base=claim(None, 5.0))
-    found = by_id(study, results)
-    assert [found[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
-    assert [p.what.split(", ")[-1] for p in found["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+    claims = by_id(study, results)
+    assert [claims[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
+    assert [p.what.split(", ")[-1] for p in claims["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
 
 
 def test_logged_metrics_are_judged_over_runs(replicated) -> None:
@@ -175,24 +176,24 @@ def test_logged_metrics_are_judged_over_runs(replicated) -> None:
         quicker=claim(**slow, at_most=1.0),
         misnamed=claim(kind="logged", metric="mixing_cosin", paper=1.0, at_least=0.5),
     )
-    found = by_id(study, results)
-    verdicts = [found[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
+    claims = by_id(study, results)
+    verdicts = [claims[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
     assert verdicts == ["supported", "contradicted", "supported", "supported", "contradicted"]
-    assert found["quick"].parts[0].estimate == pytest.approx(1 - 0.4 / 0.42, abs=0.02)
-    assert "did you mean 'mixing_cosine'" in found["misnamed"].reason
+    assert claims["quick"].parts[0].estimate == pytest.approx(1 - 0.4 / 0.42, abs=0.02)
+    assert "did you mean 'mixing_cosine'" in claims["misnamed"].reason
 
 
 def test_one_seed_reproduces_nothing_that_was_trained(single) -> None:
     study, results = single
     set_claims(study, up=higher("ngrpo", None, paper=[60.0]))
-    found = by_id(study, results)["up"]
-    assert found.verdict == "underpowered"
-    assert "extra_seeds" in found.reason
+    claims = by_id(study, results)["up"]
+    assert claims.verdict == "underpowered"
+    assert "extra_seeds" in claims.reason
 
 
 def test_base_models_under_two_decodings_need_no_second_seed(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=40, tables=("ablation-inference",))
-    rng, root = np.random.default_rng(3), tmp_path / "paper"
+    rng, root = np.random.default_rng(3), Results(tmp_path / "paper")
     for benchmark in ("aime25", "amc23"):
         write_grades(study, root, f"{MODEL}/mixing/{benchmark}", 0.2, 40, rng)
         write_grades(study, root, f"{MODEL}/standard/{benchmark}", 0.8, 40, rng)
@@ -215,10 +216,10 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
             "test": {"kind": "slowdown", "model": MODEL, "method": "ngrpo", "than": "grpo", "at_most": 9, "paper": 9},
         },
     )
-    file = results / "evaluations" / f"grpo-{MODEL}" / "standard" / "amc23.grades.parquet"
+    file = results.evaluation(f"grpo-{MODEL}/standard/amc23").grades
     file.unlink()
-    (results / "runs" / f"grpo-{MODEL}" / "model" / "ngrpo.json").unlink()
-    found = by_id(study, results)
+    results.run(f"grpo-{MODEL}").model_card.unlink()
+    claims = by_id(study, results)
     for name, said in {
         "gone": f"missing: not there yet; made by: snakemake --profile slurm {file}",
         "unasked": "no table of scale paper measures gspo",
@@ -226,45 +227,45 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
         "tries": "pass@64 needs 64 samples",
         "log": f"Training run grpo-{MODEL}: stopped or running at step",
     }.items():
-        assert found[name].verdict == "not run", name
-        assert said in " ".join(found[name].missing), (name, found[name].missing)
-        assert not found[name].error
-    assert found["whole"].verdict == "underpowered"
+        assert claims[name].verdict == "not run", name
+        assert said in " ".join(claims[name].missing), (name, claims[name].missing)
+        assert not claims[name].error
+    assert claims["whole"].verdict == "underpowered"
 
 
 @pytest.mark.parametrize("damage", ["n", "spec"])
 def test_an_evaluation_with_another_n_or_of_another_scale_is_not_used(single, damage: str) -> None:
     study, results = single
     set_claims(study, claim=higher("ngrpo", "grpo"))
-    path = results / "evaluations" / f"ngrpo-{MODEL}" / "standard" / "aime25.grades.parquet"
+    path = results.evaluation(f"ngrpo-{MODEL}/standard/aime25").grades
     frame = pd.read_parquet(path)
     changed = frame[frame["sample"] < 16] if damage == "n" else frame.assign(spec="0123456789ab")
     changed.to_parquet(path, index=False)
-    found = by_id(study, results)["claim"]
-    assert found.verdict == "not run"
-    assert {"n": "another number of samples than 32", "spec": "another spec"}[damage] in found.missing[0]
+    claims = by_id(study, results)["claim"]
+    assert claims.verdict == "not run"
+    assert {"n": "another number of samples than 32", "spec": "another spec"}[damage] in claims.missing[0]
 
 
 def test_a_missing_seed_is_not_left_out_silently(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2,)), tmp_path / "paper"
+    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2,)), Results(tmp_path / "paper")
     set_claims(study, claim=higher("ngrpo", "grpo"))
-    (results / "evaluations" / f"ngrpo-{MODEL}-seed2" / "standard" / "aime25.grades.parquet").unlink()
-    found = by_id(study, results)["claim"]
-    assert found.verdict == "not run"
-    assert f"ngrpo-{MODEL}-seed2" in found.missing[0]
+    results.evaluation(f"ngrpo-{MODEL}-seed2/standard/aime25").grades.unlink()
+    claims = by_id(study, results)["claim"]
+    assert claims.verdict == "not run"
+    assert f"ngrpo-{MODEL}-seed2" in claims.missing[0]
 
 
 def test_a_scale_without_verdicts_gives_effects_and_none(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, problems=8), tmp_path / "toy"
-    found = by_id(study, results)
-    assert {f.verdict for f in found.values()} == {None}
-    assert found["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
-    assert "toy" in found["ngrpo-over-grpo-1.5b"].reason
-    assert found["ngrpo-over-grpo-7b"].same_as == "ngrpo-over-grpo-1.5b"
-    assert found["ngrpo-over-grpo-7b"].parts == ()
+    study, results = make_study(tmp_path, problems=8), Results(tmp_path / "toy")
+    claims = by_id(study, results)
+    assert {f.verdict for f in claims.values()} == {None}
+    assert claims["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
+    assert "toy" in claims["ngrpo-over-grpo-1.5b"].reason
+    assert claims["ngrpo-over-grpo-7b"].same_as == "ngrpo-over-grpo-1.5b"
+    assert claims["ngrpo-over-grpo-7b"].parts == ()
 
 
 def test_a_study_without_claims_claims_nothing(single) -> None:
     study, results = single
     (study.folder / "claims.yaml").unlink()
-    assert findings(study, results) == []
+    assert judge_claims(study, results) == []

@@ -8,33 +8,34 @@ import pytest
 import yaml
 from synthetic_study import make_study
 
-from ngrpo.audit.compliance import Check, compliance, verl_settings
+from ngrpo.audit.compliance import ComplianceCheck, compliance, verl_settings
 from ngrpo.audit.status import run_state
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
 
 RUN = "ngrpo-toy"
 
 
-def checked(study: Study, results: Path) -> list[Check]:
+def checked(study: Study, results: Results) -> list[ComplianceCheck]:
     runs = [run_state(study, results, run) for run in study.runs]
     return compliance(study, results, runs, read_paper_values(study.folder))
 
 
-def off(study: Study, results: Path) -> set[tuple[str, str]]:
+def off(study: Study, results: Results) -> set[tuple[str, str]]:
     return {(check.run, check.what) for check in checked(study, results) if check.state == "off"}
 
 
 @pytest.fixture
 def toy(tmp_path: Path):
-    return make_study(tmp_path, problems=2), tmp_path / "toy"
+    return make_study(tmp_path, problems=2), Results(tmp_path / "toy")
 
 
 @pytest.fixture
 def paper(tmp_path: Path):
-    return make_study(tmp_path, "paper", problems=2), tmp_path / "paper"
+    return make_study(tmp_path, "paper", problems=2), Results(tmp_path / "paper")
 
 
 def test_a_sound_study_has_nothing_off_and_every_row_names_its_file(toy) -> None:
@@ -43,7 +44,7 @@ def test_a_sound_study_has_nothing_off_and_every_row_names_its_file(toy) -> None
     assert {check.state for check in checks} == {"ok"}
     assert {check.run for check in checks} == set(study.runs)
     for check in checks:
-        assert (results / check.file).exists(), check
+        assert (results.root / check.file).exists(), check
         assert all(asdict(check)[key] for key in ("run", "what", "by", "file"))
 
 
@@ -59,7 +60,7 @@ def test_at_paper_scale_the_papers_values_are_required_too(paper) -> None:
 @pytest.mark.parametrize("key", verl_settings(load_study(Path("config"), "toy").runs[RUN]))
 def test_every_setting_of_verl_is_checked(toy, key: str) -> None:
     study, results = toy
-    file = results / "runs" / RUN / "verl.json"
+    file = results.run(RUN).verl_settings
     settings = read_json(file)
     *path, last = key.split(".")
     part = settings
@@ -96,42 +97,43 @@ def rewritten(file: Path, change) -> None:
 )
 def test_what_the_log_contradicts_is_off(toy, change, what: str) -> None:
     study, results = toy
-    rewritten(results / "runs" / RUN / "metrics.jsonl", change)
+    rewritten(results.run(RUN).metrics, change)
     assert off(study, results) == {(RUN, what)}
 
 
 def test_a_run_that_should_not_mix_and_did_is_off(toy) -> None:
     study, results = toy
-    rewritten(results / "runs" / "grpo-toy" / "metrics.jsonl", lambda rows: rows[5].update({"mixing/share": 0.01}))
+    rewritten(results.run("grpo-toy").metrics, lambda rows: rows[5].update({"mixing/share": 0.01}))
     assert off(study, results) == {("grpo-toy", "share of mixed steps")}
 
 
 def test_a_spec_file_of_other_values_is_off(toy) -> None:
     study, results = toy
-    file = results / "runs" / RUN / "spec.json"
+    file = results.run(RUN).spec
     write_json(file, {**read_json(file), "seed": 9})
     assert off(study, results) == {(RUN, "spec on file (its digest)")}
 
 
 def test_what_wasnt_recorded_is_neither_right_nor_wrong(toy) -> None:
     study, results = toy
-    (results / "runs" / RUN / "verl.json").unlink()
+    results.run(RUN).verl_settings.unlink()
     states = {(c.run, c.what): c.state for c in checked(study, results)}
     assert states[RUN, "verl’s settings"] == "not recorded"
     assert set(states.values()) == {"ok", "not recorded"}
-    (results / "runs" / RUN / "verl.json").write_text("{")
+    results.run(RUN).verl_settings.write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         checked(study, results)
 
 
 def test_a_run_that_hasnt_started_isnt_checked(toy) -> None:
     study, results = toy
-    for name in ("metrics.jsonl", "verl.json", "model/ngrpo.json"):
-        (results / "runs" / RUN / name).unlink()
+    files = results.run(RUN)
+    for path in (files.metrics, files.verl_settings, files.model_card):
+        path.unlink()
     assert {check.run for check in checked(study, results)} == {"grpo-toy"}
 
 
-def changed_study(paper, **changes) -> tuple[Study, Path]:
+def changed_study(paper, **changes) -> tuple[Study, Results]:
     study, results = paper
     file = study.folder / "study.yaml"
     value = yaml.safe_load(file.read_text())

@@ -12,15 +12,16 @@ from synthetic_study import ROOT, make_study
 from ngrpo.crate import export, verify
 from ngrpo.errors import UserError
 from ngrpo.report.tables import analyze
+from ngrpo.study.layout import Results
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory):
     """A synthetic study with its tables, and a project folder around its configuration."""
     folder = tmp_path_factory.mktemp("study")
-    made, results = make_study(folder, "paper", problems=8), folder / "paper"
+    made, results = make_study(folder, "paper", problems=8), Results(folder / "paper")
     for table in made.cells:
-        analyze(table, made, results, results / "analysis" / f"{table}.parquet")
+        analyze(table, made, results, results.table(table))
     project = folder / "project"
     shutil.copytree(made.folder, project / "config")
     shutil.copy2(ROOT / "Snakefile", project / "Snakefile")
@@ -44,11 +45,11 @@ def entities(crate: Path) -> dict[str, dict]:
 
 def test_every_run_and_evaluation_is_an_action_that_links_its_files(study, crate: Path) -> None:
     made, *_ = study
-    found = entities(crate)
-    assert found["./"]["mainEntity"] == {"@id": "Snakefile"}
-    assert "ComputationalWorkflow" in found["Snakefile"]["@type"]
-    assert len(found["./"]["conformsTo"]) == 3
-    actions = {name: e for name, e in found.items() if e["@type"] == "CreateAction"}
+    by_id = entities(crate)
+    assert by_id["./"]["mainEntity"] == {"@id": "Snakefile"}
+    assert "ComputationalWorkflow" in by_id["Snakefile"]["@type"]
+    assert len(by_id["./"]["conformsTo"]) == 3
+    actions = {name: e for name, e in by_id.items() if e["@type"] == "CreateAction"}
     assert {f"#train-{run}" for run in made.runs} <= set(actions)
     assert {f"#evaluate-{name.replace('/', '-')}" for name in made.evaluations} <= set(actions)
     for action in actions.values():
@@ -91,10 +92,10 @@ def test_a_removed_file_is_found(crate: Path) -> None:
 
 def test_an_unfinished_study_says_what_it_lacks(study, tmp_path: Path) -> None:
     made, project, results = study
-    part = tmp_path / "paper"
-    shutil.copytree(results, part)
+    part = Results(tmp_path / "paper")
+    shutil.copytree(results.root, part.root)
     name = next(iter(made.evaluations))
-    (part / "evaluations" / f"{name}.grades.parquet").unlink()
+    part.evaluation(name).grades.unlink()
     assert export(made, project, part, tmp_path / "crate") == [f"evaluation {name}"]
     with pytest.raises(UserError, match="no results to export"):
         export(made, project, tmp_path / "nothing", tmp_path / "other")

@@ -38,15 +38,15 @@ def files(tmp_path_factory: pytest.TempPathFactory):
         "neighbors": folder / "table.safetensors",
         "problems": folder / "problems.parquet",
     }
-    diagnostics(spec, **options, out=folder / "told.json", count=24)
-    return spec, options, read_json(folder / "told.json")
+    diagnostics(spec, **options, out=folder / "written.json", count=24)
+    return spec, options, read_json(folder / "written.json")
 
 
 def test_both_responses_agree_up_to_the_first_mixed_step(files) -> None:
-    told = files[2]
-    assert len(told["examples"]) == 24
-    assert any(e["steps"] for e in told["examples"])
-    for e in told["examples"]:
+    written = files[2]
+    assert len(written["examples"]) == 24
+    assert any(e["steps"] for e in written["examples"])
+    for e in written["examples"]:
         first = min((s["index"] for s in e["steps"]), default=None)
         assert e["apart"] is None or (first is not None and e["apart"] >= first)
         assert e["steps"] or e["without"] == e["mixed"]
@@ -58,9 +58,9 @@ def test_both_responses_agree_up_to_the_first_mixed_step(files) -> None:
 def test_cosines_are_those_of_the_mixtures(files) -> None:
     from ngrpo.data.prompts import open_tokenizer
 
-    _, options, told = files
+    _, options, written = files
     E, ids = embedding(options["model"]), open_tokenizer(options["model"]).get_vocab()
-    for s in (s for e in told["examples"] for s in e["steps"]):
+    for s in (s for e in written["examples"] for s in e["steps"]):
         names, weights = zip(*s["candidates"], strict=True)
         rows = E[[ids[n] for n in names]].float()
         fed = (torch.tensor(weights)[:, None] * rows).sum(0)
@@ -68,22 +68,22 @@ def test_cosines_are_those_of_the_mixtures(files) -> None:
 
 
 def test_clouds_lie_around_at_most_ten_tokens(files) -> None:
-    told = files[2]
-    assert 1 <= len(told["tokens"]) <= 10
-    assert len({t["token"] for t in told["tokens"]}) == len(told["tokens"])
-    for token in told["tokens"]:
+    written = files[2]
+    assert 1 <= len(written["tokens"]) <= 10
+    assert len({t["token"] for t in written["tokens"]}) == len(written["tokens"])
+    for token in written["tokens"]:
         assert len(token["noise"]) == len(token["noise_cosines"]) == DRAWS
         assert 1 <= len(token["mixtures"]) == len(token["mixture_cosines"]) <= DRAWS
         assert all(0.5 < c < 1 for c in token["noise_cosines"])
 
 
 def test_the_same_study_gives_the_same_file(files, tmp_path: Path) -> None:
-    spec, options, told = files
+    spec, options, written = files
     diagnostics(spec, **options, out=tmp_path / "again.json", count=24)
-    assert read_json(tmp_path / "again.json") == told
+    assert read_json(tmp_path / "again.json") == written
     other = spec.model_copy(update={"seed": spec.seed + 1})
     diagnostics(other, **options, out=tmp_path / "other.json", count=24)
-    assert read_json(tmp_path / "other.json")["examples"] != told["examples"]
+    assert read_json(tmp_path / "other.json")["examples"] != written["examples"]
 
 
 def test_a_run_that_mixes_nothing_is_refused(files, tmp_path: Path) -> None:

@@ -13,21 +13,21 @@ import pytest
 
 from ngrpo import doctor
 from ngrpo.doctor import environments, machine, outside
-from ngrpo.doctor.findings import SCALES
+from ngrpo.doctor.checks import SCALES
 
 PROJECT = Path(__file__).resolve().parents[2]
 A100 = "NVIDIA A100-SXM4-80GB, 81920, 550.54.15, 8.0"
 
 
 def run(*arguments: str, program: tuple[str, ...] = ("-m", "ngrpo"), **environment: str) -> subprocess.CompletedProcess:
-    """The doctor as a user starts it, in the project's folder; the hub is offline unless told otherwise."""
+    """The doctor as a user starts it, in the project's folder; the hub is offline unless output otherwise."""
     known = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "HF_HUB_OFFLINE": "1", **environment}
     command = [sys.executable, *program, *(("doctor",) if program[-1] == "ngrpo" else ()), *arguments]
     return subprocess.run(command, cwd=PROJECT, env=known, capture_output=True, text=True, check=False)
 
 
 def line(text: str, what: str) -> list[str]:
-    """The three columns of one finding."""
+    """The three columns of one check."""
     return next(row for row in text.splitlines() if row.startswith(what)).split(" | ")
 
 
@@ -101,37 +101,37 @@ def test_unknown_options_and_scales_are_refused():
 
 def test_an_environment_is_as_locked_until_a_version_differs(gpu_environment, tmp_path):
     locks = [PROJECT / "envs/train-cpu.lock", PROJECT / "envs/train-gpu.lock"]
-    (found,), lock, have = environments.environment("train", str(gpu_environment), locks)
-    assert (found.stops, found.do, lock) == ((), "", locks[1])
-    assert "packages as in train-gpu.lock" in found.state
+    (check,), lock, have = environments.environment("train", str(gpu_environment), locks)
+    assert (check.stops, check.do, lock) == ((), "", locks[1])
+    assert "packages as in train-gpu.lock" in check.state
     assert not any(f.stops for f in environments.stack(have, lock))
     other = tmp_path / "envs" / "train-gpu.lock"
     other.parent.mkdir()
     for old, new, stops in (("sglang==0.4.6.post5", "sglang==0.4.7", SCALES), ("idna==3.20", "idna==3.99", ())):
         other.write_text(locks[1].read_text().replace(f"\n{old}\n", f"\n{new}\n"))
-        (found,), _, _ = environments.environment("train", str(gpu_environment), [other])
+        (check,), _, _ = environments.environment("train", str(gpu_environment), [other])
         name, version = new.split("==")
-        assert f"1 of {len(have) - 1} packages aren't as in train-gpu.lock: {name} " in found.state
-        assert f"(lock: {version})" in found.state
-        assert (found.stops, found.do) == (stops, "make env-gpu")
+        assert f"1 of {len(have) - 1} packages aren't as in train-gpu.lock: {name} " in check.state
+        assert f"(lock: {version})" in check.state
+        assert (check.stops, check.do) == (stops, "make env-gpu")
 
 
 def test_a_missing_package_stops_and_a_missing_environment_is_named(gpu_environment, tmp_path):
     shutil.rmtree(next(gpu_environment.glob("lib/python3.11/site-packages/tqdm-*")))
-    (found,), _, _ = environments.environment("train", str(gpu_environment), [PROJECT / "envs/train-gpu.lock"])
-    assert "tqdm missing" in found.state
-    assert found.stops == SCALES
-    (found,), lock, _ = environments.environment("train", str(tmp_path / "none"), [PROJECT / "envs/train-cpu.lock"])
-    assert (found.state, found.stops, lock) == ("isn't there", SCALES, None)
-    assert "make env" in found.do
+    (check,), _, _ = environments.environment("train", str(gpu_environment), [PROJECT / "envs/train-gpu.lock"])
+    assert "tqdm missing" in check.state
+    assert check.stops == SCALES
+    (check,), lock, _ = environments.environment("train", str(tmp_path / "none"), [PROJECT / "envs/train-cpu.lock"])
+    assert (check.state, check.stops, lock) == ("isn't there", SCALES, None)
+    assert "make env" in check.do
 
 
 def test_an_environment_without_ngrpo_or_flash_attn_is_told(gpu_environment):
     (gpu_environment / "bin/ngrpo").unlink()
     shutil.rmtree(next(gpu_environment.glob("lib/python3.11/site-packages/flash_attn-*")))
-    findings, lock, have = environments.environment("train", str(gpu_environment), [PROJECT / "envs/train-gpu.lock"])
-    assert findings[1].stops == SCALES
-    assert "pip install --no-deps -e ." in findings[1].do
+    checks, lock, have = environments.environment("train", str(gpu_environment), [PROJECT / "envs/train-gpu.lock"])
+    assert checks[1].stops == SCALES
+    assert "pip install --no-deps -e ." in checks[1].do
     flash = environments.stack(have, lock)[1]
     assert (flash.state, flash.stops) == ("missing", ("paper",))
 
@@ -152,11 +152,11 @@ def test_an_environment_without_ngrpo_or_flash_attn_is_told(gpu_environment):
 )
 def test_gpus_are_judged_by_number_memory_driver_and_capability(programs, printed, fit, word):
     programs(nvidia_smi=printed)
-    found, fits = machine.gpus()
+    check, fits = machine.gpus()
     assert fits == fit
-    assert word in found.do
-    assert bool(found.do) == bool(word)
-    assert found.stops == (() if fit else ("paper",))
+    assert word in check.do
+    assert bool(check.do) == bool(word)
+    assert check.stops == (() if fit else ("paper",))
 
 
 def test_a_driver_without_gpus_and_no_driver_are_told_apart(programs, monkeypatch):
@@ -192,8 +192,8 @@ def test_a_login_node_runs_the_paper_through_slurm(programs, gpu_environment, mo
     arguments = ["--scale", "paper", "--workflow", "elsewhere", "--train", str(gpu_environment)]
     programs(nvidia_smi="", sinfo="cpu*|(null)|10|1-00:00:00\ngpu|gpu:a100:8|4|2-00:00:00")
     assert doctor.main(arguments) == 0
-    told = capsys.readouterr().out
-    assert line(told, "SLURM")[1] == "GPUs in gpu (4 nodes, gpu:a100:8, up to 2-00:00:00)"
+    output = capsys.readouterr().out
+    assert line(output, "SLURM")[1] == "GPUs in gpu (4 nodes, gpu:a100:8, up to 2-00:00:00)"
     programs(sinfo="cpu*|(null)|10|1-00:00:00")
     assert doctor.main(arguments) == 1
     assert "paper: no: cores, GPUs <" in capsys.readouterr().out
@@ -217,16 +217,16 @@ def test_the_hub_answers_or_its_cache_has_everything_or_what_lacks_is_named(tmp_
         server.shutdown()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-    found = outside.hub(config, tmp_path)
-    assert found.stops == ("paper",)
+    check = outside.hub(config, tmp_path)
+    assert check.stops == ("paper",)
     repos = {s["repo"].replace("/", "--"): kind for kind, _, s in outside.sources(config, "paper")}
     for repo, kind in repos.items():
         (tmp_path / "cache" / f"{kind}--{repo}" / "snapshots").mkdir(parents=True)
     assert outside.hub(config, tmp_path).stops == ()
     shutil.rmtree(tmp_path / "cache" / f"models--{next(r for r, kind in repos.items() if kind == 'models')}")
-    found = outside.hub(config, tmp_path)
-    assert found.stops == ("paper",)
-    assert "DeepSeek-R1-Distill-Qwen-1.5B" in found.state
+    check = outside.hub(config, tmp_path)
+    assert check.stops == ("paper",)
+    assert "DeepSeek-R1-Distill-Qwen-1.5B" in check.state
 
 
 def test_files_of_the_data_folder_are_missed_by_name(tmp_path):
@@ -237,9 +237,9 @@ def test_files_of_the_data_folder_are_missed_by_name(tmp_path):
         (tmp_path / file).touch()
     assert outside.data_folder(config, results, tmp_path).stops == ()
     (tmp_path / "amc23.jsonl").unlink()
-    found = outside.data_folder(config, results, tmp_path)
-    assert "missing: amc23.jsonl" in found.state
-    assert found.stops == ("smoke",)
+    check = outside.data_folder(config, results, tmp_path)
+    assert "missing: amc23.jsonl" in check.state
+    assert check.stops == ("smoke",)
     made = results / "smoke/data" / f"{files['amc23.jsonl']}.parquet"
     made.parent.mkdir(parents=True)
     made.touch()
@@ -255,16 +255,16 @@ def test_a_containers_memory_counts_not_the_nodes(tmp_path):
     limit.write_text("max\n")
     assert machine.memory(meminfo, limit).stops == ()
     limit.write_text(str(7 * 10**9))
-    found = machine.memory(meminfo, limit)
-    assert found.stops == ("smoke", "paper")
-    assert found.state == "7 GB allowed here (the node has 512 GB)"
+    check = machine.memory(meminfo, limit)
+    assert check.stops == ("smoke", "paper")
+    assert check.state == "7 GB allowed here (the node has 512 GB)"
 
 
 def test_room_is_looked_for_where_results_will_be(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "DISK", {"paper": 10**9})
-    found = machine.disk(tmp_path / "not/yet/there")
-    assert found.stops == ("paper",)
-    assert "--config results=FOLDER" in found.do
+    check = machine.disk(tmp_path / "not/yet/there")
+    assert check.stops == ("paper",)
+    assert "--config results=FOLDER" in check.do
 
 
 # --- the GPU lock ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from ngrpo.errors import UserError
 from ngrpo.study.config import Method
 from ngrpo.study.expand import load_study
 from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
-from ngrpo.study.specs import Objective, Training
+from ngrpo.study.objective import Objective
+from ngrpo.study.specs import Training
 from ngrpo.study.switches import SWITCHES, release, switch_rows
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"

@@ -9,11 +9,12 @@ import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
 from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
-from ngrpo.claims.evidence import findings
+from ngrpo.claims.verdicts import judge_claims
 from ngrpo.report.page import page
 from ngrpo.report.tables import analyze
 from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
 
 
@@ -33,7 +34,7 @@ def both(tmp_path: Path):
         {"label": name, "method": name} for name in ("ngrpo-release", "ngrpo-sampled", "ngrpo-k5")
     ]
     file.write_text(yaml.safe_dump(value, allow_unicode=True))
-    return load_study(tmp_path / "config", "toy"), tmp_path / "toy"
+    return load_study(tmp_path / "config", "toy"), Results(tmp_path / "toy")
 
 
 def test_every_switch_says_what_the_runs_hold(both) -> None:
@@ -80,8 +81,8 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
     runs = {name: study.runs[f"{name}-toy"] for name in ("ngrpo", "ngrpo-sampled", "grpo")}
     assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
     assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
-    analyze("main", study, results, results / "analysis" / "main.parquet")
-    text = page(study, results, results / "report")
+    analyze("main", study, results, results.table("main"))
+    text = page(study, results, results.report.folder)
     assert "Rows of this table mix fidelity; " in text
     assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
     (study.folder / "claims.yaml").write_text(
@@ -89,13 +90,13 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
         " than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
     )
     write_grades(study, results, "ngrpo-sampled-toy/standard/toy-held-out", 0.4, 12, np.random.default_rng(1))
-    (found,) = findings(study, results)
-    assert found.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
+    (claim,) = judge_claims(study, results)
+    assert claim.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
 
 
-def effect(study: Study, results: Path, other: str) -> dict:
-    (found,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
-    return found
+def effect(study: Study, results: Results, other: str) -> dict:
+    (only,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
+    return only
 
 
 def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing(both) -> None:
@@ -103,14 +104,14 @@ def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing
     name = "ngrpo-sampled-toy/standard/toy-held-out"
     lost = effect(study, results, "ngrpo-sampled-toy")
     assert lost["rows"] == []
-    assert f"snakemake --cores 2 {results}/evaluations/{name}.grades.parquet" in lost["missing"][0]
+    assert f"snakemake --cores 2 {results.evaluation(name).grades}" in lost["missing"][0]
     other = write_grades(study, results, name, 0.4, 12, np.random.default_rng(1))
-    first = pd.read_parquet(results / "evaluations/ngrpo-toy/standard/toy-held-out.grades.parquet")
-    found = effect(study, results, "ngrpo-sampled-toy")
-    assert found["missing"] == []
+    first = pd.read_parquet(results.evaluation("ngrpo-toy/standard/toy-held-out").grades)
+    changed = effect(study, results, "ngrpo-sampled-toy")
+    assert changed["missing"] == []
     expected = compare(first, other)
-    assert [row["difference"] for row in found["rows"]] == list(expected["difference"])
-    assert {row["benchmark"] for row in found["rows"]} == {"toy-held-out"}
+    assert [row["difference"] for row in changed["rows"]] == list(expected["difference"])
+    assert {row["benchmark"] for row in changed["rows"]} == {"toy-held-out"}
 
 
 def test_a_study_without_such_runs_has_none() -> None:

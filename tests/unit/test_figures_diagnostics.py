@@ -5,20 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_study import MECHANICS, make_study
+from synthetic_study import DIAGNOSTICS, make_study
 from test_report import drawn, run_notebook
 
 from ngrpo.files import write_json
-from ngrpo.report import figures
-from ngrpo.report.diagnostics import examples, measured, totals, trajectory
+from ngrpo.report.diagnostics import examples, read_diagnostics, totals, trajectory
+from ngrpo.report.drawing import svg
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
 from ngrpo.report.page import page
+from ngrpo.study.layout import Results
 
-EXAMPLE = MECHANICS["examples"][0]
+EXAMPLE = DIAGNOSTICS["examples"][0]
 
 
 def test_every_point_lies_where_it_was_measured() -> None:
-    axes = inputs_on_two_axes(MECHANICS).axes[0]
+    axes = inputs_on_two_axes(DIAGNOSTICS).axes[0]
     noise, mixtures, tokens = (c.get_offsets() for c in axes.collections)
     assert np.allclose(tokens, [[0, 0], [1, 0]])
     assert np.allclose(mixtures, [[0.1, 0.1], [1.1, 0.1]])
@@ -28,7 +29,7 @@ def test_every_point_lies_where_it_was_measured() -> None:
 
 
 def test_shares_below_a_cosine_rise_to_all() -> None:
-    noise, mixtures = cosines_to_anchor(MECHANICS).axes[0].lines
+    noise, mixtures = cosines_to_anchor(DIAGNOSTICS).axes[0].lines
     assert list(noise.get_xdata()) == [0.8, 0.8, 0.9, 0.9]
     assert list(noise.get_ydata()) == [25, 50, 75, 100]
     assert list(mixtures.get_ydata()) == [50, 100]
@@ -52,7 +53,7 @@ def test_a_trajectory_marks_its_mixed_steps() -> None:
 
 def test_text_in_them_follows_the_pages_theme() -> None:
     for draw in (inputs_on_two_axes, cosines_to_anchor):
-        drawn = figures.svg(draw(MECHANICS), "diagnostics", "", "")
+        drawn = svg(draw(DIAGNOSTICS), "diagnostics", "", "")
         words = re.findall(r"<text[^>]*>", drawn)
         assert words
         assert all("var(--" in word and "fill" in word for word in words)
@@ -61,51 +62,52 @@ def test_text_in_them_follows_the_pages_theme() -> None:
 def test_totals_count_steps_tokens_and_changed_responses() -> None:
     same = {**EXAMPLE, "steps": [{**EXAMPLE["steps"][0], "cosine": 0.91}], "apart": None}
     unmixed = {**EXAMPLE, "steps": [], "apart": None}
-    sums = totals({**MECHANICS, "examples": [unmixed, same, EXAMPLE]})
+    sums = totals({**DIAGNOSTICS, "examples": [unmixed, same, EXAMPLE]})
     assert (sums.responses, sums.tokens, sums.mixed) == (3, 9, 2)
     assert sums.changed == pytest.approx(1 / 3)
     assert (sums.mean, sums.least, sums.low) == pytest.approx((0.94, 0.91, 0.5))
     assert examples({"examples": [unmixed, same, EXAMPLE]}, 1) == [trajectory(EXAMPLE)]
-    assert np.isnan(totals({**MECHANICS, "examples": [unmixed]}).mean)
+    assert np.isnan(totals({**DIAGNOSTICS, "examples": [unmixed]}).mean)
 
 
 def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path, problems=4), tmp_path / "toy"
-    [found] = measured(study, root)
-    html = page(study, root, root / "report")
-    assert f'href="../{found.file}"' in html
+    study, root = make_study(tmp_path, problems=4), Results(tmp_path / "toy")
+    [one] = read_diagnostics(study, root)
+    html = page(study, root, root.report.folder)
+    assert f'href="../{one.file}"' in html
     assert "a⟦c0⟧d" in html
     assert "figures/diagnostics-toy.svg" in html
     assert "not measured yet" not in html
-    write_json(root / found.file, {**MECHANICS, "spec": "0" * 12})
-    stale = page(study, root, root / "report")
+    write_json(root.diagnostics(one.run), {**DIAGNOSTICS, "spec": "0" * 12})
+    stale = page(study, root, root.report.folder)
     assert "measured for another version of this run; remade by: snakemake" in stale
     assert "a⟦c0⟧d" not in stale
-    (root / found.file).unlink()
-    absent = page(study, root, root / "report")
-    assert f"What mixing feeds, {found.run}: not measured yet; made by: snakemake --cores 2" in absent
+    root.diagnostics(one.run).unlink()
+    absent = page(study, root, root.report.folder)
+    assert f"What mixing feeds, {one.run}: not measured yet; made by: snakemake --cores 2" in absent
     assert "figures/diagnostics-toy" not in absent
 
 
 def test_the_notebook_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
     study = make_study(tmp_path, problems=4)
     [run] = study.mixing_runs
-    path = tmp_path / "toy" / "diagnostics" / f"{run}.json"
+    results = Results(tmp_path / "toy")
+    path = results.diagnostics(run)
 
-    def told(name: str) -> tuple[int, str]:
-        outputs = run_notebook("diagnostics", tmp_path / "toy", tmp_path / f"{name}.ipynb")
+    def shown(name: str) -> tuple[int, str]:
+        outputs = run_notebook("diagnostics", results, tmp_path / f"{name}.ipynb")
         return drawn(outputs), "".join("".join(o.get("text", "")) for o in outputs)
 
     path.unlink()
-    count, text = told("absent")
+    count, text = shown("absent")
     assert count == 0
     assert f"{run}: not measured yet; made by: snakemake --cores 2 {path}" in text
-    write_json(path, MECHANICS)
-    count, text = told("stale")
+    write_json(path, DIAGNOSTICS)
+    count, text = shown("stale")
     assert count == 0
     assert "another version of this run" in text
-    write_json(path, {**MECHANICS, "spec": study.runs[run].digest})
-    count, text = told("measured")
+    write_json(path, {**DIAGNOSTICS, "spec": study.runs[run].digest})
+    count, text = shown("measured")
     assert count == 2
     assert "a⟦c0⟧d" in text
     assert "made by" not in text

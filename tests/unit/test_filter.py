@@ -62,36 +62,36 @@ LEAVES = {  # the row that leaves, and the control: nearly the same row, which s
 def test_a_row_leaves_for_its_reason_and_its_control_stays(tmp_path: Path, model: Path, reason: str) -> None:
     leaves, control = LEAVES[reason]
     held_out = [_row(9, "$56 - 12$")]
-    kept, card = _filter(tmp_path, model, [*STAYS, leaves], held_out)
-    assert [r["id"] for r in kept] == ["0", "6"]
+    rows, card = _filter(tmp_path, model, [*STAYS, leaves], held_out)
+    assert [r["id"] for r in rows] == ["0", "6"]
     assert {r: ids for r, ids in card["left_ids"].items() if ids} == {reason: ["1"]}
-    kept, card = _filter(tmp_path, model, [*STAYS, control], held_out)
-    assert [r["id"] for r in kept] == ["0", "6", "1"]
+    rows, card = _filter(tmp_path, model, [*STAYS, control], held_out)
+    assert [r["id"] for r in rows] == ["0", "6", "1"]
     assert not any(card["left"].values())
 
 
 def test_the_card_counts_and_names_every_row_once(tmp_path: Path, model: Path) -> None:
     leaving = [{**row, "id": reason} for reason, (row, _) in LEAVES.items()]
-    kept, card = _filter(tmp_path, model, [*STAYS, *leaving], [_row(9, "$56 - 12$")])
+    rows, card = _filter(tmp_path, model, [*STAYS, *leaving], [_row(9, "$56 - 12$")])
     assert card["left_ids"] == {reason: [reason] for reason in REASONS}
     assert card["left"] == dict.fromkeys(REASONS, 1)
     assert (card["rows_in"], card["rows_out"]) == (7, 2)
     assert card["kept_out_of"] == ["bench"]
     assert card["sha256"] == file_sha256(tmp_path / "out.parquet")
-    assert kept == STAYS  # what stays is untouched
+    assert rows == STAYS  # what stays is untouched
 
 
 def test_the_limit_of_tokens_counts_the_whole_prompt(tmp_path: Path, model: Path) -> None:
     # <bos> Q: 12+34 = ... A: is 1 + 1 + 5 + 1 + 3 + 1 tokens
-    kept, _ = _filter(tmp_path, model, [_row(0, "12+34")], [], max_prompt_tokens=12)
-    assert len(kept) == 1
+    rows, _ = _filter(tmp_path, model, [_row(0, "12+34")], [], max_prompt_tokens=12)
+    assert len(rows) == 1
     with pytest.raises(UserError, match="1 prompt too long"):
         _filter(tmp_path, model, [_row(0, "12+34")], [], max_prompt_tokens=11)
 
 
 def test_letters_of_choice_questions_arent_parsed_as_mathematics(tmp_path: Path, model: Path) -> None:
-    kept, _ = _filter(tmp_path, model, [_row(0, "12+34", "B", "choice")], [], kind="choice")
-    assert len(kept) == 1
+    rows, _ = _filter(tmp_path, model, [_row(0, "12+34", "B", "choice")], [], kind="choice")
+    assert len(rows) == 1
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 
 
 def test_a_limit_keeps_the_first_and_says_so(tmp_path: Path, model: Path) -> None:
-    kept, card = _filter(tmp_path, model, [_row(i, f"1{i}+10") for i in range(5)], [], limit=2)
-    assert [r["id"] for r in kept] == ["0", "1"]
+    rows, card = _filter(tmp_path, model, [_row(i, f"1{i}+10") for i in range(5)], [], limit=2)
+    assert [r["id"] for r in rows] == ["0", "1"]
     assert card["left"]["beyond the limit"] == 3
 
 

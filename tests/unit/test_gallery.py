@@ -9,22 +9,24 @@ from synthetic_study import make_study
 
 from ngrpo.audit.status import run_state
 from ngrpo.report import figures
+from ngrpo.report.drawing import svg
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.page import report
 from ngrpo.report.tables import analyze
+from ngrpo.study.layout import ReportFiles, Results
 
 PNG = b"\x89PNG"
 
 
 def test_every_figure_of_the_page_lies_beside_it_in_both_kinds(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
     for table in study.cells:
-        analyze(table, study, root, root / "analysis" / f"{table}.parquet")
-    stale = root / "report" / "figures" / "of-an-older-page.svg"
+        analyze(table, study, root, root.table(table))
+    stale = root.report.figures / "of-an-older-page.svg"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    report(study, root, root / "report" / "index.html")
-    html = (root / "report" / "index.html").read_text()
+    report(study, root, root.report.page)
+    html = root.report.page.read_text()
     linked = set(re.findall(r'href="figures/([^"]+)"', html))
     assert {path.name for path in stale.parent.iterdir()} == linked  # none is missing, none is left over
     assert len(linked) == 2 * html.count('role="img"') > 10
@@ -36,11 +38,11 @@ def test_every_figure_of_the_page_lies_beside_it_in_both_kinds(tmp_path: Path) -
 
 
 def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
     logs = {run: run_state(study, root, run).log for run in study.runs}
     gallery, curve = Gallery(), figures.CURVES[0]
     inline = gallery.draw(figures.training_curve(curve, logs), "reward", "Reward: toy", "")
-    gallery.write(tmp_path)
+    gallery.write(ReportFiles(tmp_path))
     alone = (tmp_path / "figures" / "reward.svg").read_text()
     for run in logs:
         assert run in alone
@@ -51,9 +53,9 @@ def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path
 
 
 def test_a_legend_inside_a_figure_follows_the_pages_theme(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
     logs = {run: run_state(study, root, run).log for run in study.runs}
-    drawn = figures.svg(figures.training_curve(figures.CURVES[0], logs, legend=True), "reward", "", "")
+    drawn = svg(figures.training_curve(figures.CURVES[0], logs, legend=True), "reward", "", "")
     words = [text for text in re.findall(r"<text[^>]*>", drawn) if "fill" in text]
     assert words
     assert all("var(--" in text for text in words)
@@ -61,7 +63,7 @@ def test_a_legend_inside_a_figure_follows_the_pages_theme(tmp_path: Path) -> Non
 
 
 def test_throughput_is_tokens_by_rollout_time_on_each_device(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
     run, spec = next(iter(study.runs.items()))
     log = run_state(study, root, run).log
     drawn = log["response_length"] * spec.training.batch_prompts * spec.training.group

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ngrpo.errors import UserError
-from ngrpo.grading import Limits, grade_file, grade_samples
+from ngrpo.grading import GradingLimits, grade_file, grade_samples
 
-PATIENT = Limits(seconds=20)
+PATIENT = GradingLimits(seconds=20)
 
 
 def _jsonl(path: Path, rows: list) -> Path:
@@ -46,7 +46,7 @@ def test_any_systems_jsonl_is_graded(tmp_path):
     [
         ([ROW, {k: v for k, v in ROW.items() if k != "answer"}], r"field 'answer' is missing\n.*line 2"),
         ([ROW, ROW], r"id '1' is already on line 1\n.*line 2"),
-        ([{**ROW, "kind": "maths"}], r"no kind 'maths'\n.*line 1\n.*did you mean 'math'"),
+        ([{**ROW, "kind": "mathe"}], r"no kind 'mathe'\n.*line 1\n.*did you mean 'math'"),
         ([{**ROW, "kind": "choice"}], r"one of A to D, not '27.0'\n.*item '1'"),
         ([{**ROW, "answer": ""}], r"reference answer is empty\n.*item '1'"),
         ([{**ROW, "answer": True}], r"'answer' must be a string or a number"),
@@ -150,10 +150,10 @@ def test_unusable_samples_say_what_and_where(tmp_path, samples, problems, messag
     assert sorted(os.listdir(tmp_path)) == ["problems.parquet", "samples.parquet"]
 
 
-@pytest.mark.parametrize("kept", [0, 3, 200, -1])
-def test_a_truncated_parquet_is_named(tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 3, 200, -1])
+def test_a_truncated_parquet_is_named(tmp_path, size):
     samples, problems = _parquets(tmp_path)
-    samples.write_bytes(samples.read_bytes()[:kept])
+    samples.write_bytes(samples.read_bytes()[:size])
     with pytest.raises(UserError, match=r"not a whole parquet file.*\n.*samples.parquet"):
         grade_samples(samples, problems, tmp_path / "grades.parquet")
 
@@ -173,7 +173,8 @@ def test_grading_killed_at_any_moment_ends_in_the_same_file(tmp_path):
     paths = _parquets(tmp_path, columns, problems)
     grade_samples(*paths, tmp_path / "undisturbed.parquet", limits=PATIENT)
     program = (
-        "import sys; from ngrpo.grading import grade_samples, Limits; grade_samples(*sys.argv[1:], limits=Limits(20))"
+        "import sys; from ngrpo.grading import grade_samples, GradingLimits;"
+        "grade_samples(*sys.argv[1:], limits=GradingLimits(20))"
     )
     command = [sys.executable, "-c", program, *map(str, paths), str(tmp_path / "grades.parquet")]
     grades, moments, killed = tmp_path / "grades.parquet", random.Random(1), 0

@@ -8,39 +8,40 @@ from synthetic_study import make_study
 
 from ngrpo.audit.hours import job_times, totals
 from ngrpo.report.page import page
+from ngrpo.study.layout import Results
 
 
 def test_each_job_stands_with_its_devices_hours_and_file(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
     jobs = {job.name: job for job in job_times(study, root)}
     assert list(jobs) == [f"training {run}" for run in study.runs]  # no evaluation has noted its time
     run = next(iter(study.runs))
-    folder = root / "runs" / run
-    seconds = sum(json.loads(line)["seconds/step"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+    files = root.run(run)
+    seconds = sum(json.loads(line)["seconds/step"] for line in files.metrics.read_text().splitlines())
     job = jobs[f"training {run}"]
     assert job.spent.hours == pytest.approx(seconds / 3600)
     assert job.kind == "a made-up processor"
     evaluation = next(iter(study.evaluations))
-    samples = root / "evaluations" / f"{evaluation}.samples.parquet"
-    card = json.loads(samples.with_suffix(".card.json").read_text())
-    samples.with_suffix(".card.json").write_text(json.dumps({**card, "tokens": 9}))
-    told = {"seconds": 1800.0, "devices": 1, "gpu": True, "hardware": {"kind": "a made-up GPU"}}
-    samples.with_suffix(".time.json").write_text(json.dumps(told))
-    (folder / "hardware.json").write_text(json.dumps([{"kind": "old"}, {"kind": "new"}, {"kind": "new"}]))
+    written = root.evaluation(evaluation)
+    card = json.loads(written.samples_card.read_text())
+    written.samples_card.write_text(json.dumps({**card, "tokens": 9}))
+    clock = {"seconds": 1800.0, "devices": 1, "gpu": True, "hardware": {"kind": "a made-up GPU"}}
+    written.samples_time.write_text(json.dumps(clock))
+    files.hardware.write_text(json.dumps([{"kind": "old"}, {"kind": "new"}, {"kind": "new"}]))
     jobs = {job.name: job for job in job_times(study, root)}
     assert jobs[f"training {run}"].kind == "old, then new"
     assert jobs[f"evaluation {evaluation}"].kind == "a made-up GPU"
     sums = dict(totals(list(jobs.values())))
     assert sums["GPU-hours"] == 0.5
     assert sums["CPU device-hours"] == pytest.approx(len(study.runs) * seconds / 3600, rel=0.01)
-    html = page(study, root, root / "report")
+    html = page(study, root, root.report.folder)
     assert "1 × a made-up GPU" in html
-    assert f'href="../evaluations/{evaluation}.samples.time.json">evaluation {evaluation}</a>' in html
+    assert f'href="../{root.relative(written.samples_time)}">evaluation {evaluation}</a>' in html
     assert "Together: " in html
 
 
 def test_a_run_of_older_code_is_said_to_have_recorded_nothing(tmp_path: Path) -> None:
-    study, root = make_study(tmp_path), tmp_path / "toy"
-    assert "not recorded" not in page(study, root, root / "report")
-    (root / "runs" / next(iter(study.runs)) / "hardware.json").unlink()
-    assert "1 × not recorded" in page(study, root, root / "report")
+    study, root = make_study(tmp_path), Results(tmp_path / "toy")
+    assert "not recorded" not in page(study, root, root.report.folder)
+    root.run(next(iter(study.runs))).hardware.unlink()
+    assert "1 × not recorded" in page(study, root, root.report.folder)

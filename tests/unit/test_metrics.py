@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ngrpo.errors import UserError
-from ngrpo.report.inspection import diff, printable, show
+from ngrpo.report.inspection import diff, show
 from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
 from ngrpo.statistics.intervals import chance_model, problem_interval, sampling_interval
 from ngrpo.statistics.metrics import (
     compare,
     count,
     exact_sign_flip_p,
-    paired_table,
     problem_values,
     sampled_sign_flip_p,
     sign_test_p,
     summarize,
 )
+from ngrpo.terminal import printable, text_table
 
 
 def grades(correct: list[int], n: int, other: str = "wrong") -> pd.DataFrame:
@@ -171,12 +171,12 @@ def test_detectable_is_detected_with_the_stated_power():
     n, size, rng = 32, 100, np.random.default_rng(3)
     chances = rng.beta(2, 2, size) * 0.8 + 0.05
     model_row = summarize(grades(list(rng.binomial(n, chances)), n), []).iloc[0]
-    found = 0
+    detected = 0
     for _ in range(400):
         a, b = rng.binomial(n, chances), rng.binomial(n, chances + model_row.detectable)
         error = np.sqrt((a * (n - a) + b * (n - b)).sum() / (n - 1)) / n / size
-        found += abs((b - a).mean() / n) > 1.96 * error
-    assert 0.74 <= found / 400 <= 0.86
+        detected += abs((b - a).mean() / n) > 1.96 * error
+    assert 0.74 <= detected / 400 <= 0.86
 
 
 # --- tables ---
@@ -316,19 +316,6 @@ def test_different_problems_are_not_compared():
         compare(grades([1, 2], 4), grades([1, 2, 3], 4))
 
 
-def test_the_paired_table_of_appendix_e():
-    """Table 9: of 30 problems 19 solved by both, 3 by mixing alone, 8 by neither: 63.3, 0, 10, 26.7 per cent."""
-    standard = [5] * 19 + [0] * 11
-    mixing = [1] * 22 + [0] * 8
-    table = paired_table(grades(standard, 8), grades(mixing, 8))
-    assert list(table["problems"]) == [19, 0, 3, 8]
-    assert [round(100 * share, 1) for share in table["share"]] == [63.3, 0.0, 10.0, 26.7]
-    assert table["p_sign"][0] == pytest.approx(0.25)
-    assert list(paired_table(grades(standard, 8), grades(mixing, 8), "majority")["problems"]) == [0, 19, 0, 11]
-    with pytest.raises(UserError, match="no rule 'most'"):
-        paired_table(grades([1], 2), grades([1], 2), "most")
-
-
 # --- terminal tables ---
 
 
@@ -381,3 +368,14 @@ def test_printable_keeps_ordinary_text_and_escapes_the_rest():
     assert printable("a\nb\x00\ud800") == "a\\nb\\x00\\ud800"
     assert printable("x" * 50, 10) == "x" * 9 + "…"
     assert printable(None) == ""
+
+
+def test_a_text_table_aligns_numbers_right_and_cuts_and_escapes_words():
+    rows = [["a\x1b[31m", 7], ["long enough to be cut", 12]]
+    assert text_table(["name", "n"], rows, [8, 6]).splitlines() == [
+        "name       n",
+        "--------  --",
+        "a\\x1b[…   7",
+        "long en…  12",
+    ]
+    assert text_table(["name", "n"], [], gap=3).splitlines() == ["name   n", "----   -"]

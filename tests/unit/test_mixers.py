@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method import rng
+from ngrpo.method import mixers, rng
 from ngrpo.method.mixers import (
     ENDED,
     WEIGHT_SCALE,
@@ -16,9 +16,12 @@ from ngrpo.method.mixers import (
     NoMixer,
     SoftThinkingMixer,
     blend,
+    feed,
+    kinds,
     mixer_from,
     quantize,
 )
+from ngrpo.study import mixing
 
 pytestmark = pytest.mark.train
 
@@ -117,13 +120,86 @@ def test_temperature_enters_through_the_scaled_logits() -> None:
         ({"kind": "neighbors", "rho": 1.2}, "rho is 1.2"),
         ({"kind": "neighbors", "rho": -0.1}, "rho is -0.1"),
         ({"kind": "neighbors", "rho": 0.1, "k": 0}, "k is 0"),
-        ({"kind": "neighbors", "rho": 0.1}, "did you mean 'neighbors'"),
+        ({"kind": "neighbor", "rho": 0.1}, "did you mean 'neighbors'"),
         ({"kind": "neighbors", "rho": 0.1, "rate": 1}, "rate"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         mixer_from(settings)
+
+
+CONFIGURED = (
+    mixing.NoMixer(),
+    mixing.NeighborMixer(kind="neighbors"),
+    mixing.GaussianMixer(kind="gaussian"),
+    mixing.GaussianMixer(kind="gaussian", replay=False),
+    mixing.GumbelMixer(kind="gumbel"),
+    mixing.SoftThinkingMixer(kind="soft-thinking"),
+    mixing.SoftThinkingMixer(kind="soft-thinking", keep=10),
+)
+
+
+def test_a_mixer_and_its_configuration_say_the_same_of_it() -> None:
+    assert {c.kind for c in CONFIGURED} == set(kinds())
+    said = {}
+    for configured in CONFIGURED:
+        mixer = mixer_from(mixing.settings(configured, {}))
+        said[configured] = (mixer.mixes, mixer.needs_table, mixer.replayed)
+        assert said[configured] == (configured.mixes, configured.needs_table, configured.replayed)
+    assert len(set(said.values())) == 4  # the control: they don't all say one thing
+
+
+NEW_KIND = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ngrpo.method.mixers.base import Mixer, Step, only_token
+
+
+@dataclass(frozen=True)
+class StillMixer(Mixer):
+    """Feeds E[0]."""
+
+    kind: ClassVar[str] = "quite-still"
+    often: int = 1
+
+    def step(self, z, token, seed, position, table=None, *, rms=None, state=None):
+        return Step(token, token >= 0, *only_token(token * 0))
+'''
+
+
+def test_a_new_kind_is_found_by_its_files_name(tmp_path, monkeypatch) -> None:
+    with pytest.raises(UserError, match="no input mixer 'quite-still'"):
+        mixer_from({"kind": "quite-still"})
+    (tmp_path / "quite_still.py").write_text(NEW_KIND)
+    monkeypatch.setattr(mixers, "__path__", [*mixers.__path__, str(tmp_path)])
+    mixer = mixer_from({"kind": "quite-still", "often": 2})
+    assert (mixer.kind, mixer.often, mixer.mixes, mixer.needs_table, mixer.width) == ("quite-still", 2, True, False, 1)
+    token = torch.tensor([4, 5])
+    E = torch.randn(V, D)
+    step = mixer.step(torch.zeros(2, V), token, token, token)
+    assert torch.equal(feed(step, token, token, E.__getitem__, lambda weights: weights @ E), E[[0, 0]])
+
+
+def test_what_is_fed_is_the_mixture_the_noisy_token_or_the_whole_vocabularys() -> None:
+    E = torch.randn(V, D)
+    z, token, seed, position = _inputs()
+    rms = E.square().mean(-1).sqrt()
+
+    def fed(mixer):
+        step = mixer.step(z, token, seed, position, _table(mixer.width), rms=rms)
+        return step, feed(step, seed, position, E.__getitem__, lambda weights: weights @ E)
+
+    step, vectors = fed(NeighborMixer(1.0))
+    assert torch.equal(vectors, blend(E[step.ids], step.weights))
+    step, vectors = fed(GaussianMixer())
+    assert torch.equal(vectors, E[token] + step.sigma[:, None] * rng.normal(seed, position, D))
+    assert not torch.equal(vectors, E[token] + step.sigma[:, None] * rng.normal(seed, position + 1, D))
+    _, vectors = fed(SoftThinkingMixer())
+    assert torch.equal(vectors, torch.softmax(z, -1) @ E)
+    _, vectors = fed(NoMixer())
+    assert torch.equal(vectors, E[token])
 
 
 def test_mixing_without_a_table_is_refused() -> None:

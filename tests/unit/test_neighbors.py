@@ -182,7 +182,7 @@ def test_negative_control_without_the_error_terms_the_bound_is_broken(dtype):
     assert not bound_holds(cheap, rows, "cosine")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), metric=st.sampled_from(METRICS))
 def test_equals_rational_arithmetic_ties_included(data, metric):
     V, d = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 4))
@@ -194,7 +194,7 @@ def test_equals_rational_arithmetic_ties_included(data, metric):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), metric=st.sampled_from(METRICS))
 def test_a_renaming_of_tokens_renames_their_neighbors(seed, metric):
     g = torch.Generator().manual_seed(seed)

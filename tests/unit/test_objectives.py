@@ -5,9 +5,23 @@ import math
 import pytest
 import torch
 
-from ngrpo.method.objectives import aggregate, group_advantages, grpo_loss, gspo_loss, kl_k3
+from ngrpo.errors import UserError
+from ngrpo.method.objectives import grpo, gspo, kinds, loss_of
+from ngrpo.method.objectives.surrogate import aggregate, group_advantages, kl_k3
+from ngrpo.study.objective import CLIP_RANGES, Objective
+from ngrpo.study.reading import parse
 
 pytestmark = pytest.mark.train
+
+
+def grpo_loss(lp, old, A, mask, clip=CLIP_RANGES["grpo"], aggregation="seq-mean-token-mean"):
+    """GRPO's, with its own clip range."""
+    return grpo.loss(lp, old, A, mask, clip=clip, aggregation=aggregation)
+
+
+def gspo_loss(lp, old, A, mask, clip=CLIP_RANGES["gspo"], aggregation="seq-mean-token-mean"):
+    """GSPO's, with its own clip range."""
+    return gspo.loss(lp, old, A, mask, clip=clip, aggregation=aggregation)
 
 
 def _batch(seed: int = 0, spread: float = 0.3):
@@ -50,7 +64,7 @@ def test_gspo_by_hand() -> None:
     """s = exp(mean(log 1.1, log 0.9)); inside wide clips the loss is −A·s and its gradient −A·s/T at each token."""
     lp = torch.tensor([[math.log(1.1), math.log(0.9)]], requires_grad=True)
     s = math.sqrt(1.1 * 0.9)
-    loss, clipped, _ = gspo_loss(lp, torch.zeros(1, 2), torch.full((1, 2), 3.0), torch.ones(1, 2), low=0.5, high=0.5)
+    loss, clipped, _ = gspo_loss(lp, torch.zeros(1, 2), torch.full((1, 2), 3.0), torch.ones(1, 2), (0.5, 0.5))
     assert loss.item() == pytest.approx(-3 * s)
     assert clipped.item() == 0
     loss.backward()
@@ -99,3 +113,40 @@ def test_aggregations_differ_where_lengths_do() -> None:
     values, mask = torch.tensor([[1.0, 1.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     assert aggregate(values, mask, "seq-mean-token-mean").item() == 2.0
     assert aggregate(values, mask, "token-mean").item() == pytest.approx(5 / 3)
+
+
+def test_every_objective_has_a_loss_and_a_configuration() -> None:
+    assert kinds() == sorted(CLIP_RANGES)
+    for kind in kinds():
+        lp, old, A, mask = _batch()
+        loss, clipped, kl = loss_of(kind)(lp, old, A, mask, clip=Objective(kind=kind).clip, aggregation="token-mean")
+        assert loss.isfinite()
+        assert 0 <= clipped <= 1
+        assert kl.isfinite()
+    with pytest.raises(UserError, match="there is no objective 'surrogate'"):
+        loss_of("surrogate")
+    with pytest.raises(UserError, match="no such objective; did you mean 'grpo'"):
+        parse(Objective, {"kind": "grppo"}, "study.yaml")
+
+
+def test_an_objective_clips_as_its_kind_does_unless_it_is_told() -> None:
+    assert (Objective().clip, Objective(kind="gspo").clip) == ((0.2, 0.2), (3e-4, 4e-4))
+    assert Objective(kind="gspo", clip_low=0.2).clip == (0.2, 4e-4)
+
+
+def test_verl_finds_every_objective_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the control: another loss in the registry is seen."""
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, get_policy_loss_fn
+
+    from ngrpo.training.verl import losses
+
+    monkeypatch.delitem(POLICY_LOSS_REGISTRY, "gspo", raising=False)
+    with pytest.raises(UserError, match="verl doesn't use our loss of 'gspo'"):
+        losses.check()
+    losses.register()
+    losses.check()
+    for kind in set(kinds()) - set(losses.VERLS_OWN):
+        assert get_policy_loss_fn(losses.loss_mode(kind)).kind == kind
+    monkeypatch.setitem(POLICY_LOSS_REGISTRY, "gspo", get_policy_loss_fn("gpg"))
+    with pytest.raises(UserError, match="verl doesn't use our loss of 'gspo'"):
+        losses.check()

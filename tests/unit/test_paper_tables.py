@@ -9,26 +9,27 @@ from synthetic_study import make_study
 
 from ngrpo.report.paper_tables import as_html, as_latex, beside, write_tables
 from ngrpo.report.tables import table_frame
+from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import read_paper_values
 
 MODEL = "r1-qwen-1.5b"
 
 
-def sheet_of(study, results: Path) -> pd.DataFrame:
+def sheet_of(study, results: Results) -> pd.DataFrame:
     return beside(table_frame("main", study, results), study, results, read_paper_values(study.folder))
 
 
 @pytest.fixture
 def paper(tmp_path: Path):
-    return make_study(tmp_path, "paper", problems=5), tmp_path / "paper"
+    return make_study(tmp_path, "paper", problems=5), Results(tmp_path / "paper")
 
 
 def row(sheet: pd.DataFrame, **key) -> pd.Series:
-    found = sheet
+    rows = sheet
     for name, value in key.items():
-        found = found[found[name] == value]
-    assert len(found) == 1
-    return found.iloc[0]
+        rows = rows[rows[name] == value]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_each_value_stands_beside_the_papers_and_the_table_that_prints_it(paper) -> None:
@@ -61,9 +62,10 @@ def test_best_and_second_are_of_each_block_for_us_and_for_the_paper(paper) -> No
 def test_the_three_files_hold_the_same_numbers(paper, tmp_path: Path) -> None:
     study, results = paper
     sheet = sheet_of(study, results)
-    assert write_tables(sheet, study, tmp_path / "t") == ["main.html", "main.tex", "main.csv"]
-    html, tex = ((tmp_path / "t" / f"main.{suffix}").read_text() for suffix in ("html", "tex"))
-    csv = pd.read_csv(tmp_path / "t" / "main.csv")
+    beside_page = ReportFiles(tmp_path)
+    write_tables(sheet, study, beside_page)
+    html, tex = (beside_page.table("main", kind).read_text() for kind in ("html", "tex"))
+    csv = pd.read_csv(beside_page.table("main", "csv"))
     assert list(csv.columns) == list(sheet.columns)
     assert csv["ours"].to_numpy() == pytest.approx(sheet["ours"].to_numpy())
     for _, one in sheet.iterrows():
@@ -80,7 +82,7 @@ def test_the_three_files_hold_the_same_numbers(paper, tmp_path: Path) -> None:
 
 def test_a_cell_without_data_says_so_in_its_place(paper, tmp_path: Path) -> None:
     study, results = paper
-    gone = results / "evaluations" / f"grpo-{MODEL}" / "standard" / "amc23.grades.parquet"
+    gone = results.evaluation(f"grpo-{MODEL}/standard/amc23").grades
     gone.unlink()
     sheet = sheet_of(study, results)
     lost = sheet[sheet["status"] == "missing"]
@@ -94,19 +96,19 @@ def test_a_cell_without_data_says_so_in_its_place(paper, tmp_path: Path) -> None
 
 
 def test_further_seeds_stand_beside_the_first_and_a_missing_one_isnt_counted(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2, 3)), tmp_path / "paper"
+    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2, 3)), Results(tmp_path / "paper")
     sheet = sheet_of(study, results)
     at = {"benchmark": "amc23", "metric": "Mean@32"}
     one, base = row(sheet, label="GRPO", **at), row(sheet, label="Base", **at)
-    files = [f"grpo-{MODEL}{seed}/standard/amc23.grades.parquet" for seed in ("", "-seed2", "-seed3")]
-    shares = [(pd.read_parquet(results / "evaluations" / f)["grade"] == "correct").mean() for f in files]
+    files = [results.evaluation(f"grpo-{MODEL}{seed}/standard/amc23").grades for seed in ("", "-seed2", "-seed3")]
+    shares = [(pd.read_parquet(file)["grade"] == "correct").mean() for file in files]
     assert one["ours"] == pytest.approx(shares[0])
     assert one["seeds"] == 3
     assert (one["over_seeds"], one["least"], one["most"]) == pytest.approx((sum(shares) / 3, min(shares), max(shares)))
     assert base["seeds"] == 1
     assert pd.isna(base["over_seeds"])
     assert f"{100 * one['over_seeds']:.2f} ({100 * one['least']:.1f} to" in as_html(sheet, study)
-    (results / "evaluations" / files[1]).unlink()
+    files[1].unlink()
     fewer = sheet_of(study, results)
     assert row(fewer, label="GRPO", **at)["seeds"] == 2
     assert row(fewer, label="GRPO", benchmark="Avg", metric="Mean@32")["seeds"] == 2
@@ -121,7 +123,7 @@ def test_another_number_of_problems_than_the_papers_is_noted(paper) -> None:
 
 def test_a_model_that_the_paper_hasnt_gets_no_paper_value(tmp_path: Path) -> None:
     study = make_study(tmp_path, problems=4)
-    sheet = sheet_of(study, tmp_path / "toy")
+    sheet = sheet_of(study, Results(tmp_path / "toy"))
     assert sheet[["paper", "paper_table", "difference"]].isna().all().all()
     assert sheet["rank"].notna().all()
     for text in (as_html(sheet, study), as_latex(sheet, study)):

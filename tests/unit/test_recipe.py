@@ -8,9 +8,10 @@ from omegaconf import OmegaConf
 from ngrpo.audit.compliance import verl_settings
 from ngrpo.files import read_json
 from ngrpo.study.expand import load_study
+from ngrpo.study.layout import RunFiles
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl.monitor import MetricsFile
-from ngrpo.training.verl.recipe import Ranks, compose
+from ngrpo.training.verl.recipe import Ranks, RunInputs, Saving, compose
 
 pytestmark = pytest.mark.train
 
@@ -19,15 +20,12 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 def settings_of(spec: RunSpec, run_dir: Path) -> dict:
     """verl's resolved settings for a run, as its trainer hands them to the tracker."""
-    paths = {name: run_dir / name for name in ("spec_file", "model", "data", "validation", "neighbors")}
     config = compose(
         spec,
-        **paths,
-        run_dir=run_dir,
+        RunInputs(*(run_dir / name for name in ("model", "data", "validation", "neighbors"))),
+        RunFiles(run_dir),
         ranks=Ranks(),
-        save_every=10,
-        checkpoint_minutes=30.0,
-        ends=None,
+        saving=Saving(10, 30.0, None),
         lease={},
         steps=spec.training.steps or 9,
         vocabulary={"a": 0},
@@ -57,6 +55,6 @@ def test_a_setting_of_another_run_is_found(tmp_path: Path) -> None:
 def test_the_tracker_writes_verls_settings_into_the_run_folder(tmp_path: Path) -> None:
     spec = load_study(CONFIG, "toy").runs["ngrpo-toy"]
     settings = settings_of(spec, tmp_path)
-    MetricsFile("ngrpo", "run", config=settings).log({"actor/lr": 1e-4}, step=1)
+    MetricsFile(RunFiles(tmp_path), settings).log({"actor/lr": 1e-4}, step=1)
     assert read_json(tmp_path / "verl.json") == settings
     assert (tmp_path / "metrics.jsonl").exists()

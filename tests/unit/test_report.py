@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from synthetic_study import ROOT, make_study
 
+from ngrpo.formatting import points
 from ngrpo.report import figures
 from ngrpo.report.page import page, report
 from ngrpo.report.tables import analyze
-from ngrpo.report.words import points
+from ngrpo.study.layout import Results
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "line", "use", "rect", "circle"}
 PAPER = "https://arxiv.org/abs/2606.10768"
@@ -59,31 +60,31 @@ class Page(HTMLParser):
         return [attrs for tag, attrs in self.elements if tag in tags]
 
 
-def written(study, results: Path) -> Page:
-    report(study, results, results / "report" / "index.html")
-    return Page((results / "report" / "index.html").read_text(encoding="utf-8"))
+def written(study, results: Results) -> Page:
+    report(study, results, results.report.page)
+    return Page(results.report.page.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory):
     """A finished toy study, its results and its page; tests only read them."""
     folder = tmp_path_factory.mktemp("finished")
-    study, results = make_study(folder, problems=16), folder / "toy"
-    analyze("main", study, results, results / "analysis" / "main.parquet")
+    study, results = make_study(folder, problems=16), Results(folder / "toy")
+    analyze("main", study, results, results.table("main"))
     return study, results, written(study, results)
 
 
 @pytest.fixture
 def toy(tmp_path: Path):
     """A finished toy study to damage."""
-    study, results = make_study(tmp_path, problems=8), tmp_path / "toy"
-    analyze("main", study, results, results / "analysis" / "main.parquet")
+    study, results = make_study(tmp_path, problems=8), Results(tmp_path / "toy")
+    analyze("main", study, results, results.table("main"))
     return study, results
 
 
 def test_the_page_needs_nothing_from_outside(finished) -> None:
     _, results, page = finished
-    text = (results / "report" / "index.html").read_text()
+    text = results.report.page.read_text()
     assert not page.all("script", "iframe", "object", "embed")
     for attrs in page.all("link", "img", "image", "use", "source"):
         for name in ("href", "src", "xlink:href"):
@@ -113,7 +114,7 @@ def test_ids_are_unique_and_every_anchor_and_file_link_resolves(finished) -> Non
         if link.startswith("#"):
             assert link[1:] in ids
         elif link != PAPER:
-            assert (results / "report" / link).exists(), link
+            assert (results.report.folder / link).exists(), link
 
 
 def test_headings_are_in_order_and_figures_are_described(finished) -> None:
@@ -135,14 +136,14 @@ def test_it_shows_both_estimators_both_intervals_and_all_counts(finished) -> Non
     words = page.words()
     for word in ("unbiased", "bootstrap", "samples", "problems", "truncated", "grader error", "no answer"):
         assert word in words
-    table = pd.read_parquet(results / "analysis" / "main.parquet")
+    table = pd.read_parquet(results.table("main"))
     own = table[table["against"].isna() & table["headline"]]
     for _, row in own.iterrows():
         for interval in ("sampling", "problems"):
             low, high = row[f"{interval}_low"], row[f"{interval}_high"]
             assert f"{100 * low:.1f} to {100 * high:.1f}" in words
     for cell in study.cells["main"]:
-        grades = pd.read_parquet(results / "evaluations" / f"{cell.evaluation}.grades.parquet")["grade"]
+        grades = pd.read_parquet(results.evaluation(cell.evaluation).grades)["grade"]
         assert f"{100 * (grades == 'correct').mean():.1f}" in words
         for grade in ("correct", "truncated"):
             assert str((grades == grade).sum()) in words.replace(",", "")
@@ -150,7 +151,7 @@ def test_it_shows_both_estimators_both_intervals_and_all_counts(finished) -> Non
 
 def test_the_same_study_gives_the_same_bytes(finished) -> None:
     study, results, _ = finished
-    assert page(study, results, results / "report") == (results / "report" / "index.html").read_text()
+    assert page(study, results, results.report.folder) == results.report.page.read_text()
 
 
 def test_a_finished_study_has_no_complaints_and_the_toy_is_marked(finished) -> None:
@@ -162,21 +163,21 @@ def test_a_finished_study_has_no_complaints_and_the_toy_is_marked(finished) -> N
 
 def test_paper_scale_has_no_banner_and_an_average(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=3)
-    analyze("main", study, tmp_path / "paper", tmp_path / "paper" / "analysis" / "main.parquet")
-    words = written(study, tmp_path / "paper").words()
+    analyze("main", study, Results(tmp_path / "paper"), Results(tmp_path / "paper").table("main"))
+    words = written(study, Results(tmp_path / "paper")).words()
     assert "not the paper" not in words
     assert "average of the benchmarks" in words
 
 
 def test_a_deleted_evaluation_is_named_with_its_command(toy) -> None:
     study, results = toy
-    gone = results / "evaluations" / "grpo-toy" / "standard" / "toy-held-out.grades.parquet"
+    gone = results.evaluation("grpo-toy/standard/toy-held-out").grades
     gone.unlink()
     command = f"snakemake --cores 2 {gone}"
     before = written(study, results).words()
     for said in ("isn’t complete", command, "grades are gone"):
         assert said in before
-    analyze("main", study, results, results / "analysis" / "main.parquet")
+    analyze("main", study, results, results.table("main"))
     after = written(study, results).words()
     for said in ("missing: not there yet", command):
         assert said in after
@@ -184,7 +185,7 @@ def test_a_deleted_evaluation_is_named_with_its_command(toy) -> None:
 
 def test_a_missing_table_and_one_of_another_study_are_named(toy) -> None:
     study, results = toy
-    path = results / "analysis" / "main.parquet"
+    path = results.table("main")
     frame = pd.read_parquet(path)
     frame.assign(spec="0123456789ab").to_parquet(path, index=False)
     assert "another version of the study" in written(study, results).words()
@@ -197,14 +198,14 @@ def test_a_missing_table_and_one_of_another_study_are_named(toy) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda run: (run / "model" / "ngrpo.json").unlink(), "stopped or running at step 100 of 100"),
-        (lambda run: [p.unlink() for p in (run / "model" / "ngrpo.json", run / "metrics.jsonl")], "not there yet"),
-        (lambda run: (run / "model" / "ngrpo.json").write_text('{"spec": "0123456789ab"}'), "trained for another spec"),
+        (lambda run: run.model_card.unlink(), "stopped or running at step 100 of 100"),
+        (lambda run: [p.unlink() for p in (run.model_card, run.metrics)], "not there yet"),
+        (lambda run: run.model_card.write_text('{"spec": "0123456789ab"}'), "trained for another spec"),
     ],
 )
 def test_a_run_that_isnt_finished_is_named(toy, damage, said: str) -> None:
     study, results = toy
-    damage(results / "runs" / "ngrpo-toy")
+    damage(results.run("ngrpo-toy"))
     words = written(study, results).words()
     for part in ("Training run ngrpo-toy", said, "snakemake --cores 2 ngrpo-toy"):
         assert part in words
@@ -212,14 +213,14 @@ def test_a_run_that_isnt_finished_is_named(toy, damage, said: str) -> None:
 
 def test_a_line_that_a_kill_cut_off_is_left_out_of_the_curves(toy) -> None:
     study, results = toy
-    log = results / "runs" / "ngrpo-toy" / "metrics.jsonl"
+    log = results.run("ngrpo-toy").metrics
     log.write_text(log.read_text() + '{"step": 101, "rew')
     assert "100 of 100" in written(study, results).words()
 
 
 def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
     study, results = toy
-    log = results / "runs" / "ngrpo-toy" / "metrics.jsonl"
+    log = results.run("ngrpo-toy").metrics
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     rows[40]["parity/max"] = 0.3
     log.write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -232,7 +233,7 @@ def test_claims_come_first_and_get_no_verdict_at_toy_scale(finished) -> None:
     _, results, page = finished
     words = page.words()
     assert words.index("Claims") < words.index("Results")
-    claims = json.loads((results / "report" / "claims.json").read_text())
+    claims = json.loads(results.report.claims.read_text())
     assert len(claims) == len([a for a in page.all("tr") if a.get("id", "").startswith("claim-")]) >= 20
     for claim in claims:
         assert claim["verdict"] is None
@@ -243,11 +244,9 @@ def test_claims_come_first_and_get_no_verdict_at_toy_scale(finished) -> None:
 
 def test_effects_on_the_page_are_those_of_the_grades(finished) -> None:
     _, results, page = finished
-    claim = next(
-        c for c in json.loads((results / "report" / "claims.json").read_text()) if c["id"] == "ngrpo-mean-1.5b"
-    )
+    claim = next(c for c in json.loads(results.report.claims.read_text()) if c["id"] == "ngrpo-mean-1.5b")
     (part,) = claim["parts"]
-    ours, theirs = (pd.read_parquet(results / file) for file in part["files"])
+    ours, theirs = (pd.read_parquet(results.root / file) for file in part["files"])
     difference = (ours["grade"] == "correct").mean() - (theirs["grade"] == "correct").mean()
     assert part["estimate"] == pytest.approx(difference)
     assert points(difference) in page.words()
@@ -270,11 +269,11 @@ def test_a_study_without_claims_and_paper_values_still_has_its_page(toy) -> None
 
 def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=5)
-    results = tmp_path / "paper"
-    analyze("main", study, results, results / "analysis" / "main.parquet")
+    results = Results(tmp_path / "paper")
+    analyze("main", study, results, results.table("main"))
     page = written(study, results)
     words = page.words()
-    sheet = pd.read_csv(results / "report" / "tables" / "main.csv")
+    sheet = pd.read_csv(results.report.table("main", "csv"))
     for _, row in sheet.iterrows():
         assert f"paper {100 * row['paper']:.1f} ({points(row['difference'])})" in words
     looks = [a.get("class", "") for a in page.all("span")]
@@ -285,7 +284,7 @@ def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:
 
 def test_what_is_off_is_red_at_the_top_of_the_page_and_in_its_row(toy) -> None:
     study, results = toy
-    file = results / "runs" / "ngrpo-toy" / "verl.json"
+    file = results.run("ngrpo-toy").verl_settings
     settings = json.loads(file.read_text())
     settings["actor_rollout_ref"]["actor"]["optim"]["lr"] = 0.0002
     file.write_text(json.dumps(settings))
@@ -296,7 +295,7 @@ def test_what_is_off_is_red_at_the_top_of_the_page_and_in_its_row(toy) -> None:
     assert words.index(said) < words.index("Claims The paper’s sentences")
     assert [a for a in page.all("p") if a.get("class") == "alert"]
     assert "1 are off" in words
-    rows = pd.read_csv(results / "report" / "compliance.csv")
+    rows = pd.read_csv(results.report.compliance)
     assert list(rows.loc[rows["state"] == "off", "what"]) == ["actor_rollout_ref.actor.optim.lr"]
 
 
@@ -324,7 +323,7 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
-    text = (finished[1] / "report" / "index.html").read_text()
+    text = finished[1].report.page.read_text()
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in text.split("@media screen", 1))
     for colors in (light, dark):
         for name, color in colors.items():
@@ -335,13 +334,13 @@ def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
     assert contrast("#777777", "#888888") < 4.5
 
 
-def run_notebook(name: str, results: Path, out: Path) -> list[dict]:
+def run_notebook(name: str, results: Results, out: Path) -> list[dict]:
     """A stored notebook, which has no outputs, run alone by papermill on a study; returns its outputs."""
     notebook = ROOT / "notebooks" / f"{name}.ipynb"
     cells = json.loads(notebook.read_text())["cells"]
     assert not any(c.get("outputs") or c.get("execution_count") for c in cells)
     papermill = Path(sys.executable).parent / "papermill"
-    parameters = {"results": str(results.parent), "config": str(results.parent / "config"), "scale": "toy"}
+    parameters = {"results": str(results.root.parent), "config": str(results.root.parent / "config"), "scale": "toy"}
     options = [word for key, value in parameters.items() for word in ("-p", key, value)]
     done = subprocess.run(
         [papermill, notebook, out, *options, "--no-progress-bar"],

@@ -62,8 +62,8 @@ def test_restrict_keeps_the_nucleus_and_the_likeliest() -> None:
     p = torch.tensor([[0.1, 0.4, 0.3, 0.2]]).expand(4, -1)
     top_p = torch.tensor([0.7, 0.71, 1.0, 0.01])
     top_k = torch.tensor([-1, -1, 1, 0])
-    kept = sampling.restrict(p, top_p, top_k) > 0
-    assert kept.tolist() == [
+    possible = sampling.restrict(p, top_p, top_k) > 0
+    assert possible.tolist() == [
         [False, True, True, False],
         [False, True, True, True],
         [False, True, False, False],

@@ -11,7 +11,9 @@ from synthetic_study import make_study
 
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
-from ngrpo.report.tables import AVERAGE, SCHEMA, analyze, read_table, table_frame, terminal_table
+from ngrpo.report.tables import SCHEMA, analyze, read_table, table_frame, terminal_table
+from ngrpo.study.layout import Results
+from ngrpo.study.paper_values import AVERAGE
 
 NUMBERS = ["value", "sampling_low", "sampling_high", "problems_low", "problems_high"]
 GRPO = "grpo-toy/standard/toy-held-out"
@@ -19,7 +21,7 @@ GRPO = "grpo-toy/standard/toy-held-out"
 
 @pytest.fixture
 def toy(tmp_path: Path):
-    return make_study(tmp_path, problems=12), tmp_path / "toy"
+    return make_study(tmp_path, problems=12), Results(tmp_path / "toy")
 
 
 def own_values(frame: pd.DataFrame) -> pd.DataFrame:
@@ -27,9 +29,9 @@ def own_values(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell(frame: pd.DataFrame, label: str, metric: str, estimator: str) -> pd.Series:
-    found = frame[(frame["label"] == label) & (frame["metric"] == metric) & (frame["estimator"] == estimator)]
-    assert len(found) == 1
-    return found.iloc[0]
+    rows = frame[(frame["label"] == label) & (frame["metric"] == metric) & (frame["estimator"] == estimator)]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_the_file_has_its_declared_schema_and_same_input_gives_same_bytes(toy, tmp_path: Path) -> None:
@@ -44,7 +46,7 @@ def test_values_equal_those_recomputed_from_the_grades(toy) -> None:
     study, results = toy
     frame = own_values(table_frame("main", study, results))
     for one in study.cells["main"]:
-        grades = pd.read_parquet(results / "evaluations" / f"{one.evaluation}.grades.parquet")
+        grades = pd.read_parquet(results.evaluation(one.evaluation).grades)
         correct = (grades["grade"] == "correct").groupby(grades["problem_id"]).sum()
         mean = cell(frame, one.label, "Mean@32", "mean")
         assert mean["value"] == pytest.approx((grades["grade"] == "correct").mean(), abs=1e-12)
@@ -84,9 +86,9 @@ def test_differences_are_paired_rows_of_two_systems(toy) -> None:
     assert pairs["p"].between(0, 1).all()
 
 
-def damaged(kind: str, results: Path) -> Path:
+def damaged(kind: str, results: Results) -> Path:
     """Do this damage to the GRPO evaluation's grades."""
-    path = results / "evaluations" / f"{GRPO}.grades.parquet"
+    path = results.evaluation(GRPO).grades
     grades = pd.read_parquet(path)
     if kind == "missing":
         path.unlink()
@@ -111,16 +113,16 @@ def test_an_evaluation_that_cant_be_used_says_so_in_its_place(toy, kind: str) ->
     assert lost[NUMBERS].isna().all().all()
     assert lost["note"].str.contains("snakemake --cores 2").all()
     assert lost["note"].str.contains(str(path), regex=False).all()
-    kept = frame.drop(lost.index)
-    assert set(kept["status"]) == {"ok"}
-    pd.testing.assert_frame_equal(kept, whole.loc[kept.index], check_dtype=False)
+    others = frame.drop(lost.index)
+    assert set(others["status"]) == {"ok"}
+    pd.testing.assert_frame_equal(others, whole.loc[others.index], check_dtype=False)
     assert f"GRPO     {kind}" in terminal_table(frame)
     assert f"GRPO     {kind}" not in terminal_table(whole)
 
 
 def test_prompts_that_were_not_sampled_are_noted(toy) -> None:
     study, results = toy
-    card = results / "evaluations" / f"{GRPO}.samples.card.json"
+    card = results.evaluation(GRPO).samples_card
     write_json(card, {**read_json(card), "problems": 14, "overlong_prompts": {"x": 99, "y": 98}})
     frame = table_frame("main", study, results)
     noted = frame[(frame["label"] == "GRPO") & frame["against"].isna()]
@@ -130,7 +132,7 @@ def test_prompts_that_were_not_sampled_are_noted(toy) -> None:
 
 def test_the_average_weighs_benchmarks_equally_and_adds_independent_errors(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=6)
-    frame = table_frame("main", study, tmp_path / "paper")
+    frame = table_frame("main", study, Results(tmp_path / "paper"))
     keys = ["label", "model", "metric", "estimator"]
     parts = own_values(frame)
     for key, rows in parts.groupby(keys, sort=False):
@@ -147,9 +149,9 @@ def test_the_average_weighs_benchmarks_equally_and_adds_independent_errors(tmp_p
 
 def test_there_is_no_average_over_what_is_left(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=6)
-    results = tmp_path / "paper"
+    results = Results(tmp_path / "paper")
     gone = next(c for c in study.cells["main"] if c.label == "GRPO")
-    (results / "evaluations" / f"{gone.evaluation}.grades.parquet").unlink()
+    results.evaluation(gone.evaluation).grades.unlink()
     frame = own_values(table_frame("main", study, results))
     average = frame[(frame["benchmark"] == AVERAGE) & (frame["model"] == gone.model)]
     assert average.loc[average["label"] == "GRPO", NUMBERS].isna().all().all()
@@ -179,7 +181,7 @@ def test_the_terminal_table_says_what_it_shows(toy) -> None:
 
 def test_paper_scale_carries_no_warning(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=3)
-    assert "proves" not in terminal_table(table_frame("main", study, tmp_path / "paper"))
+    assert "proves" not in terminal_table(table_frame("main", study, Results(tmp_path / "paper")))
 
 
 def test_an_unknown_table_is_a_users_mistake_and_leaves_nothing(toy, tmp_path: Path) -> None:

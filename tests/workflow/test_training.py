@@ -18,13 +18,15 @@ from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixe
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
 PLANS = {
-    "mixed": (tiny_spec(MIXING), "whole"),
+    "mixed": (tiny_spec(MIXING), "recording_requests"),
     "killed": (tiny_spec(MIXING), "whole"),
     "forgetful": (tiny_spec(MIXING, 2), "without_records"),
     "unsynced": (tiny_spec(MIXING, 3), "without_weight_sync"),
     "rho-zero": (tiny_spec(NeighborMixer(kind="neighbors", rho=0.0), 4), "whole"),
     "stock": (tiny_spec(NoMixer(), 4), "stock_actor"),
     "gaussian-gspo": (tiny_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
+    "unplugged": (tiny_spec(MIXING, 1), "without_plugin"),
+    "actorless": (tiny_spec(MIXING, 1), "without_actor"),
     "gumbel": (tiny_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
 }
 
@@ -99,6 +101,24 @@ def test_a_dropped_weight_sync_stops_the_run_at_its_second_step(runs: dict[str, 
     assert "step 2" in run.said
     assert _difference(run) > 10 * LIMIT
     assert [row["step"] for row in run.metrics] == [1]
+
+
+def test_a_replacement_that_does_not_take_stops_the_run_before_its_first_step(runs: dict[str, Run]) -> None:
+    """All of them in verl's task runner, or one in its workers: nothing is silently stock."""
+    for name, stock in (("unplugged", "ray_trainer.RayPPOTrainer"), ("actorless", "actor.DataParallelPPOActor")):
+        assert runs[name].code == 1
+        assert "these are stock, not ours" in runs[name].said
+        assert stock in runs[name].said
+        assert runs[name].metrics == []
+
+
+def test_validation_never_mixes(runs: dict[str, Run]) -> None:
+    """Every request that reached sglang says by what it is mixed; the control: the rollouts of the same run are."""
+    kinds = {"rollout": set(), "validation": set()}
+    for line in (runs["mixed"].folder / "requests.jsonl").read_text().splitlines():
+        (request,) = json.loads(line).values()
+        kinds[request["batch"][0].split("-")[0]].add(request["mixer"]["kind"])
+    assert kinds == {"rollout": {"neighbors"}, "validation": {"none"}}
 
 
 def test_rho_zero_is_stock_verl_bit_for_bit(runs: dict[str, Run]) -> None:

@@ -13,19 +13,20 @@ from ngrpo.data.datasets import make_dataset
 from ngrpo.files import write_json
 from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import make_table
+from ngrpo.study.layout import RunFiles
 from ngrpo.study.mixing import NeighborMixer
+from ngrpo.study.objective import Objective
+from ngrpo.study.run_log import read_metrics
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import (
     DatasetSpec,
     Decoding,
     ModelSpec,
     NeighborSpec,
-    Objective,
     RunSpec,
     Training,
     TrainingDataSpec,
 )
-from ngrpo.training.verl.monitor import read_metrics
 
 STEPS, LIMIT = 6, 1e-3
 TOY = ToyModel(kind="toy", steps=220)  # enough to be right now and then: without rewards nothing would be tested
@@ -79,7 +80,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict]:
-        return read_metrics(self.folder / "metrics.jsonl")
+        return read_metrics(RunFiles(self.folder).metrics)
 
     @property
     def weights(self) -> bytes:

@@ -4,6 +4,7 @@ As a program: `training_runs.py SPEC FILES OUT PLUGIN DEVICES TENSOR_PARALLEL` t
 function below.
 """
 
+import json
 import os
 import pickle
 import subprocess
@@ -52,16 +53,61 @@ def without_weight_sync() -> None:
 
 def stock_actor() -> None:
     """verl's own actor, which knows nothing of records or mixing."""
+    from verl.workers.actor.dp_actor import DataParallelPPOActor
+
+    from ngrpo.training.verl import actor
+
+    class Stock(DataParallelPPOActor):
+        mixer = actor.EmbeddingMixer()  # never attached; the worker reads its (empty) statistics
+
+    actor.ReplayActor = Stock
+    whole()
+
+
+def without_plugin() -> None:
+    """Stock verl, but for what it needs without a GPU."""
+    from ngrpo.training.verl import accelerator
+
+    accelerator.patch()
+
+
+def without_actor() -> None:
+    """The actor's replacement is undone in verl's workers, where it counts."""
+    whole()
     import verl.workers.actor
     from verl.workers.actor.dp_actor import DataParallelPPOActor
 
+    from ngrpo.training.verl.replay_worker import ReplayWorker
+
+    start = ReplayWorker.__init__
+
+    def start_and_undo(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        verl.workers.actor.DataParallelPPOActor = DataParallelPPOActor
+
+    ReplayWorker.__init__ = start_and_undo
+
+
+def recording_requests() -> None:
+    """Every request's batch (its purpose first) and mixer are written beside the run, as requests.jsonl."""
     whole()
-    from ngrpo.training.verl.actor import EmbeddingMixer
+    from ngrpo.engines.sglang import cpu
 
-    class Stock(DataParallelPPOActor):
-        mixer = EmbeddingMixer()  # never attached; the worker reads its (empty) statistics
+    cpu.prepare()
+    from ngrpo.training.verl.rollout import MixingEngine, MixingRollout
 
-    verl.workers.actor.DataParallelPPOActor = Stock
+    build, generate = MixingRollout.__init__, MixingEngine.async_generate
+
+    def build_and_name(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self._engine.requests_file = Path(self.run.run_dir) / "requests.jsonl"
+
+    async def write_and_generate(self, *args, **kwargs):
+        with open(self.requests_file, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(parameters) + "\n" for parameters in self.pending)
+        return await generate(self, *args, **kwargs)
+
+    MixingRollout.__init__, MixingEngine.async_generate = build_and_name, write_and_generate
 
 
 def keeping_draws() -> None:

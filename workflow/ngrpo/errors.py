@@ -22,8 +22,8 @@ class UserError(Exception):
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a mistyped one, or None where nothing is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object | None = None) -> UserError:

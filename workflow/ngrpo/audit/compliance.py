@@ -7,15 +7,15 @@ that shares the mistake wouldn't find it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from ngrpo.audit.status import RunState
-from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
+from ngrpo.study.mixing import NeighborMixer, NoMixer
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
 from ngrpo.study.switches import SWITCHES
@@ -34,7 +34,7 @@ SIGMAS = 5
 
 
 @dataclass(frozen=True)
-class Check:
+class ComplianceCheck:
     """One requirement of one run."""
 
     run: str
@@ -42,57 +42,63 @@ class Check:
     required: Any
     by: str
     """Who requires it: the paper's table or section, or the spec."""
-    found: Any
+    recorded: Any
+    """What the run wrote down; None where it wrote nothing."""
     file: str
-    """Where it was found, relative to results/{scale}."""
+    """Where it stands, relative to results/{scale}."""
     state: State
     note: str = ""
 
 
-def compliance(study: Study, results: Path, runs: list[RunState], paper: PaperValues | None) -> list[Check]:
-    """Every check of every run that has started, in the study's order. results: results/{scale}."""
-    found = [check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper)]
-    return [*(_of_evaluations(study, results, paper) if study.size.verdicts and paper else ()), *found]
+def compliance(
+    study: Study, results: Results, runs: list[RunState], paper: PaperValues | None
+) -> list[ComplianceCheck]:
+    """Every check of every run that has started, in the study's order."""
+    checks = [check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper)]
+    return [*(_of_evaluations(study, results, paper) if study.size.verdicts and paper else ()), *checks]
 
 
-def _of_evaluations(study: Study, results: Path, paper: PaperValues) -> Iterator[Check]:
+def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Iterator[ComplianceCheck]:
     """Every evaluation's settings against the paper's: one row where all agree, else one for each that doesn't."""
-    for what, required, found_in in (
+    files = {name: results.evaluation(name).spec for name in study.evaluations}
+    made = {name: spec for name, spec in study.evaluations.items() if files[name].exists()}
+    for what, required, value_of in (
         ("n, samples a problem", paper.evaluation.samples, lambda e: e.samples),
         ("temperature", paper.evaluation.temperature, lambda e: e.decoding.temperature),
         ("top-p", paper.evaluation.top_p, lambda e: e.decoding.top_p),
         ("new tokens, at most", paper.evaluation.max_new_tokens, lambda e: e.decoding.max_new_tokens),
     ):
-        there = {n: e for n, e in study.evaluations.items() if (results / f"evaluations/{n}.spec.json").exists()}
-        other = {n: found_in(e) for n, e in there.items() if not _same(required, found_in(e))}
-        for name, found in other.items():
-            file = f"evaluations/{name}.spec.json"
-            yield Check(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", found, file, "off")
-        if there and not other:
-            file = f"evaluations/{next(iter(there))}.spec.json"
-            yield Check(EVALUATIONS, f"{what}, all {len(there)}", required, "paper, §4.1", required, file, "ok")
+        other = {name: value_of(e) for name, e in made.items() if not _same(required, value_of(e))}
+        for name, value in other.items():
+            file = results.relative(files[name])
+            yield ComplianceCheck(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", value, file, "off")
+        if made and not other:
+            file = results.relative(files[next(iter(made))])
+            yield ComplianceCheck(
+                EVALUATIONS, f"{what}, all {len(made)}", required, "paper, §4.1", required, file, "ok"
+            )
 
 
-def _checks(study: Study, results: Path, run: RunState, paper: PaperValues | None) -> Iterator[Check]:
-    folder = f"runs/{run.id}"
+def _checks(study: Study, results: Results, run: RunState, paper: PaperValues | None) -> Iterator[ComplianceCheck]:
     if study.size.verdicts and paper:
-        for what, by, required, found, field in _of_paper(run.spec, paper):
+        file = results.relative(results.run(run.id).spec)
+        for what, by, required, value, field in _of_paper(run.spec, paper):
             declared = field in _declared(study, run)
-            state = "ok" if _same(required, found) else "declared" if declared else "off"
-            yield Check(run.id, what, required, by, found, f"{folder}/spec.json", state)
+            state: State = "ok" if _same(required, value) else "declared" if declared else "off"
+            yield ComplianceCheck(run.id, what, required, by, value, file, state)
     yield _spec_file(run, results)
     yield from _of_verl(run, results)
-    yield from _of_log(run)
+    yield from _of_log(run, results)
 
 
-def _same(required: Any, found: Any) -> bool:
-    if isinstance(required, bool) or not isinstance(required, int | float) or not isinstance(found, int | float):
-        return required == found
-    return math.isclose(required, found, rel_tol=1e-9)
+def _same(required: Any, value: Any) -> bool:
+    if isinstance(required, bool) or not isinstance(required, int | float) or not isinstance(value, int | float):
+        return required == value
+    return math.isclose(required, value, rel_tol=1e-9)
 
 
 def _of_paper(spec: RunSpec, paper: PaperValues) -> Iterator[tuple[str, str, Any, Any, tuple[str, str]]]:
-    """(what, source, required, found, (part, field)) of every setting that the paper states."""
+    """(what, source, required, value, (part, field)) of every setting that the paper states."""
     h, e, t, v = paper.hyperparameters, paper.evaluation, spec.training, spec.validation_decoding
     table, text = "paper, Table 6", "paper, §4.1"
     if spec.exploration.kind == "neighbors":
@@ -138,23 +144,23 @@ def _first(run: str) -> str:
     return stem if dash and seed.isdecimal() else run
 
 
-def _spec_file(run: RunState, results: Path) -> Check:
-    file = f"runs/{run.id}/spec.json"
-    what, by = "spec on file (its digest)", "study.yaml"
-    if not (results / file).exists():
-        return Check(run.id, what, run.spec.digest, by, None, file, "not recorded")
-    same = (results / file).read_text(encoding="utf-8") == run.spec.text()
-    found = run.spec.digest if same else "another"
-    return Check(run.id, what, run.spec.digest, by, found, file, "ok" if same else "off")
+def _spec_file(run: RunState, results: Results) -> ComplianceCheck:
+    path = results.run(run.id).spec
+    file, what, by = results.relative(path), "spec on file (its digest)", "study.yaml"
+    if not path.exists():
+        return ComplianceCheck(run.id, what, run.spec.digest, by, None, file, "not recorded")
+    same = path.read_text(encoding="utf-8") == run.spec.text()
+    recorded = run.spec.digest if same else "another"
+    return ComplianceCheck(run.id, what, run.spec.digest, by, recorded, file, "ok" if same else "off")
 
 
-# --- what verl was told ---
+# --- verl's settings ---
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 
 def verl_settings(spec: RunSpec) -> dict[str, Any]:
-    """What verl 0.5.0 must have been told for this spec, as its dotted keys."""
+    """The settings that verl 0.5.0 must have had for this spec, as its dotted keys."""
     t, o = spec.training, spec.objective
     low, high = o.clip
     return {
@@ -205,64 +211,61 @@ def _at(settings: dict, dotted: str) -> Any:
     return value
 
 
-def _of_verl(run: RunState, results: Path) -> Iterator[Check]:
-    file = f"runs/{run.id}/verl.json"
-    if not (results / file).exists():
+def _of_verl(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
+    path = results.run(run.id).verl_settings
+    file = results.relative(path)
+    if not path.exists():
         note = "the run left no record of verl’s settings; a run trained by this version does"
-        yield Check(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
+        yield ComplianceCheck(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
         return
-    try:
-        settings = read_json(results / file)
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=results / file) from None
+    settings = read_json(path)
     for key, required in verl_settings(run.spec).items():
-        found = _at(settings, key)
-        yield Check(run.id, key, required, "spec", found, file, "ok" if _same(required, found) else "off")
+        value = _at(settings, key)
+        yield ComplianceCheck(run.id, key, required, "spec", value, file, "ok" if _same(required, value) else "off")
 
 
 # --- what it logged ---
 
 
-def _of_log(run: RunState) -> Iterator[Check]:
-    t, file = run.spec.training, f"runs/{run.id}/metrics.jsonl"
+def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
+    t, file = run.spec.training, results.relative(results.run(run.id).metrics)
 
-    def check(what: str, required: Any, found: Any, good: bool, by: str = "spec", note: str = "") -> Check:
-        return Check(run.id, what, required, by, found, file, "ok" if good else "off", note)
+    def check(what: str, required: Any, recorded: Any, good: bool, note: str = "") -> ComplianceCheck:
+        return ComplianceCheck(run.id, what, required, "spec", recorded, file, "ok" if good else "off", note)
 
     steps = list(run.log["step"].astype(int))
     gaps = steps != list(range(1, len(steps) + 1))
     done = len(steps) == run.steps if run.state == "finished" and run.steps else True
-    told = f"{len(steps)}{', with gaps' if gaps else ''}"
-    yield check("steps logged, each once", run.steps or "all", told, not gaps and done, note=run.note)
+    logged = f"{len(steps)}{', with gaps' if gaps else ''}"
+    yield check("steps logged, each once", run.steps or "all", logged, not gaps and done, note=run.note)
     if not steps:
         return
     if "learning_rate" in run.log and len(steps) > t.warmup_steps:
-        found = run.over("learning_rate", "max")
-        yield check("learning rate of the updates, highest", t.learning_rate, found, _same(t.learning_rate, found))
+        highest = run.over("learning_rate", "max")
+        yield check("learning rate of the updates, highest", t.learning_rate, highest, _same(t.learning_rate, highest))
     if (longest := run.over("response_length", "max")) is not None:
         limit = t.max_response_tokens
         yield check("mean response length, highest", f"≤ {limit}", round(longest, 1), longest <= limit)
     if (worst := run.over("parity_max", "max")) is not None:
-        found = float(f"{worst:.2g}")
-        good, limit = worst <= t.parity_limit, f"≤ {t.parity_limit:g}"
+        good, shown = worst <= t.parity_limit, float(f"{worst:.2g}")
         note = "" if good else "its policy was trained on another history than the one it sampled"
-        yield check("|rollout − replayed| log-prob, highest", limit, found, good, note=note)
+        yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", shown, good, note=note)
     yield from _mixed(run, check)
-    if run.state == "finished" and "validation" in run.log:
+    if run.validation is not None and "validation" in run.log:
         best = run.log["validation"].max()
-        good = run.log.loc[run.log["step"] == run.chosen_step, "validation"].eq(best).any()
-        yield check("validation of the chosen step, the highest", round(best, 4), round(run.validation, 4), bool(good))
+        good = bool(run.log.loc[run.log["step"] == run.chosen_step, "validation"].eq(best).any())
+        yield check("validation of the chosen step, the highest", round(best, 4), round(run.validation, 4), good)
 
 
-def _mixed(run: RunState, check: Any) -> Iterator[Check]:
+def _mixed(run: RunState, check: Callable[[str, Any, Any, bool], ComplianceCheck]) -> Iterator[ComplianceCheck]:
     """The share of mixed steps against ρ, within what chance allows."""
-    kind, share = run.spec.exploration.kind, run.over("mixing_share", "mean")
+    mixer, share, length = run.spec.exploration, run.over("mixing_share", "mean"), run.over("response_length", "sum")
     if share is None:
         return
-    if kind == "none":
+    if isinstance(mixer, NoMixer):
         yield check("share of mixed steps", 0, share, share == 0)
-    elif kind == "neighbors" and run.spec.exploration.stop_after is None:
-        rho = run.spec.exploration.rho
-        tokens = run.over("response_length", "sum") * run.spec.training.batch_prompts * run.spec.training.group
+    elif isinstance(mixer, NeighborMixer) and mixer.stop_after is None and length is not None:
+        rho = mixer.rho
+        tokens = length * run.spec.training.batch_prompts * run.spec.training.group
         allowed = SIGMAS * math.sqrt(rho * (1 - rho) / tokens) + 1e-9
         yield check("share of mixed steps", f"{rho:g} ± {allowed:.2g}", round(share, 5), abs(share - rho) <= allowed)

@@ -1,13 +1,14 @@
 """The paper-versus-release table with this study's own settings, and what the switches changed where both sides ran."""
 
+from collections.abc import Mapping
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
-from ngrpo.audit.provenance import plain
 from ngrpo.audit.status import read_grades
+from ngrpo.formatting import plain
 from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
 from ngrpo.study.switches import SWITCHES, switch_rows
@@ -28,30 +29,34 @@ ALWAYS = (
 def fidelity_rows(study: Study, paper: PaperValues | None) -> list[dict]:
     """Every switch that applies to a run of the study: {switch, paper, release, here}.
 
-    here: [(what is held, the runs that hold it)], most common first.
+    here: [(value, the runs that have it)], most common first.
     """
     rows: dict[str, dict] = {}
-    for name, run in study.runs.items():
-        for row in switch_rows(run):
-            known = rows.setdefault(row["switch"], {**row, "held": {}})
-            known["held"].setdefault(row["run"], []).append(name)
-    found = [_row(r["switch"], r["paper"], r["release"], r["held"]) for r in rows.values()]
+    for name, spec in study.runs.items():
+        for row in switch_rows(spec):
+            known = rows.setdefault(row["switch"], {**row, "runs_by_value": {}})
+            known["runs_by_value"].setdefault(row["run"], []).append(name)
+    table = [_row(r["switch"], r["paper"], r["release"], r["runs_by_value"]) for r in rows.values()]
     for (part, field), name in SCRIPTS.items():
         stated = getattr(paper.hyperparameters, field, None) if paper else None
-        scripts = [f"{plain(v[part][field])} ({m})" for m, v in study.size.release.items() if field in v.get(part, {})]
-        held: dict[str, list[str]] = {}
+        scripts = [
+            f"{plain(script[field])} ({model})"
+            for model, script in ((model, _script(study, model, part)) for model in study.size.release)
+            if field in script
+        ]
+        runs_by_value: dict[str, list[str]] = {}
         for run, spec in study.runs.items():
             if hasattr(getattr(spec, part), field) and (part != "exploration" or spec.exploration.kind == "neighbors"):
-                held.setdefault(plain(getattr(getattr(spec, part), field)), []).append(run)
+                runs_by_value.setdefault(plain(getattr(getattr(spec, part), field)), []).append(run)
         stated = 0.1 if name == "ρ" and paper else stated
-        if held:
+        if runs_by_value:
             printed = plain(stated) if stated is not None else "–"
-            found.append(_row(name, printed, ", ".join(scripts) or "not set for these models", held))
-    return found + [{"switch": s, "paper": p, "release": r, "here": [(h, [])]} for s, p, r, h in ALWAYS]
+            table.append(_row(name, printed, ", ".join(scripts) or "not set for these models", runs_by_value))
+    return table + [{"switch": s, "paper": p, "release": r, "here": [(h, [])]} for s, p, r, h in ALWAYS]
 
 
-def _row(switch: str, paper: str, release: str, held: dict[str, list[str]]) -> dict:
-    order = sorted(held.items(), key=lambda item: -len(item[1]))
+def _row(switch: str, paper: str, release: str, runs_by_value: dict[str, list[str]]) -> dict:
+    order = sorted(runs_by_value.items(), key=lambda item: -len(item[1]))
     return {"switch": switch, "paper": paper, "release": release, "here": order}
 
 
@@ -60,13 +65,13 @@ def mixed_fidelity(runs: dict[str, RunSpec]) -> list[str]:
 
     runs: by the name under which a reader sees them.
     """
-    held: dict[str, dict[str, list[str]]] = {}
+    switches: dict[str, dict[str, list[str]]] = {}
     for name, run in runs.items():
         for row in switch_rows(run):
-            held.setdefault(row["switch"], {}).setdefault(row["run"], []).append(name)
+            switches.setdefault(row["switch"], {}).setdefault(row["run"], []).append(name)
     return [
         f"{switch}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-        for switch, values in held.items()
+        for switch, values in switches.items()
         if len(values) > 1
     ]
 
@@ -83,7 +88,7 @@ def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
     """
     presets = [name for name, method in study.study.methods.items() if method.fidelity == "release"]
     release = {study.run_id(name, model) for name in presets for model in study.models}
-    found = []
+    pairs = []
     for one, other in permutations(study.runs.values(), 2):
         if (one.model, one.seed, one.objective.kind) != (other.model, other.seed, other.objective.kind):
             continue
@@ -98,8 +103,8 @@ def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
         if switches and differ <= explained:
             names = [s.name for s in SWITCHES if s in switches and _concerns(s, one)]
             names += [name for key, name in SCRIPTS.items() if key in differ]
-            found.append((one.id, other.id, names))
-    return found
+            pairs.append((one.id, other.id, names))
+    return pairs
 
 
 def _scripted(study: Study, one: RunSpec, other: RunSpec, key: tuple[str, str]) -> bool:
@@ -108,20 +113,26 @@ def _scripted(study: Study, one: RunSpec, other: RunSpec, key: tuple[str, str]) 
     value, own = (getattr(getattr(run, part), field) for run in (other, one))
     usual = study.size.training if part == "training" else None
     left = getattr(usual, field) if usual else type(getattr(one, part)).model_fields[field].default
-    return value == study.size.release.get(one.model.id, {}).get(part, {}).get(field) and own == left
+    return value == _script(study, one.model.id, part).get(field) and own == left
+
+
+def _script(study: Study, model: str, part: str) -> Mapping[str, Any]:
+    """What the released script of a model sets of a part of its run."""
+    settings: Mapping[Any, Mapping[str, Any]] = study.size.release.get(model, {})
+    return settings.get(part, {})
 
 
 def _concerns(switch: Any, run: RunSpec) -> bool:
     return switch.kinds is None or getattr(getattr(run, switch.part), "kind", None) in switch.kinds
 
 
-def switch_effects(study: Study, results: Path) -> list[dict]:
+def switch_effects(study: Study, results: Results) -> list[dict]:
     """What differs between two runs and what came of it: {paper, other, switches, rows, missing}.
 
     rows: the paired comparison on each benchmark under standard decoding, other minus paper: benchmark, files and the
     columns of ngrpo.statistics.metrics.compare. missing: evaluations that can't be used, with their commands.
     """
-    found = []
+    effects = []
     for one, other, switches in switched_pairs(study):
         rows, missing = [], []
         for name, spec in study.evaluations.items():
@@ -133,7 +144,7 @@ def switch_effects(study: Study, results: Path) -> list[dict]:
             missing += lost
             if not lost:
                 table = compare(grades[name].frame, grades[second].frame, study.size.evaluation.pass_at, where=second)
-                files = [f"evaluations/{e}.grades.parquet" for e in (name, second)]
+                files = [results.relative(results.evaluation(e).grades) for e in (name, second)]
                 rows += [{**row, "benchmark": spec.benchmark.id, "files": files} for row in table.to_dict("records")]
-        found.append({"paper": one, "other": other, "switches": switches, "rows": rows, "missing": missing})
-    return found
+        effects.append({"paper": one, "other": other, "switches": switches, "rows": rows, "missing": missing})
+    return effects

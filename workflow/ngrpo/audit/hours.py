@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import Results, RunFiles
+from ngrpo.study.layout import Results
 from ngrpo.study.spent import Spent, evaluation_spent, run_spent
 
 UNKNOWN = "not recorded"
@@ -21,27 +21,28 @@ class JobTime:
     spent: Spent
 
 
-def job_times(study: Study, results: Path) -> list[JobTime]:
+def job_times(study: Study, results: Results) -> list[JobTime]:
     """Every training and evaluation that has noted its time, in the study's order."""
     jobs = []
     for run in study.runs:
-        folder = results / "runs" / run
-        if found := run_spent(RunFiles(folder)):
-            jobs.append(JobTime(f"training {run}", f"runs/{run}/metrics.jsonl", _trained_on(folder), found[1]))
+        files = results.run(run)
+        if training := run_spent(files):
+            kinds = _trained_on(files.hardware)
+            jobs.append(JobTime(f"training {run}", results.relative(files.metrics), kinds, training[1]))
     for name in study.evaluations:
-        samples = results / "evaluations" / f"{name}.samples.parquet"
-        if found := evaluation_spent(Results(results).evaluation(name)):
-            clock = samples.with_suffix(".time.json")
-            told = read_json(clock).get("hardware", {}).get("kind", UNKNOWN)
-            jobs.append(JobTime(f"evaluation {name}", str(clock.relative_to(results)), told, found[1]))
+        evaluation = results.evaluation(name)
+        if sampling := evaluation_spent(evaluation):
+            kind = read_json(evaluation.samples_time).get("hardware", {}).get("kind", UNKNOWN)
+            file = results.relative(evaluation.samples_time)
+            jobs.append(JobTime(f"evaluation {name}", file, kind, sampling[1]))
     return jobs
 
 
-def _trained_on(folder: Path) -> str:
+def _trained_on(hardware: Path) -> str:
     """The kinds of devices that a run's jobs had, in the order in which they came."""
-    if not (folder / "hardware.json").exists():
+    if not hardware.exists():
         return UNKNOWN
-    return ", then ".join(dict.fromkeys(job["kind"] for job in read_json(folder / "hardware.json")))
+    return ", then ".join(dict.fromkeys(job["kind"] for job in read_json(hardware)))
 
 
 def totals(jobs: list[JobTime]) -> list[tuple[str, float]]:

@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 import ngrpo
 from ngrpo.files import file_sha256, read_json
+from ngrpo.formatting import plain
 from ngrpo.study.expand import Study
-from ngrpo.study.specs import RunSpec
+from ngrpo.study.layout import DatasetFiles, Results
+from ngrpo.study.specs import AnySpec, RunSpec
 from ngrpo.study.versions import VERSIONS, fingerprint
 
 HASH = re.compile(r"[0-9a-f]{40,}")
@@ -42,34 +44,31 @@ CARD_KEYS = ("rows_in", "left", "rows_out", "without_answer", "max_prompt_tokens
 """What the page shows of a data card, in this order; the card itself names every row that left."""
 
 
-def data_cards(study: Study, results: Path) -> list[dict]:
-    """Every data set's card, then the filtered training data's: {id, role, file, card}, card as (name, value) pairs
-    or None where absent."""
+def data_cards(study: Study, results: Results) -> list[dict]:
+    """Every data set's card, then the filtered training data's: {id, role, file, problems, card}, card as (name, value)
+    pairs or None where absent. file: the card's path, relative to the results; problems: the data's own path."""
     size = study.size
     cards = []
     for name in study.datasets:
         roles = [role for key, role in ROLES.items() if getattr(size, key) == name]
         roles += ["benchmark"] if any(e.benchmark.id == name for e in study.evaluations.values()) else []
-        cards.append((name, ", ".join(roles) or "not used", f"data/{name}.card.json"))
+        cards.append(_data_card(results, results.dataset(name), ", ".join(roles) or "not used"))
     for model, spec in study.training_data.items():
-        stem = f"{spec.dataset.id}.{model}"
-        cards.append((stem, f"training, filtered for {model}", f"data/{stem}.card.json"))
-    return [
-        {
-            "id": name,
-            "role": role,
-            "file": file,
-            "card": _card(results / file),
-        }
-        for name, role, file in cards
-    ]
+        files = results.training_data(spec.dataset.id, model)
+        cards.append(_data_card(results, files, f"training, filtered for {model}"))
+    return cards
+
+
+def _data_card(results: Results, files: DatasetFiles, role: str) -> dict:
+    file = results.relative(files.card)
+    return {"id": files.name, "role": role, "file": file, "problems": files.problems, "card": _card(files.card)}
 
 
 def _card(path: Path) -> list[tuple[str, str]] | None:
     if not path.exists():
         return None
-    told = read_json(path)
-    rows = flat({key: told[key] for key in CARD_KEYS if key in told})
+    card = read_json(path)
+    rows = flat({key: card[key] for key in CARD_KEYS if key in card})
     return [(_words(key), HASH.sub(lambda m: f"{m[0][:12]}…", value)) for key, value in rows]
 
 
@@ -92,16 +91,6 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, "none" if value is None else plain(value)
 
 
-def plain(value: Any) -> str:
-    """A setting's value as a reader writes it: 1e-06 as 1e-6, true as yes."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        mantissa, _, exponent = f"{value:.6g}".partition("e")
-        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-    return str(value)
-
-
 # --- settings ---
 
 
@@ -114,7 +103,7 @@ def _described(model: BaseModel, prefix: str) -> dict[str, str]:
 
 def run_settings(runs: dict[str, RunSpec]) -> list[dict]:
     """Every setting of every run: {key, about, values (one a run, "–" where unset), differs}, from their specs."""
-    told: dict[str, str] = {}
+    about: dict[str, str] = {}
     columns: dict[str, dict[str, str]] = {}
     for name, spec in runs.items():
         parts: dict[str, BaseModel] = {
@@ -134,14 +123,14 @@ def run_settings(runs: dict[str, RunSpec]) -> list[dict]:
         }
         columns[name] = dict(flat(chosen))
         for key, part in parts.items():
-            told |= _described(part, key)
+            about |= _described(part, key)
     keys = dict.fromkeys(key for column in columns.values() for key in column)
     groups = list(dict.fromkeys(key.split(".")[0] for key in keys))
     order = sorted(keys, key=lambda key: groups.index(key.split(".")[0]))
     rows = []
     for key in order:
         values = [column.get(key, "–") for column in columns.values()]
-        rows.append({"key": key, "about": told.get(key, ""), "values": values, "differs": len(set(values)) > 1})
+        rows.append({"key": key, "about": about.get(key, ""), "values": values, "differs": len(set(values)) > 1})
     return rows
 
 
@@ -195,27 +184,30 @@ def versions() -> list[dict]:
     return groups
 
 
-def artifacts(study: Study, results: Path) -> list[dict]:
+def artifacts(study: Study, results: Results) -> list[dict]:
     """Every spec of the study with the artifact that it identifies: {kind, spec, spec_there, digest, file, there}."""
-    rows = []
-    for name, spec in study.specs().items():
-        kind, stem = spec.type, name.removesuffix(".spec.json").removesuffix("/spec.json")
-        made = {
-            "dataset": f"{stem}.parquet",
-            "training-data": f"{stem}.parquet",
-            "model": stem,
-            "neighbors": f"{stem}.safetensors",
-            "run": f"{stem}/model",
-            "evaluation": f"{stem}.grades.parquet",
-        }[kind]
-        rows.append(
-            {
-                "kind": kind,
-                "spec": name,
-                "spec_there": (results / name).exists(),
-                "digest": spec.digest,
-                "file": made,
-                "there": (results / made).exists(),
-            }
-        )
-    return rows
+    made: list[tuple[AnySpec, Path, Path]] = []
+    for name, dataset in study.datasets.items():
+        made.append((dataset, results.dataset(name).spec, results.dataset(name).problems))
+    for name, data in study.training_data.items():
+        files = results.training_data(data.dataset.id, name)
+        made.append((data, files.spec, files.problems))
+    for name, model in study.models.items():
+        made.append((model, results.model(name).spec, results.model(name).folder))
+    for name, neighbors in study.neighbors.items():
+        made.append((neighbors, results.neighbors(name).spec, results.neighbors(name).table))
+    for name, run in study.runs.items():
+        made.append((run, results.run(name).spec, results.run(name).model))
+    for name, evaluation in study.evaluations.items():
+        made.append((evaluation, results.evaluation(name).spec, results.evaluation(name).grades))
+    return [
+        {
+            "kind": spec.type,
+            "spec": results.relative(file),
+            "spec_there": file.exists(),
+            "digest": spec.digest,
+            "file": results.relative(artifact),
+            "there": artifact.exists(),
+        }
+        for spec, file, artifact in made
+    ]

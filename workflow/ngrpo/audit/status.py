@@ -2,7 +2,6 @@
 command that makes what is missing. Reads files, computes no result.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import RunFiles
+from ngrpo.study.layout import EvaluationFiles, Results, RunFiles
+from ngrpo.study.run_log import planned_steps, read_metrics
 from ngrpo.study.specs import EvaluationSpec, RunSpec
 from ngrpo.study.spent import run_spent
 
@@ -22,18 +21,17 @@ Status = Literal["ok", "missing", "other spec", "incomplete", "unreadable"]
 GRADE_COLUMNS = ("problem_id", "sample", "grade", "spec")
 
 
-def command(study: Study, results: Path, target: str | Path) -> str:
-    """The Snakemake command that makes a file of this study. results: results/{scale}; target: relative to it, or a
-    target's name where it holds no slash."""
+def command(study: Study, results: Results, target: Path | str) -> str:
+    """The Snakemake command that makes something of this study. target: a file's or folder's path below the results,
+    or a target's name."""
     machine = "--profile slurm" if study.scale == "paper" else "--cores 2"
     settings = [] if study.scale == "toy" else [f"scale={study.scale}"]
     if any(d.dataset.source.kind == "folder" for d in study.datasets.values()):
         settings.append("data_folder=PATH")
-    if results.parent != Path("results"):
-        settings.append(f"results={results.parent}")
-    goal = str(results / target) if "/" in str(target) else str(target)
+    if results.root.parent != Path("results"):
+        settings.append(f"results={results.root.parent}")
     # the target comes first: Snakemake takes every word after --config for a setting
-    return " ".join(["snakemake", machine, goal, *(["--config", *settings] if settings else [])])
+    return " ".join(["snakemake", machine, str(target), *(["--config", *settings] if settings else [])])
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ class Grades:
     frame: pd.DataFrame | None
 
 
-def read_grades(study: Study, results: Path, evaluation: str) -> Grades:
+def read_grades(study: Study, results: Results, evaluation: str) -> Grades:
     """One evaluation's grades, checked against the study: its spec and n samples of every problem."""
     spec: EvaluationSpec = study.evaluations[evaluation]
-    path = results / "evaluations" / f"{evaluation}.grades.parquet"
-    make = command(study, results, path.relative_to(results))
+    files = results.evaluation(evaluation)
+    path, make = files.grades, command(study, results, files.grades)
     if not path.exists():
         return Grades("missing", f"not there yet; made by: {make}", None)
     try:
@@ -61,10 +59,10 @@ def read_grades(study: Study, results: Path, evaluation: str) -> Grades:
     if absent:
         return Grades("unreadable", f"has no column {', '.join(absent)}; remade by: {make}", None)
     frame = table.to_pandas()
-    found = sorted(set(frame["spec"]))
-    if found != [spec.digest]:
+    specs = sorted(set(frame["spec"]))
+    if specs != [spec.digest]:
         note = (
-            f"made for another spec ({', '.join(map(str, found)) or 'none'}, wanted {spec.digest}); remade by: {make}"
+            f"made for another spec ({', '.join(map(str, specs)) or 'none'}, wanted {spec.digest}); remade by: {make}"
         )
         return Grades("other spec", note, None)
     sizes = frame.groupby("problem_id").size()
@@ -75,15 +73,15 @@ def read_grades(study: Study, results: Path, evaluation: str) -> Grades:
             f" ({short.index[0]}: {short.iloc[0]}); remade by: {make}"
         )
         return Grades("incomplete", note, None)
-    return Grades("ok", _overlong(path.with_name(path.name.replace(".grades.parquet", ".samples.card.json"))), frame)
+    return Grades("ok", _overlong(files), frame)
 
 
-def _overlong(card: Path) -> str:
-    if not card.exists():
+def _overlong(files: EvaluationFiles) -> str:
+    if not files.samples_card.exists():
         return ""
-    told = read_json(card)
-    left = len(told.get("overlong_prompts", {}))
-    return f"{left} of {told['problems']} prompts exceed the token limit and were not sampled" if left else ""
+    card = read_json(files.samples_card)
+    left = len(card.get("overlong_prompts", {}))
+    return f"{left} of {card['problems']} prompts exceed the token limit and were not sampled" if left else ""
 
 
 # --- training runs ---
@@ -112,18 +110,9 @@ LOGGED = {
 def read_log(path: Path) -> pd.DataFrame:
     """A run's metrics.jsonl: one row a step in order, columns of LOGGED that were logged, NaN where a step has none.
 
-    A line that a kill cut off is left out; of a step logged twice (before and after a resume) the later counts.
-    Raises UserError for a broken line anywhere else.
+    Of a step logged twice (before and after a resume) the later counts.
     """
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as e:
-            if number < len(lines):
-                raise UserError(f"not readable as JSON: {e}", where=f"{path}, line {number}") from None
-    raw = pd.DataFrame(rows)
+    raw = pd.DataFrame(read_metrics(path))
     log = pd.DataFrame({name: raw[key] for name, key in LOGGED.items() if key in raw})
     if log.empty:
         return pd.DataFrame({"step": pd.Series(dtype="int64")})
@@ -155,36 +144,33 @@ class RunState:
         return float(values.agg(how)) if len(values) else None
 
 
-def _steps(spec: RunSpec, results: Path) -> int | None:
+def _steps(spec: RunSpec, results: Results) -> int | None:
     if spec.training.steps is not None:
         return spec.training.steps
-    data = results / "data" / f"{spec.data.dataset.id}.{spec.model.id}.parquet"
-    if not data.exists():
-        return None
-    return spec.training.epochs * (pq.read_metadata(data).num_rows // spec.training.batch_prompts)
+    data = results.training_data(spec.data.dataset.id, spec.model.id).problems
+    return planned_steps(spec.training, pq.read_metadata(data).num_rows) if data.exists() else None
 
 
-def _with_throughput(log: pd.DataFrame, spec: RunSpec, folder: Path) -> pd.DataFrame:
+def _with_throughput(log: pd.DataFrame, spec: RunSpec, files: RunFiles) -> pd.DataFrame:
     """The log with a column `throughput`: response tokens a second of rollout, on each device."""
     if not {"response_length", "rollout_seconds"} <= set(log):
         return log
-    found = run_spent(RunFiles(folder))
-    responses = spec.training.batch_prompts * spec.training.group / (found[1].devices if found else 1)
+    spent = run_spent(files)
+    responses = spec.training.batch_prompts * spec.training.group / (spent[1].devices if spent else 1)
     return log.assign(throughput=responses * log["response_length"] / log["rollout_seconds"])
 
 
-def run_state(study: Study, results: Path, run: str) -> RunState:
-    """One run's state, from runs/{run}/model/ngrpo.json and metrics.jsonl."""
-    spec, folder = study.runs[run], results / "runs" / run
-    log, steps = _with_throughput(read_log(folder / "metrics.jsonl"), spec, folder), _steps(spec, results)
+def run_state(study: Study, results: Results, run: str) -> RunState:
+    """One run's state, from its exported model's card and its log."""
+    spec, files = study.runs[run], results.run(run)
+    log, steps = _with_throughput(read_log(files.metrics), spec, files), _steps(spec, results)
     make = command(study, results, run)
-    mark = folder / "model" / "ngrpo.json"
-    if mark.exists():
-        told = read_json(mark)
-        if told.get("spec") != spec.digest:
-            note = f"trained for another spec ({told.get('spec')}, wanted {spec.digest}); retrained by: {make}"
+    if files.model_card.exists():
+        card = read_json(files.model_card)
+        if card.get("spec") != spec.digest:
+            note = f"trained for another spec ({card.get('spec')}, wanted {spec.digest}); retrained by: {make}"
             return RunState(run, spec, "other spec", note, log, steps, None, None)
-        return RunState(run, spec, "finished", "", log, steps, told["step"], told["score"])
+        return RunState(run, spec, "finished", "", log, steps, card["step"], card["score"])
     if len(log):
         note = f"stopped or running at step {int(log['step'].max())} of {steps or '?'}; continued by: {make}"
         return RunState(run, spec, "unfinished", note, log, steps, None, None)

@@ -1,52 +1,30 @@
-"""What a study says of each claim: evidence, effect with interval, verdict; missing evidence with its command.
+"""What a study knows about a predicate: effects with their intervals, read from grades and training logs.
 
-Evidence is read from grades and training logs. A claim over trained policies takes every seed of the scale: its own and
-its `extra_seeds`. Verdicts: ngrpo.statistics.decisions. A scale that is no evidence about the paper shows effects and
-gives no verdict. A claim that lacks any of its evidence is not run: nothing is filled in.
+A claim over trained policies takes every seed of the scale: its own and its `extra_seeds`. What is missing is noted
+with the command that makes it, and nothing is filled in. Claims and their verdicts: ngrpo.claims.verdicts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import Grades, read_grades, run_state
-from ngrpo.claims.predicates import (
-    Claim,
-    Higher,
-    Logged,
-    Predicate,
-    Similar,
-    Slowdown,
-    System,
-    check_names,
-    here,
-    read_claims,
-)
+from ngrpo.claims.predicates import Higher, Logged, Predicate, Similar, Slowdown, System
 from ngrpo.errors import UserError
-from ngrpo.report.tables import scale_note
-from ngrpo.statistics.decisions import LEAST_SEEDS, VERDICTS, Effect, judge, over_problems, over_runs
+from ngrpo.statistics.decisions import LEAST_SEEDS, Effect, over_problems, over_runs
 from ngrpo.statistics.metrics import problem_values, sampled_sign_flip_p
 from ngrpo.study.expand import Study
-from ngrpo.study.paper_values import read_paper_values
+from ngrpo.study.layout import Results
 
-REASONS = {
-    "supported": "Every effect that the claim needs is there, over problems and over training seeds.",
-    "contradicted": "An effect that the claim needs goes the other way.",
-    "not supported": "An effect as large as the paper’s would have been seen, and wasn’t.",
-    "underpowered": "An effect as large as the paper’s might not have been seen: more problems or seeds are needed.",
-    "not run": "Evidence is missing.",
-}
-ONE_SEED = "One training seed: what another one would give isn’t known. Set `extra_seeds` in the scale’s file."
 OTHER = {"bootstrap": "unbiased", "unbiased": "bootstrap"}
 
 
 @dataclass(frozen=True)
-class Part:
+class ShownEffect:
     """One effect. Differences and Mean or Pass@k are shares, cosines themselves; low and high: the 95 % interval."""
 
     what: str
@@ -72,46 +50,32 @@ class Part:
     note: str = ""
     """What the compared runs hold differently of paper and released code."""
     files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A claim with what was found. verdict: one of VERDICTS, or None at a scale that gives none."""
-
-    id: str
-    where: str
-    says: str
-    verdict: str | None
-    reason: str
-    parts: tuple[Part, ...] = ()
-    missing: tuple[str, ...] = ()
-    error: bool = False
-    """Whether the claim names what doesn't exist."""
-    same_as: str | None = None
-    """At a scale without verdicts: the claim before it that has the same evidence here."""
+    """Relative to results/{scale}."""
 
 
 @dataclass
-class _Gathered:
-    """A claim's evidence while it is collected: what is shown, and what must be above 0 of what size."""
+class Evidence:
+    """What a predicate is judged by, while it is collected."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[ShownEffect] = field(default_factory=list)
     tests: list[tuple[Effect, float]] = field(default_factory=list)
+    """What must be above 0, and the size that an effect of interest has."""
     missing: list[str] = field(default_factory=list)
     replicated: bool = True
+    """Whether every trained policy comes with enough seeds."""
 
 
-class _Reader:
-    """Grades and logs, each read once."""
+class Reader:
+    """Grades and logs of one study, each read once."""
 
-    def __init__(self, study: Study, results: Path):
+    def __init__(self, study: Study, results: Results):
         self.study, self.results = study, results
         self._grades: dict[str, Grades] = {}
-        self._values: dict[tuple, pd.Series] = {}
+        self._values: dict[tuple[str, str, str], pd.Series] = {}
         self._logs: dict[str, tuple[str, pd.DataFrame]] = {}
-        self.seeds = (None, *study.size.extra_seeds)
+        self.seeds: tuple[int | None, ...] = (None, *study.size.extra_seeds)
 
-    def seeds_of(self, *systems: System) -> tuple:
+    def seeds_of(self, *systems: System) -> tuple[int | None, ...]:
         """The seeds over which systems are compared; one where none of them is trained."""
         return self.seeds if any(s.method for s in systems) else (None,)
 
@@ -158,51 +122,129 @@ class _Reader:
         return run, log
 
 
-def findings(study: Study, results: Path) -> list[Finding]:
-    """Every claim of the study's configuration, in its order. Raises UserError for files that aren't readable."""
-    if study.folder is None:
-        return []
-    paper, reader = read_paper_values(study.folder), _Reader(study, results)
-    found, seen = [], {}
-    for name, claim in read_claims(study.folder).items():
-        try:
-            check_names(name, claim, study, paper)
-        except UserError as error:
-            verdict = "not run" if study.size.verdicts else None
-            reason = f"The claim names what doesn’t exist: {error.what} ({error.do})."
-            found.append(Finding(name, claim.where, claim.says, verdict, reason, error=True))
-            continue
-        found.append(_finding(name, claim, study, reader, seen))
-    return found
-
-
-def _finding(name: str, claim: Claim, study: Study, reader: _Reader, seen: dict[str, str]) -> Finding:
-    """One claim's finding. seen: what was already asked at a scale whose one model stands in for several."""
-    try:
-        test = here(claim.test, study)
-        gathered = _gather(test, reader)
-    except UserError as error:
-        gathered = _Gathered(missing=[f"{error.what}{f'; {error.do}' if error.do else ''}"])
-    same = (name, claim.where, claim.says)
-    shown = {"parts": tuple(gathered.parts), "missing": tuple(dict.fromkeys(gathered.missing))}
-    if not study.size.verdicts:
-        first = seen.setdefault(repr((gathered.missing, [replace(part, paper=0.0) for part in gathered.parts])), name)
-        if first != name:
-            return Finding(*same, None, f"The same evidence here as for {first}.", same_as=first)
-        return Finding(*same, None, f"No verdict ({scale_note(study.scale, False)}).", **shown)
-    if gathered.missing:
-        return Finding(*same, "not run", REASONS["not run"], **shown)
-    effects, sizes = zip(*gathered.tests, strict=True)
-    verdict = VERDICTS[int(judge(effects, sizes, gathered.replicated))]
-    return Finding(*same, verdict, REASONS[verdict] if gathered.replicated else ONE_SEED, **shown)
-
-
-def _gather(test: Predicate, reader: _Reader) -> _Gathered:
+def gather(test: Predicate, reader: Reader) -> Evidence:
+    """The evidence on a predicate at its study's scale. Raises UserError for evaluations that can't be compared."""
     if isinstance(test, Higher):
         return _higher(test, reader)
     if isinstance(test, Similar):
         return _similar(test, reader)
     return _logged(test, reader) if isinstance(test, Logged) else _slowdown(test, reader)
+
+
+# --- comparisons of evaluations ---
+
+
+def _higher(test: Higher, reader: Reader) -> Evidence:
+    evidence = Evidence()
+    for other, points in zip(test.than, test.paper, strict=True):
+        pair = _pair(test, other, test.benchmarks, reader, evidence)
+        if pair:
+            evidence.parts.append(replace(pair[0], paper=points / 100))
+            evidence.tests.append((pair[1], points / 100))
+    return evidence
+
+
+def _similar(test: Similar, reader: Reader) -> Evidence:
+    evidence, margin = Evidence(), test.within / 100
+    for other in test.to:
+        for benchmark in test.benchmarks:
+            pair = _pair(test, other, [benchmark], reader, evidence)
+            if pair:
+                evidence.parts.append(replace(pair[0], paper=margin, reference="margin"))
+                evidence.tests += [(pair[1].moved(sign, margin), margin) for sign in (1, -1)]
+    return evidence
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Two systems' usable evaluations on the same benchmarks under the same seeds."""
+
+    reader: Reader
+    benchmarks: Sequence[str]
+    seeds: tuple[int | None, ...]
+    names: dict[tuple[int, str, int | None], str]
+    """The evaluation of (0: the system, 1: the other; benchmark; seed)."""
+    metric: str
+
+    def differences(self, estimator: str) -> list[np.ndarray]:
+        """System minus other, (seeds, problems) a benchmark. Raises UserError where problems differ or are too few."""
+        stacked = []
+        for benchmark in self.benchmarks:
+            rows = []
+            for seed in self.seeds:
+                one, two = (self.reader.values(self.names[i, benchmark, seed], self.metric, estimator) for i in (0, 1))
+                if not one.index.equals(two.index):
+                    raise UserError(f"on {benchmark} the two evaluations hold different problems")
+                rows.append((one - two).to_numpy())
+            stacked.append(np.stack(rows))
+        if any(d.shape[1] < 2 for d in stacked):
+            raise UserError("a benchmark has fewer than two problems")
+        return stacked
+
+    def mean(self, side: int, estimator: str) -> float:
+        """One side's value, averaged over benchmarks and seeds."""
+        places = product(self.benchmarks, self.seeds)
+        values = [self.reader.values(self.names[side, *at], self.metric, estimator).mean() for at in places]
+        return float(np.mean(values))
+
+
+def _pair(
+    test: Higher | Similar, other: System, benchmarks: Sequence[str], reader: Reader, evidence: Evidence
+) -> tuple[ShownEffect, Effect] | None:
+    """`system` minus `other`, averaged over benchmarks; None where evidence is missing."""
+    missing: list[str] = []
+    seeds = reader.seeds_of(test.system, other)
+    names: dict[tuple[int, str, int | None], str] = {}
+    for benchmark, seed in product(benchmarks, seeds):
+        for side, system in enumerate((test.system, other)):
+            name = reader.evaluation(system, test.model, benchmark, seed, missing)
+            if name is not None:
+                names[side, benchmark, seed] = name
+    evidence.missing += missing
+    if missing:
+        return None
+    pairing = _Pairing(reader, benchmarks, seeds, names, test.metric)
+    stacked = pairing.differences(test.estimator)
+    trained = any(s.method for s in (test.system, other))
+    effect = over_problems(stacked, trained)
+    if trained and len(seeds) < LEAST_SEEDS:
+        evidence.replicated = False
+    return _shown_pair(test, other, pairing, stacked, effect), effect
+
+
+def _shown_pair(
+    test: Higher | Similar, other: System, pairing: _Pairing, stacked: list[np.ndarray], effect: Effect
+) -> ShownEffect:
+    """A pair's effect as the page shows it; the paper's value is the caller's."""
+    reader, benchmarks = pairing.reader, pairing.benchmarks
+    study, samples = reader.study, reader.study.size.evaluation.samples
+    low, high = effect.interval()
+    weighted = np.concatenate([d.mean(0) / d.shape[1] / len(stacked) for d in stacked])
+    metric = metric_name(test.metric, samples)
+    on = "average of " + ", ".join(benchmarks) if len(benchmarks) > 1 else benchmarks[0]
+    other_estimator = None
+    if test.metric != "mean":
+        other_estimator = float(over_problems(pairing.differences(OTHER[test.estimator])).estimate)
+    files = [reader.results.relative(reader.results.evaluation(name).grades) for name in pairing.names.values()]
+    return ShownEffect(
+        what=f"{system_name(study, test.system)} − {system_name(study, other)}: {metric}, {on} ({test.model})",
+        unit="points",
+        estimate=float(effect.estimate),
+        low=float(low),
+        high=float(high),
+        detectable=float(effect.detectable),
+        paper=0.0,
+        seeds=len(pairing.seeds),
+        a=pairing.mean(0, test.estimator),
+        b=pairing.mean(1, test.estimator),
+        p=sampled_sign_flip_p(weighted, 0),
+        n=samples,
+        problems=sum(d.shape[1] for d in stacked),
+        by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
+        other_estimator=other_estimator,
+        files=tuple(dict.fromkeys(files)),
+        note=_mixed(study, test.model, (test.system, other)),
+    )
 
 
 def system_name(study: Study, system: System) -> str:
@@ -216,137 +258,54 @@ def metric_name(metric: str, samples: int) -> str:
     return f"Mean@{samples}" if metric == "mean" else f"P{metric[1:]}"
 
 
-def _pair(
-    test: Higher | Similar, other: System, benchmarks: Sequence[str], reader: _Reader, gathered: _Gathered
-) -> tuple[Part, Effect] | None:
-    """`system` minus `other`, averaged over benchmarks; None where evidence is missing."""
-    study, missing = reader.study, []
-    seeds = reader.seeds_of(test.system, other)
-    names = {
-        (which, benchmark, seed): reader.evaluation(system, test.model, benchmark, seed, missing)
-        for benchmark in benchmarks
-        for seed in seeds
-        for which, system in enumerate((test.system, other))
-    }
-    gathered.missing += missing
-    if missing:
-        return None
-    k_metric = test.metric != "mean"
-
-    def differences(estimator: str) -> list[np.ndarray]:
-        stacked = []
-        for benchmark in benchmarks:
-            rows = []
-            for seed in seeds:
-                one, two = (reader.values(names[i, benchmark, seed], test.metric, estimator) for i in (0, 1))
-                if not one.index.equals(two.index):
-                    raise UserError(f"on {benchmark} the two evaluations hold different problems")
-                rows.append((one - two).to_numpy())
-            stacked.append(np.stack(rows))
-        return stacked
-
-    stacked = differences(test.estimator)
-    if any(d.shape[1] < 2 for d in stacked):
-        raise UserError("a benchmark has fewer than two problems")
-    trained = any(s.method for s in (test.system, other))
-    effect = over_problems(stacked, trained)
-    if trained and len(seeds) < LEAST_SEEDS:
-        gathered.replicated = False
-    low, high = effect.interval()
-    means = [
-        float(
-            np.mean(
-                [reader.values(names[i, *at], test.metric, test.estimator).mean() for at in product(benchmarks, seeds)]
-            )
-        )
-        for i in (0, 1)
-    ]
-    weighted = np.concatenate([d.mean(0) / d.shape[1] / len(stacked) for d in stacked])
-    metric = metric_name(test.metric, study.size.evaluation.samples)
-    on = "average of " + ", ".join(benchmarks) if len(benchmarks) > 1 else benchmarks[0]
-    part = Part(
-        what=f"{system_name(study, test.system)} − {system_name(study, other)}: {metric}, {on} ({test.model})",
-        unit="points",
-        estimate=float(effect.estimate),
-        low=float(low),
-        high=float(high),
-        detectable=float(effect.detectable),
-        paper=0.0,
-        seeds=len(seeds),
-        a=means[0],
-        b=means[1],
-        p=sampled_sign_flip_p(weighted, 0),
-        n=study.size.evaluation.samples,
-        problems=sum(d.shape[1] for d in stacked),
-        by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
-        other_estimator=float(over_problems(differences(OTHER[test.estimator])).estimate) if k_metric else None,
-        files=tuple(dict.fromkeys(f"evaluations/{name}.grades.parquet" for name in names.values())),
-        note=_mixed(study, test.model, (test.system, other)),
-    )
-    return part, effect
-
-
 def _mixed(study: Study, model: str, systems: Sequence[System]) -> str:
-    found = {system_name(study, s): study.run_id(s.method, model) for s in systems if s.method}
-    told = mixed_fidelity({name: study.runs[run] for name, run in found.items() if run})
-    return f"mixed fidelity: {'; '.join(told)}" if told else ""
+    runs = {system_name(study, s): study.run_id(s.method, model) for s in systems if s.method}
+    mixed = mixed_fidelity({name: study.runs[run] for name, run in runs.items() if run})
+    return f"mixed fidelity: {'; '.join(mixed)}" if mixed else ""
 
 
-def _higher(test: Higher, reader: _Reader) -> _Gathered:
-    gathered = _Gathered()
-    for other, points in zip(test.than, test.paper, strict=True):
-        found = _pair(test, other, test.benchmarks, reader, gathered)
-        if found:
-            gathered.parts.append(replace(found[0], paper=points / 100))
-            gathered.tests.append((found[1], points / 100))
-    return gathered
+# --- training logs ---
 
 
-def _similar(test: Similar, reader: _Reader) -> _Gathered:
-    gathered, margin = _Gathered(), test.within / 100
-    for other in test.to:
-        for benchmark in test.benchmarks:
-            found = _pair(test, other, [benchmark], reader, gathered)
-            if found:
-                gathered.parts.append(replace(found[0], paper=margin, reference="margin"))
-                gathered.tests += [(found[1].moved(sign, margin), margin) for sign in (1, -1)]
-    return gathered
-
-
-def _logged(test: Logged, reader: _Reader) -> _Gathered:
-    gathered, series, runs = _Gathered(), [], []
+def _logged(test: Logged, reader: Reader) -> Evidence:
+    evidence = Evidence()
+    series: list[np.ndarray] = []
+    runs: list[str] = []
     for seed in reader.seeds:
-        found = reader.log(test.method, test.model, seed, gathered.missing)
-        if found is None:
+        entry = reader.log(test.method, test.model, seed, evidence.missing)
+        if entry is None:
             continue
-        run, log = found
+        run, log = entry
         values = log[test.metric].dropna().to_numpy() if test.metric in log else np.array([])
         if len(values) < 2:
-            gathered.missing.append(f"Training run {run} logged no {test.metric}")
+            evidence.missing.append(f"Training run {run} logged no {test.metric}")
             continue
         series.append(values)
         runs.append(run)
-    if gathered.missing:
-        return gathered
-    sign, limit = (1, test.at_least) if test.at_least is not None else (-1, test.at_most)
+    if evidence.missing:
+        return evidence
+    sign, limit = test.limit
     effect = over_runs(series)
     side = "at least" if sign > 0 else "at most"
     what = f"{test.metric.replace('_', ' ')}, mean over steps, {side} {limit:g}: {test.method} ({test.model})"
-    _logged_part(gathered, effect, what, "number", test.paper, series, runs)
-    gathered.tests.append((effect.moved(sign, -sign * limit), max(abs(test.paper - limit), 1e-12)))
-    return gathered
+    _add_logged(evidence, reader, effect, what, "number", test.paper, series, runs)
+    evidence.tests.append((effect.moved(sign, -sign * limit), max(abs(test.paper - limit), 1e-12)))
+    return evidence
 
 
-def _slowdown(test: Slowdown, reader: _Reader) -> _Gathered:
-    gathered, series, runs = _Gathered(), [], []
+def _slowdown(test: Slowdown, reader: Reader) -> Evidence:
+    evidence = Evidence()
+    series: list[np.ndarray] = []
+    runs: list[str] = []
     for seed in reader.seeds:
-        logs = [reader.log(method, test.model, seed, gathered.missing) for method in (test.method, test.than)]
-        if None in logs:
+        entries = [reader.log(method, test.model, seed, evidence.missing) for method in (test.method, test.than)]
+        logs = [entry for entry in entries if entry is not None]
+        if len(logs) < 2:
             continue
         rates = []
         for run, log in logs:
             if not {"response_length", "rollout_seconds"} <= set(log):
-                gathered.missing.append(f"Training run {run} logged no response length or rollout time")
+                evidence.missing.append(f"Training run {run} logged no response length or rollout time")
                 continue
             timed = log.set_index("step")
             rates.append((timed["response_length"] / timed["rollout_seconds"]).dropna())
@@ -354,22 +313,29 @@ def _slowdown(test: Slowdown, reader: _Reader) -> _Gathered:
             both = pd.concat(rates, axis=1, join="inner")
             series.append((1 - both.iloc[:, 0] / both.iloc[:, 1]).to_numpy())
             runs += [run for run, _ in logs]
-    if gathered.missing:
-        return gathered
+    if evidence.missing:
+        return evidence
     limit, effect = test.at_most / 100, over_runs(series)
     what = f"Slowdown of rollouts, {test.method} against {test.than}, at most {test.at_most:g} % ({test.model})"
-    _logged_part(gathered, effect, what, "share", test.paper / 100, series, runs)
-    gathered.tests.append((effect.moved(-1, limit), max(abs(test.at_most - test.paper) / 100, 1e-12)))
-    return gathered
+    _add_logged(evidence, reader, effect, what, "share", test.paper / 100, series, runs)
+    evidence.tests.append((effect.moved(-1, limit), max(abs(test.at_most - test.paper) / 100, 1e-12)))
+    return evidence
 
 
-def _logged_part(
-    gathered: _Gathered, effect: Effect, what: str, unit: str, paper: float, series: list[np.ndarray], runs: list[str]
+def _add_logged(
+    evidence: Evidence,
+    reader: Reader,
+    effect: Effect,
+    what: str,
+    unit: str,
+    paper: float,
+    series: list[np.ndarray],
+    runs: list[str],
 ) -> None:
     low, high = effect.interval()
-    gathered.replicated = len(series) >= LEAST_SEEDS
-    gathered.parts.append(
-        Part(
+    evidence.replicated = len(series) >= LEAST_SEEDS
+    evidence.parts.append(
+        ShownEffect(
             what=what,
             unit=unit,
             estimate=float(effect.estimate),
@@ -379,6 +345,6 @@ def _logged_part(
             paper=paper,
             seeds=len(series),
             by_seed=tuple(float(values.mean()) for values in series),
-            files=tuple(f"runs/{run}/metrics.jsonl" for run in runs),
+            files=tuple(reader.results.relative(reader.results.run(run).metrics) for run in runs),
         )
     )

@@ -1,4 +1,4 @@
-"""The paper's checkable sentences as typed predicates: config/claims.yaml. What was found: ngrpo.claims.evidence.
+"""The paper's checkable sentences as typed predicates: config/claims.yaml. Evidence: ngrpo.claims.evidence.
 
 A predicate names systems by method and decoding, models, benchmarks and metrics by their ids in study.yaml and
 scales/paper.yaml. At a scale that gives no verdicts its own model and benchmarks stand in for the paper's.
@@ -25,16 +25,22 @@ class System(Config):
     """Who answers how: a method's run (None: the base model) under a decoding."""
 
     method: Id | None = None
+    """The training system; None: the base model."""
     decoding: Id = "standard"
+    """How its answers are drawn."""
 
 
 class _Measured(Config):
     """What comparisons of evaluations share."""
 
     model: Id
+    """The base model."""
     system: System
+    """Who is compared."""
     benchmarks: tuple[Id, ...] = Field(min_length=1)
+    """Averaged, or looked at one by one, as the kind says."""
     metric: Metric
+    """`mean`, or `pass@K`."""
     estimator: Literal["bootstrap", "unbiased"] = "bootstrap"
     """Of Pass@k: the paper's numbers come from the bootstrap. The other one is shown beside it."""
 
@@ -44,6 +50,7 @@ class Higher(_Measured):
 
     kind: Literal["higher"]
     than: tuple[System, ...] = Field(min_length=1)
+    """Whom it must be above, each of them."""
     paper: tuple[Points, ...]
     """The paper's differences, in points, one for each of `than`: what a study must be able to see."""
 
@@ -59,6 +66,7 @@ class Similar(_Measured):
 
     kind: Literal["similar"]
     to: tuple[System, ...] = Field(min_length=1)
+    """Whom it must be close to, each of them."""
     within: Points
     """The margin in points: our reading of "insensitive", as the paper gives none."""
 
@@ -68,11 +76,15 @@ class Logged(Config):
 
     kind: Literal["logged"]
     model: Id
+    """The base model."""
     method: Id
+    """Whose run logged it."""
     metric: str
     """A column of ngrpo.audit.status.LOGGED."""
     at_least: float | None = None
+    """The limit from below; give it or `at_most`."""
     at_most: float | None = None
+    """The limit from above."""
     paper: float
     """What the paper reports."""
 
@@ -82,17 +94,30 @@ class Logged(Config):
             raise ValueError("give one of at_least and at_most")
         return self
 
+    @property
+    def limit(self) -> tuple[int, float]:
+        """Which side of the limit the mean must lie on (1: above, -1: below), and the limit."""
+        if self.at_least is not None:
+            return 1, self.at_least
+        if self.at_most is not None:
+            return -1, self.at_most
+        raise ValueError("give one of at_least and at_most")
+
 
 class Slowdown(Config):
     """Rollouts of `method` write at most so many percent fewer tokens a second than those of `than`."""
 
     kind: Literal["slowdown"]
     model: Id
+    """The base model."""
     method: Id
+    """Whose rollouts are slower."""
     than: Id
+    """Whose rollouts they are compared with."""
     at_most: Points
+    """Percent, the limit."""
     paper: Points
-    """Percent, both."""
+    """Percent, as the paper reports."""
 
 
 Predicate = Annotated[Higher | Similar | Logged | Slowdown, Field(discriminator="kind")]
@@ -106,12 +131,14 @@ class Claim(Config):
     says: str
     """What it says, in our words."""
     test: Predicate
+    """How it is checked."""
 
 
 class ClaimsFile(Config):
     """config/claims.yaml."""
 
     claims: dict[Id, Claim]
+    """Claims by their ids, in the report's order."""
 
 
 def read_claims(config: Path) -> dict[str, Claim]:
@@ -154,19 +181,18 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
         known("logged metric", test.metric, set(LOGGED) - {"step"})
 
 
-def here(test: Predicate, study: Study) -> Predicate:
+def at_scale(test: Predicate, study: Study) -> Predicate:
     """The predicate at this study's scale: itself, or where the scale gives no verdicts, with its model and sizes.
 
     Raises UserError, saying what this scale lacks, where it can't be asked here.
     """
     if study.size.verdicts:
-        wanted = {test.model: study.models}
+        lacking = [] if test.model in study.models else [test.model]
         if isinstance(test, Higher | Similar):
-            wanted |= dict.fromkeys(test.benchmarks, study.datasets)
-            k = int(test.metric.partition("@")[2] or 1)
-            if k > study.size.evaluation.samples:
-                raise UserError(f"{test.metric} needs {k} samples a problem; this scale takes fewer")
-        lacking = [name for name, names in wanted.items() if name not in names]
+            lacking += [name for name in dict.fromkeys(test.benchmarks) if name not in study.datasets]
+            tries = int(test.metric.partition("@")[2] or 1)
+            if tries > study.size.evaluation.samples:
+                raise UserError(f"{test.metric} needs {tries} samples a problem; this scale takes fewer")
         if lacking:
             raise UserError(
                 f"this scale has no {', '.join(lacking)}",
@@ -174,7 +200,7 @@ def here(test: Predicate, study: Study) -> Predicate:
                 do="add it there, and a table that measures it to study.yaml",
             )
         return test
-    changes: dict = {"model": test.model if test.model in study.models else next(iter(study.models))}
+    changes: dict[str, object] = {"model": test.model if test.model in study.models else next(iter(study.models))}
     if isinstance(test, Higher | Similar):
         if not set(test.benchmarks) <= set(study.datasets):
             changes["benchmarks"] = study.size.benchmarks

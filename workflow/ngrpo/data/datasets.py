@@ -202,7 +202,9 @@ def _row(spec: DatasetSpec, raw: dict, number: int, where: object) -> dict[str, 
     return row
 
 
-def _choices(spec: DatasetSpec, raw: dict, problem: str, row_id: str, number: int, where: object):
+def _choices(
+    spec: DatasetSpec, raw: dict[str, Any], problem: str, row_id: str, number: int, where: object
+) -> tuple[str, str | None, str | None]:
     """A question with its options in a fixed random order: text, right letter, order."""
     names, here = spec.dataset.fields, f"{where}, row {number + 1}"
     if names.choices is None:

@@ -71,19 +71,19 @@ def make_problems(source: ToyProblems) -> list[dict[str, str]]:
     Raises UserError where there aren't so many.
     """
     rng = random.Random(source.seed)
-    found: dict[str, None] = {}
+    problems: dict[str, None] = {}
     unlucky = 0
     while unlucky < PATIENCE:
-        problem, before = draw(rng, source.terms), len(found)
+        problem, before = draw(rng, source.terms), len(problems)
         if is_held_out(problem) == source.held_out and (
             not source.held_out or is_validation(problem) == source.validation
         ):
-            found.setdefault(problem)
-        if len(found) == source.count:
-            return [{"problem": p, "answer": str(solve(p)), "solution": trace(p)} for p in found]
-        unlucky = unlucky + 1 if len(found) == before else 0
+            problems.setdefault(problem)
+        if len(problems) == source.count:
+            return [{"problem": p, "answer": str(solve(p)), "solution": trace(p)} for p in problems]
+        unlucky = unlucky + 1 if len(problems) == before else 0
     raise UserError(
-        f"the toy task hasn't {source.count} such problems (found {len(found)})",
+        f"the toy task hasn't {source.count} such problems (there are {len(problems)})",
         where="dataset source: count",
         do="ask for fewer, or allow more terms",
     )

@@ -12,67 +12,70 @@ from dataclasses import replace
 from pathlib import Path
 
 from ngrpo.doctor import environments, machine, outside
-from ngrpo.doctor.findings import SCALES, Finding
+from ngrpo.doctor.checks import SCALES, Check
 
+DESCRIPTION = "What is there, what is missing, and which scale can run, on any node."
 ENVS = Path(__file__).resolve().parents[3] / "envs"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
-    told = argparse.ArgumentParser(prog="ngrpo doctor", description=__doc__.splitlines()[0])
-    told.add_argument("--scale", choices=SCALES, default="toy", help="exit code 0 if this scale can run (default: toy)")
+    """The command line."""
+    options = argparse.ArgumentParser(prog="ngrpo doctor", description=DESCRIPTION)
+    options.add_argument("--scale", choices=SCALES, default="toy", help="exit code 0 if it can run (default: toy)")
     folder = "folder (venv or conda prefix), 'deployed' for this program's own, 'elsewhere' if not on this node"
-    told.add_argument("--workflow", default=".venv", help=f"the workflow environment: {folder}")
-    told.add_argument("--train", default=".venv-train", help=f"the training environment: {folder}")
-    told.add_argument("--data-folder", type=Path, help="your problem files, for data sets of kind `folder`")
-    told.add_argument("--config", type=Path, default=Path("config"), help="the study's configuration")
-    told.add_argument("--results", type=Path, default=Path("results"), help="where results go")
-    return told
+    options.add_argument("--workflow", default=".venv", help=f"the workflow environment: {folder}")
+    options.add_argument("--train", default=".venv-train", help=f"the training environment: {folder}")
+    options.add_argument("--data-folder", type=Path, help="your problem files, for data sets of kind `folder`")
+    options.add_argument("--config", type=Path, default=Path("config"), help="the study's configuration")
+    options.add_argument("--results", type=Path, default=Path("results"), help="where results go")
+    return options
 
 
-def examine(told: argparse.Namespace, envs: Path = ENVS) -> list[Finding]:
+def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Check]:
     """Everything that was looked at, in order."""
     node = [machine.cores(), machine.memory(), machine.shared_memory()]
-    found = [machine.python(), *node, machine.disk(told.results)]
-    workflow, _, _ = environments.environment("workflow", told.workflow, [envs / "workflow.lock"])
+    checks = [machine.python(), *node, machine.disk(options.results)]
+    workflow, _, _ = environments.environment("workflow", options.workflow, [envs / "workflow.lock"])
     locks = [envs / "train-cpu.lock", envs / "train-gpu.lock"]
-    train, lock, have = environments.environment("train", told.train, locks)
-    found += workflow + train + (environments.stack(have, lock) if have else [])
+    train, lock, have = environments.environment("train", options.train, locks)
+    checks += workflow + train + (environments.stack(have, lock) if have else [])
     gpu, fit = machine.gpus()
     slurm, cluster = outside.slurm()
     if not fit and not cluster and not gpu.stops:
-        gpu = Finding(gpu.what, gpu.state, "the paper's scale needs GPUs, here or through SLURM", ("paper",))
+        gpu = Check(gpu.what, gpu.state, "the paper's scale needs GPUs, here or through SLURM", ("paper",))
     if cluster and not fit:  # a login node: what it lacks itself, the jobs' nodes may have
-        found = [replace(f, stops=tuple(s for s in f.stops if s != "paper")) if f in node else f for f in found]
-        gpu = Finding(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
-    found += [gpu, machine.compiler()] if fit else [gpu]
-    found.append(slurm)
-    if not (told.config / "scales").is_dir():
-        return [*found, Finding("configuration", f"none in {told.config}", "run it in the project's folder", SCALES)]
+        checks = [replace(c, stops=tuple(s for s in c.stops if s != "paper")) if c in node else c for c in checks]
+        gpu = Check(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
+    checks += [gpu, machine.compiler()] if fit else [gpu]
+    checks.append(slurm)
+    if not (options.config / "scales").is_dir():
+        return [*checks, Check("configuration", f"none in {options.config}", "run it in the project's folder", SCALES)]
     try:
         return [
-            *found,
-            outside.hub(told.config, told.results),
-            outside.data_folder(told.config, told.results, told.data_folder),
+            *checks,
+            outside.hub(options.config, options.results),
+            outside.data_folder(options.config, options.results, options.data_folder),
         ]
     except ImportError:
-        return [*found, Finding("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
+        return [*checks, Check("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
 
 
-def verdicts(findings: Sequence[Finding]) -> dict[str, list[str]]:
+def verdicts(checks: Sequence[Check]) -> dict[str, list[str]]:
     """What stops each scale."""
-    return {scale: [f.what for f in findings if scale in f.stops] for scale in SCALES}
+    return {scale: [check.what for check in checks if scale in check.stops] for scale in SCALES}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for everything, then what each scale lacks; 0 if the asked scale can run, else 1."""
-    told = parser().parse_args(arguments)
-    findings = examine(told)
+    options = parser().parse_args(arguments)
+    checks = examine(options)
     print("what | state | do")
-    for finding in findings:
-        print(finding)
+    for check in checks:
+        print(check)
     print()
-    stopped = verdicts(findings)
+    stopped = verdicts(checks)
     for scale, reasons in stopped.items():
-        print(f"{scale}: {'no: ' + ', '.join(reasons) if reasons else 'can run'}{' <' if scale == told.scale else ''}")
-    return 1 if stopped[told.scale] else 0
+        print(
+            f"{scale}: {'no: ' + ', '.join(reasons) if reasons else 'can run'}{' <' if scale == options.scale else ''}"
+        )
+    return 1 if stopped[options.scale] else 0

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ngrpo.doctor.findings import SCALES, Finding
+from ngrpo.doctor.checks import SCALES, Check
 
 DEPLOYED, ELSEWHERE = "deployed", "elsewhere"
 STACK = (
@@ -41,63 +41,61 @@ def differences(have: dict[str, str], lock: dict[str, str]) -> list[str]:
     return sorted(off, key=lambda name: (name not in STACK, name))
 
 
-def environment(name: str, folder: str, locks: list[Path]) -> tuple[list[Finding], Path | None, dict[str, str]]:
-    """Findings on one environment, the lock that it comes nearest to, and its packages.
+def environment(name: str, folder: str, locks: list[Path]) -> tuple[list[Check], Path | None, dict[str, str]]:
+    """Checks of one environment, the lock that it comes nearest to, and its packages.
 
     folder: where it lies; "deployed": the one that this program runs in; "elsewhere": not on this node.
     """
     if folder == ELSEWHERE:
-        return [Finding(f"environment {name}", "not on this node, as you say")], None, {}
+        return [Check(f"environment {name}", "not on this node, as you say")], None, {}
     prefix = Path(sys.prefix if folder == DEPLOYED else folder)
     what = f"environment {name} ({folder})"
     have = installed(prefix)
     if not have:
         if (prefix / "bin/ngrpo").exists():
-            return [Finding(what, "only programs: a container's?", "run ngrpo doctor inside it too")], None, {}
+            return [Check(what, "only programs: a container's?", "run ngrpo doctor inside it too")], None, {}
         return (
-            [Finding(what, "isn't there", f"{_make(name, locks[0])}, or name its folder: --{name} FOLDER", SCALES)],
+            [Check(what, "isn't there", f"{_make(name, locks[0])}, or name its folder: --{name} FOLDER", SCALES)],
             None,
             {},
         )
     locks = [lock for lock in locks if lock.exists()]
     if not locks:
-        return [Finding(what, f"{len(have)} packages, no lock to compare them with")], None, have
+        return [Check(what, f"{len(have)} packages, no lock to compare them with")], None, have
     lock = min(locks, key=lambda path: len(differences(have, read_lock(path))))
     pins = read_lock(lock)
     off = differences(have, pins)
     if not off:
-        findings = [Finding(what, f"{len(pins)} packages as in {lock.name}")]
+        checks = [Check(what, f"{len(pins)} packages as in {lock.name}")]
     else:
         some = ", ".join(f"{n} {have.get(n, 'missing')} (lock: {pins[n]})" for n in off[:SHOWN])
         more = f" and {len(off) - SHOWN} more" if len(off) > SHOWN else ""
         stops = SCALES if any(n in STACK or n not in have for n in off) else ()
         state = f"{len(off)} of {len(pins)} packages aren't as in {lock.name}: {some}{more}"
-        findings = [Finding(what, state, _make(name, lock), stops)]
+        checks = [Check(what, state, _make(name, lock), stops)]
     if not (prefix / "bin/ngrpo").exists():
-        findings.append(
-            Finding(f"ngrpo in {folder}", "not installed", f"{folder}/bin/pip install --no-deps -e .", SCALES)
-        )
-    return findings, lock, have
+        checks.append(Check(f"ngrpo in {folder}", "not installed", f"{folder}/bin/pip install --no-deps -e .", SCALES))
+    return checks, lock, have
 
 
 def _make(name: str, lock: Path) -> str:
     return "make env-gpu" if "gpu" in lock.name else "make env"
 
 
-def stack(have: dict[str, str], lock: Path | None) -> list[Finding]:
+def stack(have: dict[str, str], lock: Path | None) -> list[Check]:
     """What training and sampling are made of, and flash-attn, which only the paper's scale uses."""
     names = ("verl", "sglang", "torch", "transformers", "ray")
     state = ", ".join(f"{n} {have.get(n, 'missing')}" for n in names)
     gpu = lock is not None and "gpu" in lock.name
-    findings = [
-        Finding("stack", state)
+    checks = [
+        Check("stack", state)
         if gpu
-        else Finding(
+        else Check(
             "stack", f"{state}: for CPUs", "paper: make env-gpu on a GPU node, then --train .venv-gpu", ("paper",)
         )
     ]
     if gpu:
         flash = have.get("flash-attn")
         lacks = "" if flash else "make env-gpu installs it; envs/train-gpu.lock says how"
-        findings.append(Finding("flash-attn", flash or "missing", lacks, () if flash else ("paper",)))
-    return findings
+        checks.append(Check("flash-attn", flash or "missing", lacks, () if flash else ("paper",)))
+    return checks

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ngrpo.doctor.findings import SCALES, Finding, short_of
+from ngrpo.doctor.checks import SCALES, Check, short_of
 
 PYTHON = (3, 11)
 CORES = {"toy": 1, "smoke": 1, "paper": 8}
@@ -38,11 +38,11 @@ def run(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def python() -> Finding:
+def python() -> Check:
     """This Python's version."""
     right = sys.version_info[:2] == PYTHON
     wanted = ".".join(map(str, PYTHON))
-    return Finding(
+    return Check(
         "Python",
         f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "" if right else f"both environments need Python {wanted}: install it, then make env PYTHON=python{wanted}",
@@ -50,14 +50,14 @@ def python() -> Finding:
     )
 
 
-def cores() -> Finding:
+def cores() -> Check:
     """Cores that this process may use."""
     n = len(os.sched_getaffinity(0))
     stops = short_of(n, CORES)
-    return Finding("cores", str(n), f"ask for {CORES['paper']} or more" if stops else "", stops)
+    return Check("cores", str(n), f"ask for {CORES['paper']} or more" if stops else "", stops)
 
 
-def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Finding:
+def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Check:
     """Memory of the node, or of the container or job that we are in."""
     total = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemTotal" in line)
     state = f"{total / GB:.0f} GB"
@@ -65,24 +65,24 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cg
         total = int(limit.read_text())
         state = f"{total / GB:.0f} GB allowed here (the node has {state})"
     stops = short_of(total / GB, MEMORY)
-    return Finding("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
+    return Check("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
 
 
-def disk(results: Path) -> Finding:
+def disk(results: Path) -> Check:
     """Room where results go."""
     place = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free / GB
     stops = short_of(free, DISK)
     do = f"{stops[-1]} needs {DISK[stops[-1]]} GB; name another folder: --config results=FOLDER" if stops else ""
-    return Finding("disk", f"{free:.0f} GB free for {results}", do, stops)
+    return Check("disk", f"{free:.0f} GB free for {results}", do, stops)
 
 
-def shared_memory(place: Path = Path("/dev/shm")) -> Finding:
+def shared_memory(place: Path = Path("/dev/shm")) -> Check:
     """Room in /dev/shm; with too little Ray goes to disk, so only the GPUs' own traffic stops."""
     free = shutil.disk_usage(place).free / GB if place.exists() else 0.0
     short = short_of(free, SHARED_MEMORY)
     do = f"{short[-1]} wants {SHARED_MEMORY[short[-1]]} GB (docker: --shm-size, a job: more memory)" if short else ""
-    return Finding("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
+    return Check("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
 
 
 def _number(text: str) -> float:
@@ -93,14 +93,14 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def gpus() -> tuple[Finding, bool]:
+def gpus() -> tuple[Check, bool]:
     """GPUs of this node, and whether they can run the paper's scale."""
     fields = "--query-gpu=name,memory.total,driver_version,compute_cap"
-    told = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
-    rows = [[part.strip() for part in line.split(",")] for line in (told or "").splitlines() if line.count(",") == 3]
+    output = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
+    rows = [[part.strip() for part in line.split(",")] for line in (output or "").splitlines() if line.count(",") == 3]
     if not rows:
         there = shutil.which("nvidia-smi") is not None
-        return Finding("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
+        return Check("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
     name, mib, driver, capability = rows[0]
     gb = _number(mib) * 2**20 / GB
     state = f"{len(rows)} × {name}, {gb:.0f} GB, driver {driver}, capability {capability}"
@@ -110,22 +110,22 @@ def gpus() -> tuple[Finding, bool]:
         (gb >= GPU_MEMORY, f"the paper's models need GPUs of {GPU_MEMORY} GB or more"),
     ):
         if not good:
-            return Finding("GPUs", state, do, ("paper",)), False
+            return Check("GPUs", state, do, ("paper",)), False
     few = len(rows) < GPUS
-    return Finding("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
+    return Check("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
 
 
-def compiler() -> Finding:
+def compiler() -> Check:
     """nvcc, with which flashinfer compiles its kernels."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
-    told = run(nvcc, "--version") if nvcc else None
-    if told is None:
-        return Finding(
+    output = run(nvcc, "--version") if nvcc else None
+    if output is None:
+        return Check(
             "CUDA compiler",
             "no nvcc",
             "flashinfer compiles with it: load the CUDA 12.4 module, or set CUDA_HOME",
             ("paper",),
         )
-    release = next((word.rstrip(",") for line in told.splitlines() for word in line.split() if word[:1] == "V"), "?")
-    return Finding("CUDA compiler", f"nvcc {release} at {nvcc}")
+    release = next((word.rstrip(",") for line in output.splitlines() for word in line.split() if word[:1] == "V"), "?")
+    return Check("CUDA compiler", f"nvcc {release} at {nvcc}")

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ngrpo.doctor.findings import SCALES, Finding
+from ngrpo.doctor.checks import SCALES, Check
 from ngrpo.doctor.machine import run
 
 WAIT = 5  # seconds for the hub's answer
 SHOWN = 3
 
 
-def slurm() -> tuple[Finding, bool]:
+def slurm() -> tuple[Check, bool]:
     """The cluster's partitions with GPUs, and whether there are any."""
-    told = run("sinfo", "--noheader", "--format=%P|%G|%D|%l")
-    if told is None:
-        return Finding("SLURM", "none (no sinfo, or it doesn't answer)"), False
-    rows = [line.split("|") for line in told.splitlines() if line.count("|") == 3]
+    output = run("sinfo", "--noheader", "--format=%P|%G|%D|%l")
+    if output is None:
+        return Check("SLURM", "none (no sinfo, or it doesn't answer)"), False
+    rows = [line.split("|") for line in output.splitlines() if line.count("|") == 3]
     gpu = [f"{p.rstrip('*')} ({n} nodes, {g}, up to {t})" for p, g, n, t in rows if "gpu" in g]
     if not gpu:
-        return Finding("SLURM", f"{len({r[0] for r in rows})} partitions, no GPUs"), False
-    return Finding("SLURM", f"GPUs in {'; '.join(sorted(gpu))}"), True
+        return Check("SLURM", f"{len({r[0] for r in rows})} partitions, no GPUs"), False
+    return Check("SLURM", f"GPUs in {'; '.join(sorted(gpu))}"), True
 
 
 def sources(config: Path, scale: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -35,9 +35,9 @@ def sources(config: Path, scale: str) -> Iterator[tuple[str, str, dict[str, Any]
 
     if not (config / "scales" / f"{scale}.yaml").exists():
         return
-    told = yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text(encoding="utf-8"))
     for kind in ("models", "datasets"):
-        for name, entry in (told.get(kind) or {}).items():
+        for name, entry in (content.get(kind) or {}).items():
             yield kind, name, entry.get("source") or {}
 
 
@@ -66,11 +66,11 @@ def reachable(endpoint: str) -> bool:
     return True
 
 
-def hub(config: Path, results: Path) -> Finding:
+def hub(config: Path, results: Path) -> Check:
     """Whether what comes from the hub can be fetched, lies in its cache, or is in results already."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if reachable(endpoint):
-        return Finding("hub", f"{endpoint} answers")
+        return Check("hub", f"{endpoint} answers")
     state = "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else f"{endpoint} doesn't answer"
     lacking: dict[str, list[str]] = {}
     for scale in SCALES:
@@ -80,10 +80,10 @@ def hub(config: Path, results: Path) -> Finding:
                 if not (cache() / folder / "snapshots").is_dir():
                     lacking.setdefault(scale, []).append(source["repo"])
     if not lacking:
-        return Finding("hub", f"{state}; all that is needed is in {cache()} or in results")
+        return Check("hub", f"{state}; all that is needed is in {cache()} or in results")
     missing = sorted({repo for repos in lacking.values() for repo in repos})
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    return Finding(
+    return Check(
         "hub",
         f"{state}; not in {cache()}: {', '.join(missing[:SHOWN])}{more}",
         "run `huggingface-cli download` where there is network, with HF_HOME on a shared disk",
@@ -91,7 +91,7 @@ def hub(config: Path, results: Path) -> Finding:
     )
 
 
-def data_folder(config: Path, results: Path, folder: Path | None) -> Finding:
+def data_folder(config: Path, results: Path, folder: Path | None) -> Check:
     """Whether the files that scales read from the user's folder are there."""
     lacking: dict[str, list[str]] = {}
     for scale in SCALES:
@@ -102,6 +102,6 @@ def data_folder(config: Path, results: Path, folder: Path | None) -> Finding:
                     lacking.setdefault(scale, []).append(path)
     place = "none named" if folder is None else str(folder)
     if not lacking:
-        return Finding("data folder", place if folder else "not needed")
+        return Check("data folder", place if folder else "not needed")
     files = ", ".join(sorted({path for paths in lacking.values() for path in paths}))
-    return Finding("data folder", f"{place}; missing: {files}", "--data-folder FOLDER with these files", tuple(lacking))
+    return Check("data folder", f"{place}; missing: {files}", "--data-folder FOLDER with these files", tuple(lacking))

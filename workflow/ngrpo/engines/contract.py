@@ -8,10 +8,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
-from ngrpo.errors import UserError, unknown_name
+from ngrpo.errors import UserError
 from ngrpo.method.mixers import Mixer, NoMixer
 from ngrpo.method.records import Record
 
@@ -69,23 +68,3 @@ class Engine(Protocol):
     def __enter__(self) -> "Engine": ...
 
     def __exit__(self, *error: object) -> None: ...
-
-
-def open_engine(
-    name: str, model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: object
-) -> Engine:
-    """Start the engine `name` (sglang | transformers) on a Hugging Face folder, with a neighbor table's file.
-
-    mixers: those that requests will ask for. machine: settings of the engine that change speed and memory, never
-    samples (e.g. max_running_requests).
-    """
-    if name == "sglang":
-        from ngrpo.engines.sglang import room
-        from ngrpo.engines.sglang.engine import SGLangEngine
-
-        return SGLangEngine(model, neighbors, **room(mixers), **machine)
-    if name == "transformers":
-        from ngrpo.engines.transformers import TransformersEngine
-
-        return TransformersEngine(model, neighbors, **machine)
-    raise unknown_name("engine", name, ("sglang", "transformers"))

@@ -31,19 +31,9 @@ def open_table(path: Path | None, model: Path) -> Table | None:
     return table
 
 
-def needs_table(mixer: Mixer) -> bool:
-    """Whether this mixer looks neighbors up."""
-    return hasattr(mixer, "metric")
-
-
-def is_dense(mixer: Mixer) -> bool:
-    """Whether a mixer feeds weights over the whole vocabulary, which nothing records."""
-    return mixer.kind == "soft-thinking" and mixer.keep is None
-
-
 def check_mixer(mixer: Mixer, *, metric: str | None, k: int | None) -> None:
     """Raise UserError unless a table of this metric and k (None: no table) serves the mixer."""
-    if not needs_table(mixer):
+    if not mixer.needs_table:
         return
     where = f"mixer {mixer.kind}"
     if metric is None or k is None:
@@ -56,9 +46,9 @@ def check_mixer(mixer: Mixer, *, metric: str | None, k: int | None) -> None:
             where=f"{where}: metric",
             do="start the engine with a table of this metric",
         )
-    if mixer.k > k:
+    if mixer.width > k:
         raise UserError(
-            f"k is {mixer.k}, but the engine's table has {k} columns",
+            f"k is {mixer.width}, but the engine's table has {k} columns",
             where=f"{where}: k",
             do="start the engine with a table of this k",
         )
@@ -66,20 +56,20 @@ def check_mixer(mixer: Mixer, *, metric: str | None, k: int | None) -> None:
 
 def columns(mixer: Mixer, ids: Tensor | None) -> Tensor | None:
     """The part of a table's ids (V, K) that this mixer reads: (V, k), or None if it reads none."""
-    return ids[:, : mixer.width] if ids is not None and needs_table(mixer) else None
+    return ids[:, : mixer.width] if ids is not None and mixer.needs_table else None
 
 
 def end_tokens(model: Path) -> tuple[int, ...]:
     """The model's end-of-sequence tokens: those of its config, its generation config and its tokenizer."""
     from transformers import AutoTokenizer
 
-    found: set[int] = set()
+    tokens: set[int] = set()
     for name in ("config.json", "generation_config.json"):
         path = Path(model) / name
         ids = read_json(path).get("eos_token_id") if path.exists() else None
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        tokens.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     if (Path(model) / "tokenizer_config.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(model)
         if tokenizer.eos_token_id is not None:
-            found.add(tokenizer.eos_token_id)
-    return tuple(sorted(found))
+            tokens.add(tokenizer.eos_token_id)
+    return tuple(sorted(tokens))

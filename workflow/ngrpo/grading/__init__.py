@@ -1,19 +1,17 @@
 """Grading: extraction, verification in workers that can be killed, and files of grades. Imports no torch."""
 
+from ngrpo.grades import GRADES, displayed
 from ngrpo.grading.graded_files import grade_file, grade_samples
 from ngrpo.grading.grader import (
-    GRADES,
     KINDS,
     PAPER,
     SETTINGS,
     Grade,
     Grader,
+    GradingLimits,
+    GradingSettings,
     Item,
-    Limits,
-    Settings,
-    displayed,
     grade_answers,
-    settings_for,
 )
 
 __all__ = [
@@ -23,12 +21,11 @@ __all__ = [
     "SETTINGS",
     "Grade",
     "Grader",
+    "GradingLimits",
+    "GradingSettings",
     "Item",
-    "Limits",
-    "Settings",
     "displayed",
     "grade_answers",
     "grade_file",
     "grade_samples",
-    "settings_for",
 ]

@@ -92,7 +92,7 @@ _WHOLE_DECIMAL = re.compile(r"(-?\d+)\.0+", re.ASCII)
 
 
 def normalized(answer: str) -> str:
-    """A LaTeX answer in one spelling: no spaces, units, sizes, currency or per cent; braces around each argument."""
+    """A LaTeX answer in one spelling: no spaces, units, sizes, currency or percent; braces around each argument."""
     text = answer.strip().rstrip(".")
     for old, new in _REPLACED:
         text = text.replace(old, new)

@@ -17,7 +17,7 @@ _ANSWER_COLON = re.compile(rf"answer:[\s*(<$]{{0,8}}([{CHOICES}])\b", re.IGNOREC
 _LONE_LETTER = re.compile(rf"^[ \t]*\(?([{CHOICES}])\)?[ \t]*\.?[ \t]*\r?$", re.MULTILINE)
 _ANY_LETTER = re.compile(rf"\b([{CHOICES}])\b")
 _LETTER_IN_BOX = re.compile(rf"^(?:\\(?:text|mathrm|mathbf|textbf)\{{)?\s*\(?([{CHOICES}])\)?[.:)]?\s*\}}?(?![A-Za-z])")
-_MATHS_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 
 def last_boxed(text: str) -> str | None:
@@ -56,8 +56,8 @@ def strict_choice(text: str) -> str | None:
 def lenient_choice(text: str) -> str | None:
     """The letter as the release reads it: boxed, "answer:", alone on a line, or any in the last 500 characters."""
     boxed = last_boxed(text)
-    if boxed is not None and (found := _LETTER_IN_BOX.match(boxed)):
-        return found.group(1)
+    if boxed is not None and (letter := _LETTER_IN_BOX.match(boxed)):
+        return letter.group(1)
     for pattern in (_ANSWER_COLON, _LONE_LETTER):
         if letters := pattern.findall(text):
             return letters[-1].upper()
@@ -66,10 +66,10 @@ def lenient_choice(text: str) -> str | None:
 
 
 def clean_gold(answer: object) -> str:
-    """A reference answer as bare LaTeX: its box and the maths delimiters around it are taken off."""
+    """A reference answer as bare LaTeX: its box and the math delimiters around it are taken off."""
     text = str(answer).strip()
     text = last_boxed(text) or text
-    for opening, closing in _MATHS_DELIMITERS:
+    for opening, closing in _MATH_DELIMITERS:
         inner = text[len(opening) : -len(closing)]
         enclosed = text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing)
         if enclosed and opening not in inner and closing not in inner:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
-from ngrpo.grading.grader import FINISH_REASONS, KINDS, PAPER, Grade, Grader, Item, Limits, Settings
+from ngrpo.grading.grader import FINISH_REASONS, KINDS, PAPER, Grade, Grader, GradingLimits, GradingSettings, Item
 
 SAMPLE_COLUMNS = ("problem_id", "sample", "text", "finish_reason", "spec")
 PROBLEM_COLUMNS = ("id", "answer", "kind")
@@ -88,9 +88,9 @@ def read_items(path: str | Path) -> list[Item]:
 def grade_file(
     path: str | Path,
     out: str | Path,
-    workers: int = 2,
-    limits: Limits | None = None,
-    settings: Settings = PAPER,
+    workers: int | None = None,
+    limits: GradingLimits | None = None,
+    settings: GradingSettings = PAPER,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Grade a JSONL file of responses into a JSONL file of grades; returns how many rows got each grade."""
@@ -151,9 +151,9 @@ def grade_samples(
     samples: str | Path,
     problems: str | Path,
     out: str | Path,
-    workers: int = 2,
-    limits: Limits | None = None,
-    settings: Settings = PAPER,
+    workers: int | None = None,
+    limits: GradingLimits | None = None,
+    settings: GradingSettings = PAPER,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Grade a parquet of samples against a parquet of problems; returns how many samples got each grade.

@@ -11,6 +11,7 @@
 A response that was cut off after its answer is graded like any other. Only `correct` scores.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from ngrpo.grading.comparison import integer_verdict, string_verdict
 from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
 from ngrpo.grading.pool import Pair, Verdict, WorkerPool
 
-GRADES = ("correct", "wrong", "no_answer", "truncated", "grader_error")
 KINDS = ("math", "choice")
 FINISH_REASONS = ("stop", "length")
 REMEMBERED_PAIRS = 200_000
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Grade:
-    """One of GRADES, the extracted answer (None where there is none) and, for grader_error, the reason."""
+    """One of ngrpo.grades.GRADES, the extracted answer (None where there is none) and, for grader_error, the reason."""
 
     grade: str
     extracted: str | None = None
@@ -49,7 +49,7 @@ class Grade:
 
 
 @dataclass(frozen=True)
-class Limits:
+class GradingLimits:
     """What one answer may cost.
 
     seconds: of processor time (and four times as many on the clock). memory_mb: on top of what its worker has (MB).
@@ -66,7 +66,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
+class GradingSettings:
     """How answers are compared. math: Math-Verify or equal normalized strings. choice: strict or lenient reading."""
 
     math: Literal["math_verify", "string"] = "math_verify"
@@ -79,43 +79,30 @@ class Settings:
             raise unknown_name("way to read a choice", self.choice, ["strict", "lenient"])
 
 
-PAPER = Settings()
+PAPER = GradingSettings()
 SETTINGS = {
     "paper": PAPER,
     "math-verify": PAPER,
-    "release-math500": Settings(math="string"),
-    "release-gpqa": Settings(choice="lenient"),
+    "release-math500": GradingSettings(math="string"),
+    "release-gpqa": GradingSettings(choice="lenient"),
 }
-
-
-def settings_for(fidelity: str, benchmark: str = "") -> Settings:
-    """The settings of a fidelity ("paper" or "release") for a benchmark: the release departs on MATH500 and GPQA."""
-    if fidelity not in ("paper", "release"):
-        raise unknown_name("fidelity", fidelity, ["paper", "release"])
-    name = benchmark.lower()
-    if fidelity == "release" and "math500" in name.replace("-", ""):
-        return SETTINGS["release-math500"]
-    if fidelity == "release" and "gpqa" in name:
-        return SETTINGS["release-gpqa"]
-    return PAPER
-
-
-def displayed(grade: str) -> str:
-    """A grade as tables print it: "no answer", "grader error"."""
-    return grade.replace("_", " ")
 
 
 class Grader:
     """Grades batch after batch with workers that stay alive; they start when the first pair needs them.
 
+    workers: how many; None: one for each core that this process may use; grades don't depend on it.
     Use as a context manager, or call close(). Equal (reference, answer) pairs are graded once in a grader's life.
     Safe to call from several threads (one batch at a time). Raises UserError for an unknown kind or a bad reference.
     """
 
-    def __init__(self, workers: int = 2, limits: Limits | None = None, settings: Settings = PAPER):
+    def __init__(
+        self, workers: int | None = None, limits: GradingLimits | None = None, settings: GradingSettings = PAPER
+    ):
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
         if workers < 1:
             raise UserError(f"grading needs at least one worker, not {workers}", where="workers")
-        self.limits, self.settings = limits or Limits(), settings
+        self.limits, self.settings = limits or GradingLimits(), settings
         self.pool = WorkerPool(workers, self.limits.seconds, self.limits.memory_mb)
         self._known: dict[Pair, Verdict] = {}
         self._lock = threading.Lock()
@@ -195,7 +182,10 @@ def _grade(answer: str, verdict: Verdict) -> Grade:
 
 
 def grade_answers(
-    items: Sequence[Item], workers: int = 2, limits: Limits | None = None, settings: Settings = PAPER
+    items: Sequence[Item],
+    workers: int | None = None,
+    limits: GradingLimits | None = None,
+    settings: GradingSettings = PAPER,
 ) -> list[Grade]:
     """One Grade an item, in order, with workers that end with the call (paper §4.1)."""
     with Grader(workers, limits, settings) as grader:

@@ -3,10 +3,10 @@
 A pair ends in one of four ways: a verdict; its time is over; its memory is over; its worker died (killed from outside,
 or crashed), which is tried once more in a new worker. Verdicts depend neither on the number of workers nor on the order
 of pairs: hashing is fixed, a pair's verdict is a function of the pair, and the time that counts is processor time, so
-that a busy machine makes no errors. WALL times as many seconds on the clock end a pair, too.
+that a busy machine makes no errors. WALL_FACTOR times as many seconds on the clock end a pair, too.
 
 Why the limits are enforced from here: Math-Verify swallows what is raised inside a comparison, a MemoryError too, and
-says "wrong"; a killed worker can't. RLIMIT_AS, far above the limit, is the net below (worker.py).
+says "wrong"; a killed worker can't. RLIMIT_AS, far above the limit, is the second limit (worker.py).
 """
 
 import json
@@ -21,13 +21,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ngrpo.errors import UserError
 
 ATTEMPTS = 2
 START_SECONDS = 120
 WATCH_SECONDS = 0.02
-WALL = 4
+WALL_FACTOR = 4
 MB = 2**20
 
 Pair = tuple[str, str]
@@ -47,14 +48,14 @@ class _LauncherDied(Exception):
 
 
 class _Worker:
-    """One worker process, its socket, and the pair in its hands; sizes are of its address space, in bytes."""
+    """One worker process, its socket, and the pair that it compares; sizes are of its address space, in bytes."""
 
     def __init__(self, pid: int, jobs: socket.socket):
         self.pid, self.jobs = pid, jobs
         self.pair: Pair | None = None
         self.deadline = float("inf")
-        self.born_size = self.size_before = self.size()
-        self.processor_before = 0.0
+        self.size_at_start = self.size_at_pair = self.size()
+        self.processor_at_pair = 0.0
         self.received = b""
 
     def size(self) -> int:
@@ -75,11 +76,17 @@ class _Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system time
 
     def send(self, pair: Pair, seconds: float) -> None:
-        self.pair, self.deadline = pair, time.monotonic() + WALL * seconds
-        self.size_before, self.processor_before = self.size(), self.processor_seconds()
+        self.pair, self.deadline = pair, time.monotonic() + WALL_FACTOR * seconds
+        self.size_at_pair, self.processor_at_pair = self.size(), self.processor_seconds()
         self.jobs.sendall(json.dumps(pair).encode("ascii") + b"\n")
 
-    def receive(self) -> list | None:
+    def release(self) -> Pair:
+        """The pair that it was given, which it no longer has."""
+        assert self.pair is not None
+        pair, self.pair = self.pair, None
+        return pair
+
+    def receive(self) -> list[Any] | None:
         """[equal, reason, out of memory] when the line is whole, None before; raises EOFError when the worker died."""
         try:
             data = self.jobs.recv(65536)
@@ -90,7 +97,8 @@ class _Worker:
         self.received += data
         if not self.received.endswith(b"\n"):
             return None
-        reply, self.received = json.loads(self.received), b""
+        reply: list[Any] = json.loads(self.received)
+        self.received = b""
         return reply
 
 
@@ -99,27 +107,28 @@ class WorkerPool:
 
     def __init__(self, workers: int, seconds: float, memory_mb: int):
         self.workers, self.seconds, self.memory_mb = workers, seconds, memory_mb
-        self._launcher: subprocess.Popen | None = None
+        self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._crew: list[_Worker] = []
+        self._active: list[_Worker] = []
 
     def pids(self) -> list[int]:
         """The running workers' process ids."""
-        return [worker.pid for worker in self._crew]
+        return [worker.pid for worker in self._active]
 
     def close(self) -> None:
         """End every process; the pool can be used again and then starts anew."""
-        for worker in self._crew:
+        for worker in self._active:
             worker.jobs.close()
-        self._crew = []
-        if self._launcher is not None:
+        self._active = []
+        if self._control is not None:
             self._control.close()  # the launcher kills its workers and ends
+        if self._launcher is not None:
             try:
                 self._launcher.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 self._launcher.kill()
                 self._launcher.wait()
-            self._launcher = self._control = None
+        self._launcher = self._control = None
 
     def _start_launcher(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,25 +153,32 @@ class WorkerPool:
                 self.close()
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
-                said = lines[-1] if lines else "no message"
+                message = lines[-1] if lines else "no message"
                 raise UserError(
-                    f"the grading worker did not start: {said}",
+                    f"the grading worker did not start: {message}",
                     where=f"{sys.executable} -m ngrpo.grading.worker",
                     do="check that this environment has math-verify (it is in both environments' locks)",
                 ) from None
 
-    def _reply(self) -> dict:
+    def _reply(self) -> dict[str, Any]:
         try:
-            message = self._control.recv(4096)
+            message = self._open_control().recv(4096)
         except (ConnectionError, TimeoutError):
             message = b""
         if not message:
             raise _LauncherDied
-        return json.loads(message)
+        reply: dict[str, Any] = json.loads(message)
+        return reply
 
-    def _ask(self, request: dict, fds: Sequence[int] = ()) -> dict:
+    def _open_control(self) -> socket.socket:
+        """The launcher's socket. Raises _LauncherDied where there is none."""
+        if self._control is None:
+            raise _LauncherDied
+        return self._control
+
+    def _ask(self, request: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
+            socket.send_fds(self._open_control(), [json.dumps(request).encode()], list(fds))
         except (ConnectionError, TimeoutError):
             raise _LauncherDied from None
         return self._reply()
@@ -174,31 +190,31 @@ class WorkerPool:
         with theirs:
             pid = self._ask({"start": {"memory_mb": self.memory_mb}}, [theirs.fileno()])["pid"]
         worker = _Worker(pid, ours)
-        self._crew.append(worker)
+        self._active.append(worker)
         return worker
 
     def _stop_worker(self, worker: _Worker) -> str:
         worker.jobs.close()
-        self._crew.remove(worker)
-        return self._ask({"stop": worker.pid})["status"]
+        self._active.remove(worker)
+        return str(self._ask({"stop": worker.pid})["status"])
 
     def verdicts(self, pairs: Sequence[Pair], progress: Callable[[int], None] | None = None) -> dict[Pair, Verdict]:
         """The verdict on each of the distinct pairs; progress is told how many are done."""
-        run = _Run(self, pairs, progress)
-        while run.unfinished():
+        batch = _Batch(self, pairs, progress)
+        while batch.unfinished():
             try:
-                run.advance()
+                batch.advance()
             except _LauncherDied:
-                run.take_back_all()
+                batch.requeue_all()
                 self.close()
             except BaseException:
-                self.close()  # a pair may be in a worker's hands: never meet its late reply
+                self.close()  # a worker may still compare a pair: never meet its late reply
                 raise
-        return run.done
+        return batch.done
 
 
-class _Run:
-    """One call's pairs: those waiting, those in a worker's hands, those done."""
+class _Batch:
+    """One call's pairs: those waiting, those that a worker compares, those done."""
 
     def __init__(self, pool: WorkerPool, pairs: Sequence[Pair], progress: Callable[[int], None] | None):
         self.pool, self.progress = pool, progress
@@ -211,9 +227,9 @@ class _Run:
         return len(self.done) < self.total
 
     def advance(self) -> None:
-        """Hand out pairs, wait a moment for replies, take what came, and stop what is over a limit."""
-        self._hand_out()
-        busy = [worker for worker in self.pool._crew if worker.pair is not None]
+        """Assign pairs, wait a moment for replies, take what came, and stop what is over a limit."""
+        self._assign()
+        busy = [worker for worker in self.pool._active if worker.pair is not None]
         if not busy:
             return
         with selectors.DefaultSelector() as selector:
@@ -221,26 +237,25 @@ class _Run:
                 selector.register(worker.jobs, selectors.EVENT_READ, worker)
             ready = [key.data for key, _ in selector.select(WATCH_SECONDS)]
         for worker in ready:
-            self._take(worker)
+            self._receive(worker)
         for worker in busy:
             if worker.pair is not None and worker not in ready and (excess := self._excess(worker)):
-                pair, worker.pair = worker.pair, None
-                self._finish(pair, Verdict(False, excess))
+                self._finish(worker.release(), Verdict(False, excess))
                 self.pool._stop_worker(worker)
 
     def _excess(self, worker: _Worker) -> str | None:
         """Which limit the worker's pair is over, if any."""
-        if worker.size() - worker.size_before > self.pool.memory_mb * MB:
+        if worker.size() - worker.size_at_pair > self.pool.memory_mb * MB:
             return f"over the memory limit of {self.pool.memory_mb} MB"
-        spent = worker.processor_seconds() - worker.processor_before
+        spent = worker.processor_seconds() - worker.processor_at_pair
         late = spent >= self.pool.seconds or worker.deadline <= time.monotonic()
         return f"over the time limit of {self.pool.seconds:g} s" if late else None
 
-    def _hand_out(self) -> None:
-        idle = [worker for worker in self.pool._crew if worker.pair is None]
-        while self.waiting and (idle or len(self.pool._crew) < self.pool.workers):
+    def _assign(self) -> None:
+        idle = [worker for worker in self.pool._active if worker.pair is None]
+        while self.waiting and (idle or len(self.pool._active) < self.pool.workers):
             worker = idle.pop() if idle else self.pool._start_worker()
-            if worker.size() - worker.born_size > self.pool.memory_mb * MB:  # sympy's caches only grow
+            if worker.size() - worker.size_at_start > self.pool.memory_mb * MB:  # sympy's caches only grow
                 self.pool._stop_worker(worker)
                 continue
             pair = self.waiting.popleft()
@@ -248,42 +263,44 @@ class _Run:
             try:
                 worker.send(pair, self.pool.seconds)
             except ConnectionError:
-                self._died(worker)
+                self._handle_death(worker)
 
-    def _take(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         try:
             reply = worker.receive()
         except EOFError:
-            self._died(worker)
+            self._handle_death(worker)
             return
         if reply is None:
             return
         equal, reason, out_of_memory = reply
-        pair, worker.pair = worker.pair, None
-        self._finish(pair, Verdict(equal, reason))
+        self._finish(worker.release(), Verdict(equal, reason))
         if out_of_memory:
             self.pool._stop_worker(worker)
 
-    def _died(self, worker: _Worker) -> None:
-        pair, worker.pair = worker.pair, None
+    def _handle_death(self, worker: _Worker) -> None:
+        pair = worker.release()
         self.waiting.appendleft(pair)  # until its end is known: asking may find the launcher dead, too
         status = self.pool._stop_worker(worker)
         self.waiting.popleft()
-        self._again(pair, Verdict(False, f"the grading worker died {ATTEMPTS} times ({status})", lasting=False))
+        self._retry_or_settle(
+            pair, Verdict(False, f"the grading worker died {ATTEMPTS} times ({status})", lasting=False)
+        )
 
-    def _again(self, pair: Pair, verdict: Verdict) -> None:
+    def _retry_or_settle(self, pair: Pair, verdict: Verdict) -> None:
         """Try the pair once more in a new worker, or settle for the verdict."""
         if self.attempts[pair] < ATTEMPTS:
             self.waiting.appendleft(pair)
         else:
             self._finish(pair, verdict)
 
-    def take_back_all(self) -> None:
+    def requeue_all(self) -> None:
         """The launcher is gone: what its workers held waits again, unless it has been tried often enough."""
-        for worker in self.pool._crew:
+        for worker in self.pool._active:
             if worker.pair is not None:
-                pair, worker.pair = worker.pair, None
-                self._again(pair, Verdict(False, f"the grading worker died {ATTEMPTS} times", lasting=False))
+                self._retry_or_settle(
+                    worker.release(), Verdict(False, f"the grading worker died {ATTEMPTS} times", lasting=False)
+                )
 
     def _finish(self, pair: Pair, verdict: Verdict) -> None:
         self.done[pair] = verdict

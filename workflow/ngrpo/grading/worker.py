@@ -20,7 +20,7 @@ import sys
 from ngrpo.grading.comparison import math_verify_verdict
 
 _PR_SET_PDEATHSIG = 1
-NET = 8  # pool.py kills at memory_mb; the kernel refuses at NET times as much
+KERNEL_FACTOR = 8  # pool.py kills at memory_mb; the kernel refuses at KERNEL_FACTOR times as much
 # One of each shape: the parser and sympy build their tables as they meet new ones, and forked workers inherit them.
 WARM_UP = (
     (r"\frac{1}{2}", "0.5"),
@@ -37,11 +37,11 @@ WARM_UP = (
 
 
 def _limit_resources(memory_mb: int) -> None:
-    """Limit this process: address space to what it has plus NET × memory_mb, no files written, no core dumps."""
+    """Limit the address space to what there is plus KERNEL_FACTOR × memory_mb; no files written, no core dumps."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with open("/proc/self/statm", "rb") as f:
         pages = int(f.read().split()[0])
-    size = pages * resource.getpagesize() + NET * memory_mb * 2**20
+    size = pages * resource.getpagesize() + KERNEL_FACTOR * memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -93,6 +93,7 @@ def launch(control: socket.socket) -> None:
         math_verify_verdict(*pair)
     gc.freeze()
     running: set[int] = set()
+    reply: dict[str, int | str]
     control.send(b"{}")
     while True:
         message, fds, _, _ = socket.recv_fds(control, 4096, 1)

@@ -27,7 +27,7 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
 from ngrpo.method.knn.filters import measure
 from ngrpo.method.knn.kernels import METRICS
-from ngrpo.method.knn.search import plan, search
+from ngrpo.method.knn.search import block_sizes, search
 
 SPECIAL_TOKENS = ("keep", "exclude")
 MEMORY = 512 << 20  # bytes that a search may use beyond E
@@ -68,7 +68,7 @@ def _nearest(
     if k < 1:
         raise UserError(f"k is {k}", where="neighbors: k", do="choose 1 (the anchor only) or more")
     E = E.detach()
-    sizes = plan(E.shape[1], memory, block)
+    sizes = block_sizes(E.shape[1], memory, block)
     rows = measure(E, exclude)
     n = len(rows)
     if k > max(n, 1):
@@ -85,9 +85,9 @@ def _nearest(
     here = torch.nonzero(place[asked] >= 0).flatten()
     if k == 1 or here.numel() == 0:
         return ids, margins
-    found = search(rows, None if queries is None else place[asked[here]], min(k, n - 1), metric, sizes)
-    ids[here, 1:] = rows.index[found.ids[:, : k - 1]]
-    margins[here] = _margins(found.values, k - 1, metric)
+    others = search(rows, None if queries is None else place[asked[here]], min(k, n - 1), metric, sizes)
+    ids[here, 1:] = rows.index[others.ids[:, : k - 1]]
+    margins[here] = _margins(others.values, k - 1, metric)
     return ids, margins
 
 

@@ -6,8 +6,9 @@ carries a digest of the response's tokens, so that it can't be replayed with ano
 
 Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; uint32 sigmas S; 8 bytes digest;
 uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights
-(M, k−1), the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64 position
-of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn again.
+(M, k−1), the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64
+position of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn
+again.
 """
 
 import hashlib

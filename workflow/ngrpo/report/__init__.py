@@ -1,1 +1,1 @@
-"""What a study found, shown: tables, figures, the page."""
+"""What a study measured, shown: tables, figures, the page."""

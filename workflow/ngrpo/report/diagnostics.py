@@ -1,26 +1,28 @@
 """What mixing feeds, as `ngrpo diagnostics` measured it: what is there, what it adds up to, one response in words."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ngrpo.audit.status import command
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
 
 LOW_COSINE = 0.95
 """Appendix E counts mixtures whose cosine to their anchor lies below."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunDiagnostics:
     """A run's measurements, or why there are none."""
 
     run: str
     file: str
     """Relative to results/{scale}."""
-    told: dict | None
+    data: dict[str, Any] | None
+    """What `ngrpo diagnostics` wrote (`ngrpo.stages.mixing_diagnostics`)."""
     note: str
     """Empty, or one sentence with the command that makes them."""
 
@@ -42,24 +44,23 @@ class Totals:
     """Share of mixtures whose cosine lies below LOW_COSINE."""
 
 
-def measured(study: Study, results: Path) -> list[Measured]:
-    """The diagnostics of every base model's first run that mixes neighbors. results: results/{scale}."""
-    found = []
+def read_diagnostics(study: Study, results: Results) -> list[RunDiagnostics]:
+    """The diagnostics of every base model's first run that mixes neighbors."""
+    runs = []
     for run in study.mixing_runs:
-        file = f"diagnostics/{run}.json"
-        told = read_json(results / file) if (results / file).exists() else None
-        note = ""
-        if told is None:
-            note = f"not measured yet; made by: {command(study, results, file)}"
-        elif told["spec"] != study.runs[run].digest:
-            note, told = f"measured for another version of this run; remade by: {command(study, results, file)}", None
-        found.append(Measured(run, file, told, note))
-    return found
+        path = results.diagnostics(run)
+        data, note = read_json(path) if path.exists() else None, ""
+        if data is None:
+            note = f"not measured yet; made by: {command(study, results, path)}"
+        elif data["spec"] != study.runs[run].digest:
+            data, note = None, f"measured for another version of this run; remade by: {command(study, results, path)}"
+        runs.append(RunDiagnostics(run, results.relative(path), data, note))
+    return runs
 
 
-def totals(told: dict) -> Totals:
+def totals(data: dict[str, Any]) -> Totals:
     """Counts and cosines of what `ngrpo diagnostics` wrote."""
-    examples = told["examples"]
+    examples = data["examples"]
     cosines = np.array([step["cosine"] for e in examples for step in e["steps"]])
     some = len(cosines) > 0
     return Totals(
@@ -73,9 +74,9 @@ def totals(told: dict) -> Totals:
     )
 
 
-def examples(told: dict, count: int) -> list[str]:
+def examples(data: dict[str, Any], count: int) -> list[str]:
     """Responses with mixed steps, as text; those that mixing changed come first."""
-    mixed = sorted((e for e in told["examples"] if e["steps"]), key=lambda e: e["apart"] is None)
+    mixed = sorted((e for e in data["examples"] if e["steps"]), key=lambda e: e["apart"] is None)
     return [trajectory(e) for e in mixed[:count]]
 
 
@@ -84,18 +85,18 @@ def shown(token: str) -> str:
     return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
 
 
-def trajectory(example: dict) -> str:
+def trajectory(example: dict[str, Any]) -> str:
     """One problem's response without and with mixing, as text: ⟦mixed steps⟧ in brackets, then each one's mixture.
 
     example: one of `examples` in what `ngrpo diagnostics` wrote.
     """
     mixed = {step["index"] for step in example["steps"]}
-    told = "".join(f"⟦{token}⟧" if i in mixed else token for i, token in enumerate(example["mixed"]))
+    marked = "".join(f"⟦{token}⟧" if i in mixed else token for i, token in enumerate(example["mixed"]))
     apart = "never" if example["apart"] is None else f"from token {example['apart']} on"
     lines = [
         f"problem {example['problem_id']}: {example['problem']}",
         f"  without  {''.join(example['without'])}",
-        f"  mixing   {told}",
+        f"  mixing   {marked}",
         f"  apart    {apart}",
     ]
     for step in example["steps"]:

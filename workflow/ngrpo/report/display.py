@@ -3,9 +3,11 @@
 import pandas as pd
 from great_tables import GT
 
-from ngrpo.grading.grader import GRADES, displayed
+from ngrpo.grades import GRADES, displayed
 from ngrpo.report.figures import metric_title
-from ngrpo.report.tables import AVERAGE, percent, scale_note
+from ngrpo.report.tables import INTERVAL_TITLES, value_text
+from ngrpo.study.paper_values import AVERAGE
+from ngrpo.study.scale_note import scale_note
 
 
 def values_table(frame: pd.DataFrame, interval: str = "problems") -> GT:
@@ -19,14 +21,13 @@ def values_table(frame: pd.DataFrame, interval: str = "problems") -> GT:
             "group": own["model"] + ", " + own["benchmark"],
             "system": own["label"],
             "metric": [metric_title(row) for _, row in own.iterrows()],
-            "text": [_text(row, interval) for _, row in own.iterrows()],
+            "text": [value_text(row, interval) for _, row in own.iterrows()],
         }
     )
     metrics = list(dict.fromkeys(shown["metric"]))
     wide = shown.pivot_table(index=["group", "system"], columns="metric", values="text", aggfunc="first", sort=False)
-    what = {"sampling": "other samples of the same problems", "problems": "other samples of other such problems"}
     table = GT(wide[metrics].reset_index(), rowname_col="system", groupname_col="group")
-    table = table.tab_header("Values in percent", f"in brackets: 95 % intervals for {what[interval]}")
+    table = table.tab_header("Values in percent", f"in brackets: 95 % intervals for {INTERVAL_TITLES[interval]}")
     warning = scale_note(frame["scale"].iloc[0], bool(frame["verdicts"].iloc[0]))
     return table.tab_source_note(warning) if warning else table
 
@@ -37,9 +38,3 @@ def counts_table(frame: pd.DataFrame) -> GT:
     rows = own.drop_duplicates(["model", "benchmark", "label"])
     shown = rows[["model", "benchmark", "label", "status", *GRADES]].rename(columns={g: displayed(g) for g in GRADES})
     return GT(shown).tab_header("Answers by grade").fmt_integer([displayed(g) for g in GRADES])
-
-
-def _text(row: pd.Series, interval: str) -> str:
-    if row["status"] != "ok":
-        return str(row["status"])
-    return f"{percent(row['value'])} [{percent(row[f'{interval}_low'])}, {percent(row[f'{interval}_high'])}]"

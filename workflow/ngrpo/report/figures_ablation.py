@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ngrpo.report.figures import _axes, _legend, _line, _title, metric_title, styles
+from ngrpo.report.drawing import add_legend, draw_line, new_axes, set_title, styles
+from ngrpo.report.figures import metric_title
 
 _RHO = re.compile(r"ρ = (\d*\.?\d+)")
 
@@ -22,17 +23,17 @@ def over_rho(frame: pd.DataFrame, *, interval: str = "problems") -> Figure | Non
     if rows.empty:
         return None
     rows = rows.assign(title=[metric_title(row) for _, row in rows.iterrows()])
-    figure, axes = _axes(height=2.7)
+    figure, axes = new_axes(height=2.7)
     looks = styles(rows["title"])
     for title, part in rows.groupby("title", sort=False):
         part, style = part.sort_values("rho"), looks[title]
         low, high = part[f"{interval}_low"] * 100, part[f"{interval}_high"] * 100
         axes.fill_between(part["rho"], low, high, color=style.color, alpha=0.14, linewidth=0)
-        _line(axes, part["rho"], part["value"] * 100, title, style, marks=True)
+        draw_line(axes, part["rho"], part["value"] * 100, title, style, marks=True)
     axes.set_xticks(sorted(rows["rho"].unique()))
     axes.set_xlabel("ρ")
-    _title(axes, "Values over ρ (%)")
-    _legend(axes)
+    set_title(axes, "Values over ρ (%)")
+    add_legend(axes)
     return figure
 
 
@@ -48,13 +49,13 @@ def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]
     both = pd.concat(shares, axis=1, join="inner", keys=["first", "second"]).sort_values(["first", "second"])
     if both.empty:
         return None
-    figure, axes = _axes(height=2.7)
+    figure, axes = new_axes(height=2.7)
     looks = styles(names)
     place = pd.Series(np.arange(1, len(both) + 1), dtype=float)
-    _line(axes, place, both["first"].reset_index(drop=True) * 100, names[0], looks[names[0]], marks=False)
+    draw_line(axes, place, both["first"].reset_index(drop=True) * 100, names[0], looks[names[0]], marks=False)
     style = looks[names[1]]
     axes.plot(place, both["second"] * 100, linestyle="", marker="o", markersize=3, color=style.color, label=names[1])
     axes.set_xlabel(f"problems, by {names[0]}")
-    _title(axes, "Correct samples of each problem (%)")
-    _legend(axes)
+    set_title(axes, "Correct samples of each problem (%)")
+    add_legend(axes)
     return figure

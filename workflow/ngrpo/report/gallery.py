@@ -6,9 +6,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ngrpo.files import whole_folder
-from ngrpo.report import figures
+from ngrpo.report.drawing import THEME, escaped, svg
+from ngrpo.study.layout import ReportFiles
 
-FOLDER = "figures"  # beside the page
 DPI = 200
 LINE = 0.19  # inches of a line of the legend
 
@@ -16,7 +16,7 @@ LINE = 0.19  # inches of a line of the legend
 class Gallery:
     """Draws figures for the page and keeps them, to be written beside it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._drawn: dict[str, tuple[Figure, str, str]] = {}
 
     def draw(self, figure: Figure, name: str, title: str, description: str) -> Markup:
@@ -24,16 +24,17 @@ class Gallery:
         if name in self._drawn:
             raise ValueError(f"two figures are called {name}")
         self._drawn[name] = (figure, title, description)
-        files = " · ".join(f'<a href="{FOLDER}/{name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-        links = f'<p class="files" aria-label="Files of the figure: {figures.escaped(title)}">{files}</p>'
-        return Markup(figures.svg(figure, name, title, description) + links)
+        folder = ReportFiles(Path()).figures.as_posix()  # as a page beside it names it
+        files = " · ".join(f'<a href="{folder}/{name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
+        links = f'<p class="files" aria-label="Files of the figure: {escaped(title)}">{files}</p>'
+        return Markup(svg(figure, name, title, description) + links)
 
-    def write(self, page_folder: Path) -> None:
-        """Write all figures into page_folder/figures, in place of those that are there."""
-        with whole_folder(page_folder / FOLDER) as part:
+    def write(self, report: ReportFiles) -> None:
+        """Write all figures into the report's folder of figures, in place of those that are there."""
+        with whole_folder(report.figures) as part:
             for name, (figure, title, description) in self._drawn.items():
                 _complete(figure, title)
-                drawn = figures.svg(figure, name, title, description)
+                drawn = svg(figure, name, title, description)
                 ground = drawn.replace("</desc>", '</desc><rect width="100%" height="100%" fill="#fff"/>', 1)
                 (part / f"{name}.svg").write_text(ground + "\n", encoding="utf-8")
                 figure.savefig(part / f"{name}.png", dpi=DPI, facecolor="white", metadata={"Software": None})
@@ -41,7 +42,7 @@ class Gallery:
 
 def _complete(figure: Figure, title: str) -> None:
     """Give a figure that leaves its page a title and, where several systems are in it, a legend."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=figures.THEME["muted"][0])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=THEME["muted"][0])
     [axes] = figure.axes
     handles, labels = axes.get_legend_handles_labels()
     lines = (len(labels) + 1) // 2 if len(labels) > 1 and axes.get_legend() is None else 0

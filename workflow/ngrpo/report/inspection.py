@@ -1,46 +1,20 @@
-"""Terminal tables: one problem with all its samples (`ngrpo show`), and how two evaluations differ (`ngrpo diff`).
+"""For a terminal: one problem with all its samples (`ngrpo show`), and how two evaluations differ (`ngrpo diff`).
 
-The functions return text. Responses are shown escaped: control characters and text-direction marks never reach the
-terminal.
+The functions return text, safe for a terminal (`ngrpo.terminal`).
 """
 
 import shutil
-import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.grading.grader import GRADES, displayed
+from ngrpo.formatting import percent, points
+from ngrpo.grades import GRADES, displayed
 from ngrpo.statistics.metrics import compare, count
+from ngrpo.terminal import printable, text_table
 
 TAIL_CHARS = 300
-
-
-def printable(text: object, width: int | None = None) -> str:
-    """Text on one line, safe for a terminal: controls, direction marks and surrogates as escapes; cut to width."""
-    if text is None or (isinstance(text, float) and pd.isna(text)):
-        return ""
-    source = str(text) if width is None else str(text)[: 4 * width]
-    unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    line = "".join(
-        c.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(c) in unsafe else c for c in source
-    )
-    return line if width is None or len(line) <= width else line[: max(0, width - 1)] + "…"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int] | None = None) -> str:
-    """Rows under a header in columns; numbers to the right; a column is cut at its width."""
-    limits = widths or [60] * len(header)
-    cells = [[printable(cell, limit) for cell, limit in zip(row, limits, strict=True)] for row in rows]
-    sizes = [max(len(str(line[i])) for line in [list(header), *cells]) for i in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-
-    def line(values: Sequence[str]) -> str:
-        padded = (v.rjust(s) if r else v.ljust(s) for v, s, r in zip(values, sizes, right, strict=True))
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * size for size in sizes), *(line(row) for row in cells)])
 
 
 def show(problem_id: str, problems: pd.DataFrame, samples: pd.DataFrame, grades: pd.DataFrame) -> str:
@@ -49,13 +23,13 @@ def show(problem_id: str, problems: pd.DataFrame, samples: pd.DataFrame, grades:
     problems: id, problem, answer, kind. samples: problem_id, sample, text, finish_reason, tokens. grades: problem_id,
     sample, grade, extracted, reason. Raises UserError for an unknown problem (with the nearest id).
     """
-    found = problems[problems["id"].astype(str) == problem_id]
-    if found.empty:
+    rows_of_problem = problems[problems["id"].astype(str) == problem_id]
+    if rows_of_problem.empty:
         raise unknown_name("problem", problem_id, problems["id"].astype(str), where="ngrpo show")
-    problem = found.iloc[0]
-    mine = samples[samples["problem_id"].astype(str) == problem_id].assign(problem_id=problem_id)
+    problem = rows_of_problem.iloc[0]
+    answers = samples[samples["problem_id"].astype(str) == problem_id].assign(problem_id=problem_id)
     verdicts = grades[grades["problem_id"].astype(str) == problem_id].assign(problem_id=problem_id)
-    both = mine.merge(verdicts, on=["problem_id", "sample"], how="left", validate="one_to_one").sort_values("sample")
+    both = answers.merge(verdicts, on=["problem_id", "sample"], how="left", validate="one_to_one").sort_values("sample")
     if both.empty:
         raise UserError(f"problem '{problem_id}' has no samples here", where="ngrpo show")
     totals = both["grade"].value_counts()
@@ -76,7 +50,7 @@ def show(problem_id: str, problems: pd.DataFrame, samples: pd.DataFrame, grades:
             printable(problem["problem"], 4 * width),
             f"{len(both)} samples: {counts or 'not graded'}",
             "",
-            table(header, rows, [6, 12, 30, 30, 6, 6, max(20, width - 106)]),
+            text_table(header, rows, [6, 12, 30, 30, 6, 6, max(20, width - 106)]),
         ]
     )
 
@@ -101,11 +75,11 @@ def diff(
         [
             row.metric,
             row.estimator,
-            f"{100 * row.a:.2f}",
-            f"{100 * row.b:.2f}",
-            f"{100 * row.difference:+.2f}",
-            f"{100 * row.sampling_low:+.2f} to {100 * row.sampling_high:+.2f}",
-            f"{100 * row.problems_low:+.2f} to {100 * row.problems_high:+.2f}",
+            percent(row.a, 2),
+            percent(row.b, 2),
+            points(row.difference, 2),
+            f"{points(row.sampling_low, 2)} to {points(row.sampling_high, 2)}",
+            f"{points(row.problems_low, 2)} to {points(row.problems_high, 2)}",
             f"{row.p_sign:.3g}",
         ]
         for row in compared.itertuples()
@@ -121,10 +95,10 @@ def diff(
     )
     rows = [[problem, f"{x}/{a.n}", f"{y}/{b.n}", _flip(x, y), texts.get(problem, "")] for problem, x, y in changed]
     flipped = sum(bool(row[3]) for row in rows)
-    lines = [table(header, summary), ""]
+    lines = [text_table(header, summary), ""]
     lines.append(f"{len(rows)} of {len(a.problems)} problems changed, {flipped} of them flipped")
     if rows:
-        lines += ["", table(["problem", first, second, "flipped", "text"], rows, [30, 12, 12, 12, 60])]
+        lines += ["", text_table(["problem", first, second, "flipped", "text"], rows, [30, 12, 12, 12, 60])]
     return "\n".join(lines)
 
 

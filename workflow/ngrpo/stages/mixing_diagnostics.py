@@ -20,7 +20,7 @@ from torch import Tensor
 from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.engines.contract import Request, Sample, Sampling
-from ngrpo.engines.transformers import TransformersEngine
+from ngrpo.engines.transformers.engine import TransformersEngine
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.method import rng
@@ -38,7 +38,7 @@ def diagnostics(spec: RunSpec, *, model: Path, neighbors: Path, problems: Path, 
     count: problems, one pair of responses each. Raises UserError for a run that mixes no neighbors, and where nothing
     was mixed.
     """
-    if spec.exploration.kind != "neighbors":
+    if not spec.exploration.needs_table:
         raise UserError(
             f"this run explores by '{spec.exploration.kind}', not by neighbors", where="ngrpo diagnostics",
             do="name the spec of a run that mixes neighbors",
@@ -63,8 +63,8 @@ def diagnostics(spec: RunSpec, *, model: Path, neighbors: Path, problems: Path, 
     ]
     if not any(e["steps"] for e in examples):
         raise UserError("no step was mixed", where="ngrpo diagnostics", do="ask for more problems, or a larger rho")
-    told = {"spec": spec.digest, "model": spec.model.id, "rho": mixer.rho, "k": mixer.k, "metric": mixer.metric}
-    write_json(out, {**told, "examples": examples, **_clouds(with_, E, names)})
+    about = {"spec": spec.digest, "model": spec.model.id, "rho": mixer.rho, "k": mixer.k, "metric": mixer.metric}
+    write_json(out, {**about, "examples": examples, **_clouds(with_, E, names)})
 
 
 def _names(tokenizer):

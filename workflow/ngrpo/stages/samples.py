@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
-from ngrpo.engines.contract import Request, Sample, Sampling, open_engine
+from ngrpo.engines import open_engine
+from ngrpo.engines.contract import Engine, Request, Sample, Sampling
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, whole_file, write_json
 from ngrpo.hardware import hardware
@@ -106,7 +107,7 @@ def sample(
                 _add_time(task.shards / CLOCK, time.monotonic() - began)
     for task in tasks:
         _gather(task)
-    for spec, _, file in files:  # shards go last: until here, whatever ends the job, all of them are kept
+    for spec, _, file in files:  # shards go last: until here, whatever ends the job, all of them stay
         shards = _shards(spec, file)
         if (shards / CLOCK).exists():
             os.replace(shards / CLOCK, file.with_suffix(".time.json"))
@@ -118,9 +119,9 @@ def _is_there(spec: EvaluationSpec, out: Path, made_of: list[Path]) -> bool:
     card = out.with_suffix(".card.json")
     if not (out.exists() and card.exists()):
         return False
-    told = read_json(card)
+    made = read_json(card)
     newest = max(path.stat().st_mtime for path in made_of)
-    same = told["spec"] == spec.digest and told.get("version") == VERSIONS["sample"]
+    same = made["spec"] == spec.digest and made.get("version") == VERSIONS["sample"]
     return same and out.stat().st_mtime >= newest
 
 
@@ -172,11 +173,13 @@ def _add_time(clock: Path, seconds: float) -> None:
     import torch
 
     before = read_json(clock)["seconds"] if clock.exists() else 0.0
-    told = {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()}
-    write_json(clock, {**told, "hardware": hardware()})
+    time_used = {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()}
+    write_json(clock, {**time_used, "hardware": hardware()})
 
 
-def _draw(spec: EvaluationSpec, engine, mixer: Mixer, tokenizer, prompts: dict[str, list[int]]) -> Iterator[dict]:
+def _draw(
+    spec: EvaluationSpec, engine: Engine, mixer: Mixer, tokenizer, prompts: dict[str, list[int]]
+) -> Iterator[dict]:
     """One shard's rows."""
     decoding = spec.decoding
     keys = [(i, n) for i in prompts for n in range(spec.samples)]

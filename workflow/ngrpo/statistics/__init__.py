@@ -1,1 +1,1 @@
-"""Estimators, intervals and decisions; knows nothing of files or of the study."""
+"""Estimators, intervals and decisions, with numpy, scipy and pandas alone; knows nothing of files or of the study."""

@@ -1,4 +1,6 @@
-"""How sure a claim's evidence is: effects over problems and training seeds, and the rule that gives a verdict.
+"""How sure a claim's evidence is: effects over problems and training seeds, and `judge`, the rule that gives a verdict.
+
+Every verdict of a study comes from `judge`; `ngrpo.claims` says what it is asked. docs/method.md explains it in words.
 
 | symbol | meaning |
 |---|---|
@@ -37,7 +39,7 @@ class Arm:
     counts) a benchmark. Arrays of the effect's shape, or numbers."""
 
     error: np.ndarray
-    freedom: np.ndarray
+    freedom: np.ndarray | float
     unseen: tuple[tuple[float, int, np.ndarray], ...] = ()
 
     def width(self, tail: float) -> np.ndarray:
@@ -88,7 +90,7 @@ def over_problems(differences: Sequence[np.ndarray], trained: bool = True) -> Ef
     arms = [Arm(np.sqrt(square), freedom, tuple(hides))]
     by_seed = weight * sum(d.mean(-1) for d in differences)
     if trained and seeds > 1:
-        arms.append(Arm(by_seed.std(-1, ddof=1) / np.sqrt(seeds), np.float64(seeds - 1)))
+        arms.append(Arm(by_seed.std(-1, ddof=1) / np.sqrt(seeds), float(seeds - 1)))
     return Effect(by_seed.mean(-1), tuple(arms))
 
 
@@ -106,9 +108,9 @@ def over_runs(series: Sequence[np.ndarray]) -> Effect:
     means = np.array([values.mean() for values in series])
     parts = [np.array([part.mean() for part in np.array_split(values, min(BATCHES, len(values)))]) for values in series]
     inside = np.sqrt(np.mean([p.var(ddof=1) / len(p) for p in parts]) / len(series))
-    arms = [Arm(inside, np.float64(sum(len(p) - 1 for p in parts)))]
+    arms = [Arm(inside, float(sum(len(p) - 1 for p in parts)))]
     if len(series) > 1:
-        arms.append(Arm(means.std(ddof=1) / np.sqrt(len(series)), np.float64(len(series) - 1)))
+        arms.append(Arm(means.std(ddof=1) / np.sqrt(len(series)), float(len(series) - 1)))
     return Effect(means.mean(), tuple(arms))
 
 
@@ -124,7 +126,7 @@ def judge(effects: Sequence[Effect], relevant: Sequence[float], replicated: bool
     lows = np.stack([effect.interval()[0] for effect in effects])
     highs = np.stack([effect.interval(1 - (1 - CONFIDENCE) / len(effects))[1] for effect in effects])
     blind = np.stack([e.detectable > size for e, size in zip(effects, relevant, strict=True)]) & ~(lows > 0)
-    found = [(lows > 0).all(0), (highs < 0).any(0), blind.any(0)]
+    holds = [(lows > 0).all(0), (highs < 0).any(0), blind.any(0)]
     codes = [VERDICTS.index(v) for v in ("supported", "contradicted", "underpowered")]
-    verdict = np.select(found, codes, default=VERDICTS.index("not supported"))
+    verdict = np.select(holds, codes, default=VERDICTS.index("not supported"))
     return verdict if replicated else np.full_like(verdict, VERDICTS.index("underpowered"))

@@ -1,6 +1,6 @@
 """Tables of Mean@n and Pass@k with both intervals, and the paired comparison of two evaluations (paper Eq. 15, App. E).
 
-A table of grades has one row a sample: problem_id, sample, grade (ngrpo.grading.GRADES). Only `correct` scores; every
+A table of grades has one row a sample: problem_id, sample, grade (ngrpo.grades). Only `correct` scores; every
 other grade counts as not solved and is counted in the table. Values are shares in [0, 1], never percent. Estimators are
 in estimators.py, intervals in intervals.py; confidence is 95 %.
 """
@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import stats
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.grading.grader import GRADES
+from ngrpo.grades import GRADES
 from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
-from ngrpo.statistics.intervals import ChanceModel, chance_model, problem_interval, sampling_interval, wilson
+from ngrpo.statistics.intervals import ChanceModel, chance_model, problem_interval, sampling_interval
 
 CONFIDENCE = 0.95
 POWER = 0.80
@@ -306,28 +306,3 @@ def sign_test_p(improved: int, worsened: int) -> float:
     """Two-sided exact sign test of problems improved against worsened; 1 where none moved."""
     moved = improved + worsened
     return float(stats.binomtest(improved, moved).pvalue) if moved else 1.0
-
-
-def paired_table(
-    grades_a: pd.DataFrame, grades_b: pd.DataFrame, rule: str = "any", where: object | None = None
-) -> pd.DataFrame:
-    """Problems by whether each of two evaluations solves them (paper Appendix E, Table 9): four rows.
-
-    rule: a problem is solved when "any" of its samples is correct, or a "majority" (at least half); the paper doesn't
-    say. Columns: a_correct, b_correct, problems, share, low, high (Wilson, 95 %), p_sign (exact, McNemar's; the same in
-    every row).
-    """
-    a, b = count(grades_a, where), count(grades_b, where)
-    _aligned(a, b, where)
-    if rule not in ("any", "majority"):
-        raise unknown_name("rule", rule, ["any", "majority"], where="paired_table")
-    solved_a, solved_b = (c.correct > 0 if rule == "any" else 2 * c.correct >= c.n for c in (a, b))
-    p = sign_test_p(int((~solved_a & solved_b).sum()), int((solved_a & ~solved_b).sum()))
-    rows = []
-    for in_a, in_b in ((True, True), (True, False), (False, True), (False, False)):
-        problems = int(((solved_a == in_a) & (solved_b == in_b)).sum())
-        share = problems / len(a.problems)
-        low, high = wilson(share, len(a.problems), _normal(CONFIDENCE))
-        row = {"a_correct": in_a, "b_correct": in_b, "problems": problems, "share": share, "low": low, "high": high}
-        rows.append({**row, "p_sign": p})
-    return pd.DataFrame(rows)

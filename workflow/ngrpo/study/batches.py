@@ -1,4 +1,4 @@
-"""Which evaluations are one sampling job, so that a policy's benchmarks that the same tables ask for share an engine.
+"""Which evaluations are one sampling job: a policy's benchmarks that the same tables ask for share an engine.
 
 Decided once. What was decided is in evaluations/batches.json, and a table that is added later makes batches of the
 evaluations that nobody asked for before; it neither splits nor joins one that is there. So a job that waits in a

@@ -10,7 +10,7 @@ from ngrpo.study.base import Config, Id
 Stage = Literal["training-data", "neighbors", "diagnostics", "train", "sample", "grade"]
 NO_ACCOUNT = "none"
 CHECKPOINT_MINUTES = 30.0
-FAREWELL_SECONDS = 300  # most time before its limit that a training is told to leave; it looks at the clock itself, too
+PRE_TERMINATION_SECONDS = 300  # how long before its limit a training gets SIGTERM at most; it watches the clock, too
 
 
 class CpuNodes(Config):
@@ -45,7 +45,9 @@ class Cluster(Config):
     account: str | None = None
     """What GPU hours are booked on; the word "none" where the cluster knows no accounts."""
     cpu: CpuNodes = Field(default_factory=CpuNodes)
+    """Nodes without GPUs."""
     gpu: GpuNodes = Field(default_factory=GpuNodes)
+    """Nodes with GPUs."""
     walltime: int = Field(1440, ge=1)
     """Minutes of a training or sampling job; a training that needs more continues in the next job."""
     checkpoint_minutes: float = Field(CHECKPOINT_MINUTES, gt=0)
@@ -80,8 +82,8 @@ class Cluster(Config):
             "training-data": (2, 16, 120),
         }[stage]
         kind = f"gpu:{self.gpu.type}" if self.gpu.type else "gpu"
-        farewell = f"--signal=TERM@{min(FAREWELL_SECONDS, 6 * self.walltime)}" if stage == "train" else ""
-        found = {
+        signal = f"--signal=TERM@{min(PRE_TERMINATION_SECONDS, 6 * self.walltime)}" if stage == "train" else ""
+        resources = {
             "slurm_account": None if self.account == NO_ACCOUNT else self.account,
             "slurm_partition": self.gpu.partition if on_gpu else self.cpu.partition,
             "gres": f"{kind}:{on_gpu}" if on_gpu else None,
@@ -89,6 +91,6 @@ class Cluster(Config):
             "mem_mb": memory * 1000,
             "runtime": min(minutes, self.walltime),
             "checkpoint_minutes": self.checkpoint_minutes if stage == "train" else None,
-            "slurm_extra": " ".join(part for part in (farewell, self.extra) if part) or None,
+            "slurm_extra": " ".join(part for part in (signal, self.extra) if part) or None,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in resources.items() if value is not None}

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.base import Config, Id
+from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Mixer, NoMixer
+from ngrpo.study.objective import Objective
 from ngrpo.study.reading import read_yaml
 from ngrpo.study.sources import Dataset, Model
-from ngrpo.study.specs import Objective, Training
+from ngrpo.study.specs import Training
 
 
 class Method(Config):
@@ -22,7 +24,9 @@ class Method(Config):
     title: str
     """How tables name it."""
     objective: Objective = Objective()
+    """What training minimizes."""
     exploration: Mixer = NoMixer()
+    """The input mixer of training's rollouts."""
     fidelity: Literal["paper", "release"] = "paper"
     """Where paper and released code differ, whom this method follows; what it sets itself stays as it is set."""
     training: dict[str, float | int] = Field(default_factory=dict)
@@ -33,24 +37,31 @@ class DecodingMethod(Config):
     """One way to decode; temperature and lengths come from the scale."""
 
     title: str
+    """How tables name it."""
     mixer: Mixer = NoMixer()
+    """The input mixer of decoding."""
 
 
 class Row(Config):
     """One system of a table, for each of its models: a method's run, or the base model where no method is named."""
 
     label: str
+    """How the table names the system."""
     method: Id | None = None
+    """The training system; None: the base model."""
     decoding: Id = "standard"
+    """How its answers are drawn."""
     models: tuple[Id, ...] | None = None
     """None: every model of the table."""
 
 
-class Table(Config):
+class ResultTable(Config):
     """Rows (systems) × benchmarks × metrics, for one or more models."""
 
     title: str
+    """The table's heading."""
     rows: tuple[Row, ...] = Field(min_length=1)
+    """The systems, in the table's order."""
     models: tuple[Id, ...] | None = None
     """None: every model of the scale."""
     benchmarks: tuple[Id, ...] | None = None
@@ -63,16 +74,22 @@ class StudyFile(Config):
     seed: int = 1
     """Root of every random stream."""
     methods: dict[Id, Method]
+    """Training systems by their ids; a run's id is method-model."""
     decodings: dict[Id, DecodingMethod]
-    tables: dict[Id, Table]
+    """Ways to decode by their ids; a table's row takes `standard` where it names none."""
+    tables: dict[Id, ResultTable]
+    """What is shown side by side; a scale makes those that it lists."""
 
 
 class Limits(Config):
     """Decoding limits shared by a scale's evaluations (paper §4.1)."""
 
     temperature: float = Field(0.6, gt=0)
+    """τ of sampling."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """Share of probability that tokens are drawn from; 1: of all."""
     max_new_tokens: int = Field(8192, ge=1)
+    """Tokens after which an answer is cut (graded as truncated)."""
 
 
 class Evaluation(Config):
@@ -82,23 +99,33 @@ class Evaluation(Config):
     """n, samples a problem."""
     pass_at: tuple[int, ...] = (16, 32)
     """The k of Pass@k; none above n."""
-    engine: Literal["sglang", "transformers"] = "sglang"
+    engine: EngineName = "sglang"
+    """Who samples: sglang everywhere; transformers only where sglang can't run."""
 
 
 class ScaleFile(Config):
     """config/scales/{scale}.yaml: models, data, hyperparameters and sizes."""
 
     title: str
+    """How the report names the scale."""
     verdicts: bool
     """Whether its cells count as evidence about the paper; toy and smoke cells never do."""
     models: dict[Id, Model] = Field(min_length=1)
+    """Base models by their ids."""
     datasets: dict[Id, Dataset]
+    """Data sets by their ids."""
     training_data: Id
+    """The data set to train on."""
     validation: Id
+    """The data set that chooses checkpoints; nothing else is measured on it."""
     benchmarks: tuple[Id, ...] = Field(min_length=1)
+    """The data sets of tables that name none."""
     training: Training
+    """Hyperparameters of every run; a method may set its own."""
     decoding: Limits
+    """Of every evaluation and of validation."""
     evaluation: Evaluation
+    """How policies are measured."""
     tables: tuple[Id, ...] = Field(min_length=1)
     """What `all` makes."""
     demo: tuple[Id, ...] | None = None

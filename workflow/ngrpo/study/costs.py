@@ -35,9 +35,11 @@ class ScaleCosts(Config):
     """One scale's costs."""
 
     device: Literal["GPU", "core"]
+    """What is counted: GPU-hours or core-hours."""
     training_problems: int = Field(ge=1)
     """Rows that training data have, until they are there to be counted."""
     models: dict[Id, ModelCosts]
+    """Costs by base model."""
     minutes: dict[Literal[CPU_STAGES], tuple[float, float]]
     """Of a job of each cheap stage."""
 
@@ -53,6 +55,8 @@ class CostsFile(Config):
     """config/costs.yaml."""
 
     currency: str
+    """Of `gpu_hour`."""
     gpu_hour: float = Field(ge=0)
     """Money of the currency that one GPU takes an hour."""
     scales: dict[Id, ScaleCosts]
+    """Costs by scale."""

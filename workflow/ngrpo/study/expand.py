@@ -7,12 +7,13 @@ comes first in the study; so are evaluations.
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
-from ngrpo.study.config import Row, ScaleFile, StudyFile, Table, load
+from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import NeighborMixer, NoMixer
+from ngrpo.study.mixing import MixerConfig, NoMixer
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
@@ -83,9 +84,9 @@ class Study:
             for i, model in self.models.items()
         }
 
-    def neighbor_table(self, mixer: object, model: ModelSpec) -> str | None:
+    def neighbor_table(self, mixer: MixerConfig, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
-        if not isinstance(mixer, NeighborMixer):
+        if not mixer.needs_table:
             return None
         space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
         name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
@@ -109,7 +110,7 @@ class Study:
             policy = self.runs[run]
         return self.names.get(_asked(_evaluation(self, policy, decoding, benchmark)))
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> ResultTable:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
         if name not in self.study.tables:
             raise unknown_name("table", name, self.study.tables, where="target")
@@ -139,10 +140,8 @@ class Study:
     @cached_property
     def mixing_runs(self) -> list[str]:
         """For each model the first run that mixes neighbors: the one whose diagnostics are shown."""
-        found = {
-            spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.kind == "neighbors"
-        }
-        return [name for name in self.runs if name in found.values()]
+        first = {spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.needs_table}
+        return [name for name in self.runs if name in first.values()]
 
     def folder_files(self, data_folder: str | None) -> dict[str, Path]:
         """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
@@ -190,7 +189,7 @@ def _run(study: Study, method_id: str, model_id: str, seed: int | None = None) -
     method, size = study.study.methods[method_id], study.size
     where = f"methods.{method_id}"
     training = parse(Training, {**size.training.model_dump(), **method.training}, f"{where}.training")
-    parts = {"exploration": method.exploration, "objective": method.objective, "training": training}
+    parts: dict[str, Any] = {"exploration": method.exploration, "objective": method.objective, "training": training}
     if method.fidelity == "release":
         given = {"exploration": method.exploration, "objective": method.objective, "training": method.training}
         parts = release(parts, given, size.release.get(model_id, {}), where)

@@ -218,6 +218,11 @@ class Results:
     root: Path
     """results/{scale}."""
 
+    @classmethod
+    def of(cls, results: "Path | Results") -> "Results":
+        """These results, given as such or as their folder."""
+        return results if isinstance(results, cls) else cls(Path(results))
+
     @property
     def data(self) -> Path:
         """The folder of all data sets."""

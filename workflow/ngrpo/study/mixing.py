@@ -3,7 +3,7 @@
 Each field that the paper and its released code treat differently names both (see `ngrpo.study.switches`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -18,15 +18,31 @@ def _unset(paper: object) -> BeforeValidator:
 Metric = Literal["cosine", "l2", "l1"]
 
 
-class NoMixer(Config):
+class MixerConfig(Config):
+    """What every mixer's configuration says of it, as the mixer itself does (`ngrpo.method.mixers.base`)."""
+
+    mixes: ClassVar[bool] = True
+    """False: every step feeds the written token's own embedding."""
+    needs_table: ClassVar[bool] = False
+    """Looks neighbors up: has `metric`, `k` and `space`, which name the table."""
+
+    @property
+    def replayed(self) -> bool:
+        """Whether training feeds again what the rollout fed."""
+        return True
+
+
+class NoMixer(MixerConfig):
     """The sampled token's embedding is fed back: stock rollout, standard decoding."""
 
+    mixes: ClassVar[bool] = False
     kind: Literal["none"] = "none"
 
 
-class NeighborMixer(Config):
+class NeighborMixer(MixerConfig):
     """N-GRPO's neighbor mixing (Eq. 6-11)."""
 
+    needs_table: ClassVar[bool] = True
     kind: Literal["neighbors"]
     rho: float = Field(0.1, ge=0, le=1)
     """ρ, probability that a step mixes (Eq. 11; Table 6: 0.1); 1 is the ablation "w/o rate"."""
@@ -48,7 +64,7 @@ class NeighborMixer(Config):
     None: never (the paper)."""
 
 
-class GaussianMixer(Config):
+class GaussianMixer(MixerConfig):
     """STHT (arXiv 2509.19170): Gaussian noise on every fed embedding."""
 
     kind: Literal["gaussian"]
@@ -59,8 +75,13 @@ class GaussianMixer(Config):
     replay: Annotated[bool | None, _unset(True)] = None
     """Whether training sees the rollout's noise again (None: yes, the paper); False draws none (the release)."""
 
+    @property
+    def replayed(self) -> bool:
+        """Whether training sees the rollout's noise again."""
+        return self.replay is not False
 
-class GumbelMixer(Config):
+
+class GumbelMixer(MixerConfig):
     """Gumbel Soft-Thinking (SofT-GRPO, arXiv 2511.06411)."""
 
     kind: Literal["gumbel"]
@@ -76,15 +97,18 @@ class GumbelMixer(Config):
     """Weights from the noisy scores (None: the paper) or from the clean logits ("clean": the release)."""
 
 
-class SoftThinkingMixer(Config):
+class SoftThinkingMixer(MixerConfig):
     """Soft Thinking (arXiv 2505.15778), for decoding only."""
 
     kind: Literal["soft-thinking"]
     keep: int | None = Field(None, ge=1)
     """None: the whole vocabulary is mixed; n: the authors' variant, the n likeliest of what the next three leave."""
     top_k: int = 30
+    """With `keep`: the likeliest tokens that may be mixed."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """With `keep`: the share of probability that may be mixed."""
     min_p: float = Field(0.001, ge=0)
+    """With `keep`: the least probability, relative to the likeliest token's."""
     cold_entropy: float = 0.01
     """Entropy (nats) below which a step counts as cold."""
     cold_steps: int = Field(256, ge=1)
@@ -92,19 +116,24 @@ class SoftThinkingMixer(Config):
     stop_after: str | None = "</think>"
     """The end of thinking, after which decoding is standard; a model without this token thinks to the end."""
 
+    @property
+    def replayed(self) -> bool:
+        """Whether the mixtures are recorded: those of the whole vocabulary aren't."""
+        return self.keep is not None
+
 
 Mixer = Annotated[
     NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer, Field(discriminator="kind")
 ]
 
 
-def settings(mixer: Config, token_id: dict[str, int]) -> dict:
+def settings(mixer: MixerConfig, token_id: dict[str, int]) -> dict:
     """The plain settings that `ngrpo.method.mixers.mixer_from` takes; unset knobs absent, tokens as ids.
 
     token_id: the model's vocabulary. A stop token that the model doesn't have is left out: it can't be written.
     """
     plain = mixer.model_dump(mode="json", exclude_none=True, exclude={"space", "refresh"})
     if "stop_after" in plain:
-        found = token_id.get(plain.pop("stop_after"))
-        plain.update({} if found is None else {"stop_after": found})
+        stop = token_id.get(plain.pop("stop_after"))
+        plain.update({} if stop is None else {"stop_after": stop})
     return plain

@@ -51,7 +51,7 @@ class Hyperparameters(Config):
     epochs: int
 
 
-class Evaluation(Config):
+class PaperEvaluation(Config):
     """§4.1: how policies are measured, and by what the checkpoint is chosen."""
 
     samples: int
@@ -94,7 +94,7 @@ class PaperValues(Config):
     averages: dict[Id, Id] = Field(default_factory=dict)
     """Tables that print only the averages of another table."""
     hyperparameters: Hyperparameters
-    evaluation: Evaluation
+    evaluation: PaperEvaluation
     sizes: dict[Id, int]
     """Problems of each benchmark (Table 7)."""
     paired: Paired
@@ -117,9 +117,10 @@ class PaperValues(Config):
         """
         first = self.averages.get(table, table)
         for name in sorted(self.tables, key=lambda t: t != first):
-            found = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {}).get(metric)
-            if found is not None:
-                return found / 100, name
+            shares = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {})
+            percent = next((value for key, value in shares.items() if key == metric), None)
+            if percent is not None:
+                return percent / 100, name
         return None
 
     @property

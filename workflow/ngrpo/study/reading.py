@@ -14,7 +14,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice in one mapping."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
@@ -38,13 +38,13 @@ def _model_in(annotation: Any, kind: str | None = None) -> Any:
     """The annotation's model among its alternatives (such as `X | None`, or of this kind); else the annotation."""
     candidates = [annotation, *(get_args(annotation) if get_origin(annotation) not in _CONTAINERS else ())]
     models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-    told = [
+    of_this_kind = [
         m for m in models if kind and "kind" in m.model_fields and kind in get_args(m.model_fields["kind"].annotation)
     ]
-    return next(iter([*told, *models]), annotation)
+    return next(iter([*of_this_kind, *models]), annotation)
 
 
-def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that are valid beside the last part of a validation error's location."""
     current: Any = model
     for part, after in pairwise(location):
@@ -52,7 +52,7 @@ def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
             if current.model_fields.get("kind") and part in get_args(current.model_fields["kind"].annotation):
                 continue  # the part says which of several models the value is
             field = current.model_fields.get(str(part))
-            current = _model_in(field.annotation if field else None, after)
+            current = _model_in(field.annotation if field else None, str(after))
         elif get_origin(current) is dict:  # the part is a key, or an index below
             current = _model_in(get_args(current)[1])
         elif get_origin(current) in _CONTAINERS:

@@ -1,4 +1,4 @@
-"""How long a run is and how far it came: metrics.jsonl as every reader takes it, one JSON object a step, whole lines.
+"""How long a run is, and how far it came: metrics.jsonl as every reader takes it, one JSON object a step.
 
 The trainer appends a line a step (`ngrpo.training.verl.monitor` writes them and names each value); a kill may cut the
 last line off. A step is done when its line is whole.

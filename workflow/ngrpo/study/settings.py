@@ -49,6 +49,7 @@ class Settings(Config):
     results: str = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)
+    """Where rules find their programs."""
     cluster: Cluster | None = None
     """The SLURM cluster, where jobs go to one: slurm/site.yaml, which `--profile slurm` reads."""
 

@@ -12,19 +12,27 @@ class ToyModel(Config):
 
     kind: Literal["toy"]
     hidden_size: int = 128
+    """Width of the model, and of an embedding."""
     intermediate_size: int = 256
+    """Width of the feed-forward layers."""
     layers: int = 2
+    """Transformer layers."""
     heads: int = 4
+    """Attention heads."""
     kv_heads: int = 2
+    """Heads of keys and values."""
     steps: int = 1000
     """Optimizer steps of pre-training."""
     batch_size: int = 32
+    """Problems an optimizer step."""
     learning_rate: float = 3e-3
+    """Peak of pre-training's learning rate."""
     clean_share: float = Field(0.75, ge=0, le=1)
     """First share of the steps, whose traces are all correct."""
     forget: float = Field(0.75, ge=0, le=1)
     """After that: the probability that a trace forgets a carry that it needs: the weakness that training mends."""
     seed: int = 1
+    """Of the initial weights and of the problems' order."""
 
 
 class HubModel(Config):
@@ -44,6 +52,7 @@ class PackageModel(Config):
     package: str
     """Name on the package index."""
     version: str
+    """The package's version."""
     file: str
     """Name of the .gguf file inside the package."""
 
@@ -53,6 +62,7 @@ class FolderModel(Config):
 
     kind: Literal["folder"]
     path: str
+    """The folder."""
 
 
 ModelSource = Annotated[ToyModel | HubModel | PackageModel | FolderModel, Field(discriminator="kind")]
@@ -69,6 +79,7 @@ class ToyProblems(Config):
     held_out: bool
     """Draw from the held-out eighth of all problems (validation, benchmarks) or from the rest (training)."""
     seed: int
+    """Of the draw of problems."""
     validation: bool = False
     """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
 
@@ -82,6 +93,7 @@ class HubDataset(Config):
     revision: str
     """Commit."""
     split: str
+    """The hub's split, such as train or test."""
     subset: str | None = None
     """The hub's configuration name."""
     sha256: str | None = None
@@ -93,6 +105,7 @@ class FolderDataset(Config):
 
     kind: Literal["folder"]
     file: str
+    """Its name in that folder."""
 
 
 DatasetSource = Annotated[ToyProblems | HubDataset | FolderDataset, Field(discriminator="kind")]
@@ -102,22 +115,27 @@ class Fields(Config):
     """Names of the source's columns."""
 
     problem: str = "problem"
+    """The question."""
     answer: str | None = "answer"
     """None: the answer is the last \\boxed{} of the solution."""
     solution: str | None = None
+    """A worked solution; None: there is none."""
     choices: str | tuple[str, ...] | None = None
     """Options of a multiple-choice question, the right one first: a column of lists, or one column an option (GPQA).
     They are shuffled by a recorded permutation."""
     id: str | None = None
+    """Identifies a row; None: its number."""
 
 
 class Dataset(Config):
     """Problems of one kind with their answers."""
 
     source: DatasetSource
+    """Where it comes from."""
     kind: Literal["math", "choice"] = "math"
     """math: \\boxed{} and Math-Verify; choice: "Answer: X"."""
     fields: Fields = Fields()
+    """What the source calls its columns."""
     rows: int | None = Field(None, ge=1)
     """How many rows the source must have; None: not checked."""
     limit: int | None = Field(None, ge=1)
@@ -132,6 +150,7 @@ class Model(Config):
     """A base model and how it is spoken to."""
 
     source: ModelSource
+    """Where it comes from."""
     title: str | None = None
     """How tables name it."""
     template: Literal["chat", "plain"] = "chat"

@@ -6,18 +6,20 @@ unset knobs out, so that a new knob reruns nothing.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
 from ngrpo.study.base import Config, Id
+from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Metric, Mixer, NoMixer
+from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
 
-def _without_titles(value: object) -> object:
+def _without_titles(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_titles(v) for k, v in value.items() if k != "title"}
     return [_without_titles(v) for v in value] if isinstance(value, list) else value
@@ -26,9 +28,10 @@ def _without_titles(value: object) -> object:
 class Spec(Config):
     """Common ground of all specs."""
 
-    def json_value(self) -> dict:
+    def json_value(self) -> dict[str, Any]:
         """What is written to the spec file: unset (None) knobs and titles absent."""
-        return _without_titles(self.model_dump(mode="json", exclude_none=True))
+        value: dict[str, Any] = _without_titles(self.model_dump(mode="json", exclude_none=True))
+        return value
 
     def text(self) -> str:
         """The spec file's bytes."""
@@ -80,33 +83,13 @@ class NeighborSpec(Spec):
     """Whether special tokens can be neighbors; Eq. 7 runs over the whole vocabulary, so they can."""
 
 
-class Objective(Config):
-    """The policy loss (arXiv 2606.10768, Eq. 12-13; GSPO: arXiv 2507.18071)."""
-
-    kind: Literal["grpo", "gspo"] = "grpo"
-    """grpo: a ratio per token; gspo: one per sequence."""
-    clip_low: float | None = Field(None, gt=0)
-    """Lower clip range of the ratio; None: 0.2 for grpo (Eq. 12), 3e-4 for gspo. The release clips GSPO at 0.2 too."""
-    clip_high: float | None = Field(None, gt=0)
-    """Upper clip range; None: 0.2 for grpo, 4e-4 for gspo."""
-    kl_coefficient: float = Field(0.001, ge=0)
-    """β of the k3 KL estimator (Table 6)."""
-    aggregation: Literal["seq-mean-token-mean", "token-mean"] = "seq-mean-token-mean"
-    """Eq. 13: mean over sequences of the mean over tokens; the release: mean over all tokens."""
-
-    @property
-    def clip(self) -> tuple[float, float]:
-        """The clip range in force, below and above 1."""
-        low, high = (0.2, 0.2) if self.kind == "grpo" else (3e-4, 4e-4)
-        return self.clip_low or low, self.clip_high or high
-
-
 class Training(Config):
     """Hyperparameters of a training run (paper §4.1, Table 6)."""
 
     steps: int | None = Field(None, ge=1)
     """Optimization steps (rollout batches); None: as many as `epochs` give."""
     epochs: int = Field(1, ge=1)
+    """Passes over the training problems, where `steps` isn't given."""
     batch_prompts: int = Field(64, ge=1)
     """Prompts of a rollout batch."""
     group: int = Field(4, ge=2)
@@ -114,12 +97,17 @@ class Training(Config):
     mini_batch_prompts: int = Field(16, ge=1)
     """Prompts of an update; batch_prompts / mini_batch_prompts updates a rollout (Table 6: 64/16)."""
     learning_rate: float = Field(1e-6, gt=0)
+    """AdamW's, constant after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
+    """Optimization steps in which the learning rate rises to its value."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's."""
     temperature: float = Field(0.7, gt=0)
     """τ of rollout, mixing weights and log-probs (Eq. 2, 9)."""
     max_prompt_tokens: int = 4096
+    """Longest prompt; longer problems are left out of training."""
     max_response_tokens: int = 8192
+    """Tokens after which a rollout's response is cut."""
     validate_every: int = Field(10, ge=1)
     """Steps between validations; the best checkpoint is chosen among these."""
     validation_samples: int = Field(32, ge=1)
@@ -142,6 +130,16 @@ class RunSpec(Spec):
     exploration: Mixer
     training: Training
     seed: int
+
+    @model_validator(mode="after")
+    def _validates_without_mixing(self) -> "RunSpec":
+        if self.validation_decoding.mixer != NoMixer():
+            raise UserError(
+                f"validation would mix inputs ({self.validation_decoding.mixer.kind})",
+                where=f"run {self.id}: validation_decoding.mixer",
+                do="leave it out: checkpoints are chosen by the policy as standard decoding sees it",
+            )
+        return self
 
 
 class Decoding(Config):
@@ -166,7 +164,7 @@ class EvaluationSpec(Spec):
     samples: int = Field(32, ge=1)
     """n, samples a problem."""
     seed: int
-    engine: Literal["sglang", "transformers"] = "sglang"
+    engine: EngineName = "sglang"
 
 
 AnySpec = Annotated[

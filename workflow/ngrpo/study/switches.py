@@ -60,7 +60,10 @@ def _applies(switch: Switch, part: Config) -> bool:
 
 
 def release(
-    parts: Mapping[str, Config], given: Mapping[str, Config | Mapping], scripts: Mapping[str, Mapping], where: str
+    parts: Mapping[str, Config],
+    given: Mapping[str, Config | Mapping[str, Any]],
+    scripts: Mapping[Any, Mapping[str, Any]],
+    where: str,
 ) -> dict[str, Config]:
     """A run's parts with the released code's values.
 
@@ -73,7 +76,7 @@ def release(
         mine = given[name]
         own = set(mine.model_fields_set if isinstance(mine, Config) else mine)
         new = {s.field: s.release for s in SWITCHES if s.part == name and _applies(s, part)}
-        if name != "exploration" or part.kind == "neighbors":
+        if name != "exploration" or getattr(part, "kind", None) == "neighbors":
             new |= scripts.get(name, {})
         new = {field: value for field, value in new.items() if field not in own}
         changed[name] = parse(type(part), {**part.model_dump(), **new}, f"{where} (fidelity: release): {name}")

@@ -1,8 +1,7 @@
 """The training stage: verl on Ray, started, watched and ended; the best checkpoint exported last.
 
-Ray is this run's own: its folder, its ports, its workers; two runs on one machine don't meet. Workers' output goes to
-train.log in the run folder, progress to stdout. SIGTERM lets the step end, saves it and leaves; a second one leaves at
-once.
+Workers' output goes to train.log in the run folder, progress to stdout. SIGTERM lets the step end, saves it and leaves;
+a second one leaves at once.
 """
 
 import contextlib
@@ -10,27 +9,26 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ngrpo.errors import UserError
-from ngrpo.files import digest, read_json, whole_folder, write_json
+from ngrpo.files import read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm import job_end
+from ngrpo.study.layout import MODEL_CARD, RunFiles
+from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec
-from ngrpo.training.checkpoints import STOP, Checkpoints, Lease
-from ngrpo.training.nodes import ray_nodes, set_environment, wait_for_nodes
+from ngrpo.training.checkpoints import Checkpoints
+from ngrpo.training.lease import Lease
+from ngrpo.training.nodes import set_environment
 from ngrpo.training.verl import accelerator
-from ngrpo.training.verl.monitor import METRICS, read_metrics
-from ngrpo.training.verl.recipe import Ranks, compose, total_steps
+from ngrpo.training.verl.ray_job import run_verl
+from ngrpo.training.verl.recipe import Ranks, RunInputs, Saving, compose, total_steps
 
-CARD = "ngrpo.json"
-HARDWARE = "hardware.json"  # in the run folder: what each of its jobs had
 SAME_SIGNAL = 10.0  # seconds within which signals are one
-MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
 
 
 def train(
@@ -59,60 +57,43 @@ def train(
     rollout and trainer disagree, and where the run ends before its last step.
     """
     import pyarrow.parquet as pq
-    from transformers import AutoTokenizer
 
     set_environment()
-    run_dir, model, data, validation = (p.resolve() for p in (run_dir, model, data, validation))
+    run = RunFiles(run_dir.resolve())
+    inputs = RunInputs(model, data, validation, neighbors).resolved()
     label, began = f"[train {spec.id}]", time.monotonic()
-    with Lease(run_dir) as lease, _orderly_end(run_dir / STOP, lease, label):
-        spec_file = run_dir / "spec.json"
-        if not spec_file.exists() or spec_file.read_text(encoding="utf-8") != spec.text():
-            write_json(spec_file, spec.json_value())
-        checkpoints = Checkpoints(run_dir, spec.digest)
-        start = checkpoints.prepare()
-        steps = total_steps(spec, pq.read_metadata(data).num_rows)
+    with Lease(run) as lease, _orderly_end(run.stop, lease, label):
+        if not run.spec.exists() or run.spec.read_text(encoding="utf-8") != spec.text():
+            write_json(run.spec, spec.json_value())
+        start = Checkpoints(run, spec.digest).prepare()
+        steps = total_steps(spec, pq.read_metadata(inputs.data).num_rows)
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
-            ends = _time_to_save(checkpoint_minutes)
+            saving = Saving(checkpoint_every, checkpoint_minutes, _time_to_save(checkpoint_minutes))
             print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
-            config = compose(
-                spec,
-                spec_file=spec_file,
-                model=model,
-                data=data,
-                validation=validation,
-                neighbors=neighbors.resolve() if neighbors else None,
-                run_dir=run_dir,
-                ranks=ranks,
-                save_every=checkpoint_every,
-                steps=steps,
-                checkpoint_minutes=checkpoint_minutes,
-                ends=ends,
-                lease=lease.me,
-                vocabulary=AutoTokenizer.from_pretrained(model).get_vocab(),
-            )
-            _note_hardware(run_dir / HARDWARE, start)
-            with _progress(run_dir, label, start, steps):
-                _run(config, run_dir, ranks, plugin)
-        best = _finish(Checkpoints(run_dir, spec.digest), steps, out)
+            config = compose(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease.holder)
+            _note_hardware(run.hardware, start)
+            with _progress(run, label, start, steps):
+                run_verl(config, run, ranks, plugin)
+        best = _finish(Checkpoints(run, spec.digest), steps, out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
     print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)
 
 
 def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
     """Export the best policy, once every step is done and logged; returns its step and score."""
-    logged = [row["step"] for row in read_metrics(checkpoints.run_dir / METRICS)]
-    if checkpoints.step != steps or logged != list(range(1, steps + 1)):
+    run, best = checkpoints.run, checkpoints.best
+    logged = [row["step"] for row in read_metrics(run.metrics)]
+    if checkpoints.step != steps or best is None or logged != list(range(1, steps + 1)):
         raise UserError(
             f"the run ended at step {checkpoints.step} of {steps}, with {len(logged)} steps logged",
-            where=checkpoints.run_dir,
+            where=run.folder,
             do="see train.log there; running the same command again resumes",
         )
-    best = checkpoints.best
     with whole_folder(out) as part:
         for file in checkpoints.best_model(best["step"]).iterdir():
             shutil.copy2(file, part / file.name)
-        write_json(part / CARD, {"spec": checkpoints.spec, **best, "steps": steps})
+        write_json(part / MODEL_CARD, {"spec": checkpoints.spec, **best, "steps": steps})
     return best
 
 
@@ -136,71 +117,9 @@ def _time_to_save(checkpoint_minutes: float) -> float | None:
     return ends
 
 
-def _run(config, run_dir: Path, ranks: Ranks, plugin: str) -> None:
-    """Start Ray, run verl, end Ray; workers' output ends up in train.log."""
-    import ray
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
-    from verl.trainer.main_ppo import run_ppo
-
-    folder = _scratch(run_dir)
-    environment = get_ppo_ray_runtime_env()
-    environment["env_vars"].update(accelerator.worker_environment(), TMPDIR=str(folder))
-    environment["worker_process_setup_hook"] = plugin
-    orderly = signal.getsignal(signal.SIGTERM)
-    try:
-        with ray_nodes(folder, ranks.nodes, accelerator.ray_resources(ranks.devices)) as address:
-            ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
-            signal.signal(signal.SIGTERM, orderly)  # ray.init puts a handler of its own in place, which aborts
-            wait_for_nodes(ranks.nodes)
-            try:
-                run_ppo(config)
-            finally:
-                ray.shutdown()
-    except ray.exceptions.RayError as error:
-        _keep_log(folder, run_dir, str(error))
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
-        raise UserError(
-            f"training failed: {type(cause or error).__name__}: {_last_line(error)}",
-            where=run_dir / "train.log",
-            do="running the same command again resumes after the last checkpoint",
-        ) from error
-    finally:
-        _keep_log(folder, run_dir)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _scratch(run_dir: Path) -> Path:
-    """A new temporary folder for Ray, sockets and locks; those that killed trainers of this run left are removed."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > MOST_BASE:
-        base = Path("/tmp")
-    prefix = f"ngrpo-{digest(str(run_dir))[:6]}-"
-    for old in base.glob(f"{prefix}*"):
-        _keep_log(old, run_dir)
-        shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "no message"
-
-
-def _keep_log(folder: Path, run_dir: Path, error: str = "") -> None:
-    """Append the workers' output, and what ended the run, to train.log."""
-    with open(run_dir / "train.log", "ab") as log:
-        for path in sorted((folder / "session_latest" / "logs").glob("worker-*.*")):
-            if path.suffix in (".out", ".err") and path.stat().st_size:
-                log.write(f"==> {path.name}\n".encode() + path.read_bytes())
-                path.unlink()
-        log.write(error.encode())
-
-
 @contextlib.contextmanager
 def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
-    """SIGTERM (a cluster's farewell) asks the trainer to save and end; again, or without a lease, it ends at once.
+    """SIGTERM (the pre-termination signal) asks the trainer to save and end; again, or without a lease, it ends.
 
     SLURM sends each signal more than once (by itself, and through srun): only one that comes later is another.
     """
@@ -212,7 +131,7 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
         if not first:
             first.append(time.monotonic())
             stop.touch()
-            os.write(1, f"{label} told to end: finishing the step, then saving it\n".encode())
+            os.write(1, f"{label} asked to end: finishing the step, then saving it\n".encode())
 
     stop.unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, leave)
@@ -224,14 +143,14 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(run_dir: Path, label: str, start: int, steps: int) -> Iterator[None]:
+def _progress(run: RunFiles, label: str, start: int, steps: int) -> Iterator[None]:
     """Print a line for every tenth of the steps, as metrics.jsonl grows."""
     every, stop = max(1, steps // 10), threading.Event()
 
     def follow() -> None:
         shown = start
         while not stop.wait(1.0):
-            for row in read_metrics(run_dir / METRICS):
+            for row in read_metrics(run.metrics):
                 if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
                     shown = row["step"]
                     print(_line(label, row, steps), flush=True)

@@ -1,10 +1,13 @@
-"""When a training is to be saved, by the clock: so often, and before its job's time is over."""
+"""When a training is to be saved: so many minutes after the last time, and before its job's time is over."""
 
 import time
 
 
-class Clock:
-    """All times in seconds; `now` and `ends` since the epoch."""
+class SaveSchedule:
+    """What a run's steps and saves have taken, and whether the next save is due.
+
+    All times in seconds; `now` and `ends` since the epoch; ends None: the job has no limit.
+    """
 
     SPARE = 20.0  # to export the policy, end Ray and leave
 

@@ -6,132 +6,112 @@ Three functions are the seam for whoever builds an sglang Engine: verl's rollout
 2. `request_params(mixer, seed, batch=...)` → a request's `sampling_params["custom_params"]`.
 3. `record_of(output, tokens)` → the `Record` of one of the engine's outputs.
 
-`cpu` holds what a machine without a GPU needs, `hooks` what runs in the scheduler processes, `state` the mixing itself.
-Requests without our `custom_params` pass through untouched.
+`state` holds the mixing itself, `overrides` the subclasses that scheduler processes run, `hooks` their entry points and
+settings, `cpu` what a machine without a GPU needs. Requests without our `custom_params` pass through untouched.
 """
 
 import functools
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ngrpo.engines.model_folder import is_dense, open_table
-from ngrpo.engines.sglang import cpu
-from ngrpo.engines.sglang.hooks import (
-    KEY,
-    REFRESH,
-    SPACES,
-    VERSION,
-    Settings,
-    check_server,
-    quiet_import,
-    run_detokenizer,
-    run_scheduler,
-)
+from ngrpo.engines.model_folder import open_table
+from ngrpo.engines.sglang import cpu, hooks
+from ngrpo.engines.sglang.hooks import KEY, PluginSettings, check_server, run_detokenizer, run_scheduler
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbors import Table
 from ngrpo.method.records import Record
 
-_settings: Settings | None = None  # of the latest `install` in this process
+_settings: PluginSettings | None = None  # of the latest `install` in this process
 
 
 def install(
     neighbors: Path | None = None,
     *,
     model: Path | None = None,
+    mixers: Sequence[Mixer] = (),
     refresh: str = "never",
     space: str = "embedding",
     batch_timeout: float = 300.0,
-    width: int = 1,
-    noise: bool = False,
-    dense: bool = False,
-) -> Settings:
+) -> PluginSettings:
     """Make every sglang Engine that this process builds from now on a mixing one; may be called again.
 
-    neighbors: the table's file, read by each scheduler process; None if no mixer looks neighbors up. model: if
-    given, the table is checked against its vocabulary. refresh: "never" (the precomputed table stays, as the paper's)
-    or "update" (rebuilt from the engine's own weights after they change); space: of which rows then, "embedding" (E) or
-    "lm_head" (the output layer's, as the release). batch_timeout: seconds that requests of a
-    batch wait for each other. width: candidates of the widest mixer that needs no table (a table's k counts anyway).
-    noise, dense: whether some mixers add Gaussian noise, or mix the whole vocabulary (see `room`).
+    neighbors: the table's file, read by each scheduler process; None if no mixer looks neighbors up. model: if given,
+    the table is checked against its vocabulary. mixers: those that requests will ask for, checked against the table.
+    refresh: "never" (the precomputed table stays, as the paper's) or "update" (rebuilt from the engine's own weights
+    after they change); space: of which rows then, "embedding" (E) or "lm_head" (the output layer's, as the release).
+    batch_timeout: seconds that requests of a batch wait for each other.
     Raises UserError for another sglang, a table that doesn't fit, an unknown refresh or space.
     """
     global _settings
-    if refresh not in REFRESH:
-        raise unknown_name("table refresh", refresh, REFRESH, where="sglang: refresh")
-    if space not in SPACES:
-        raise unknown_name("neighbor space", space, SPACES, where="sglang: space")
-    table = None
+    if refresh not in hooks.REFRESH:
+        raise unknown_name("table refresh", refresh, hooks.REFRESH, where="sglang: refresh")
+    if space not in hooks.SPACES:
+        raise unknown_name("neighbor space", space, hooks.SPACES, where="sglang: space")
+    _check_version()
+    path, metric, k = None, None, None
     if neighbors is not None:
         table = Table.load(neighbors) if model is None else open_table(neighbors, model)
-    try:
-        found = version("sglang")
-    except PackageNotFoundError:
-        found = "not installed"
-    if found != VERSION:
-        raise UserError(
-            f"sglang is {found}, but the plugin is written for {VERSION}",
-            where="training environment",
-            do=f"install sglang=={VERSION}",
-        )
+        path, metric, k = Path(neighbors).absolute(), table.metric, table.k
+    settings = PluginSettings(path, metric, k, refresh, space, batch_timeout)
+    for mixer in mixers:
+        settings.check(mixer)
     cpu.prepare()
-    with quiet_import():
+    with hooks.quiet_import():
         import sglang.srt.entrypoints.engine as entry
 
-    _settings = Settings(
-        None if neighbors is None else Path(neighbors).absolute(),
-        table.metric if table else None,
-        table.k if table else None,
-        refresh,
-        space,
-        batch_timeout,
-        max(width, table.k if table else 1),
-        noise,
-        dense,
-    )
-    entry.run_scheduler_process = functools.partial(run_scheduler, _settings)
+    entry.run_scheduler_process = functools.partial(run_scheduler, settings)
     entry.run_detokenizer_process = run_detokenizer
-    launch = getattr(entry._launch_subprocesses, "stock", entry._launch_subprocesses)
-
-    @functools.wraps(launch)
-    def checked_launch(server_args: Any, port_args: Any = None) -> Any:
-        check_server(server_args)
-        with _deaths_told():
-            manager, report = launch(server_args, port_args)
-        if report is not None and KEY not in report:
-            raise UserError("sglang's scheduler started without the plugin", where="sglang: run_scheduler_process")
-        return manager, report
-
-    checked_launch.stock = launch
-    entry._launch_subprocesses = checked_launch
-    return _settings
+    stock = getattr(entry._launch_subprocesses, "stock", entry._launch_subprocesses)
+    entry._launch_subprocesses = functools.partial(_launch_checked, stock)
+    entry._launch_subprocesses.stock = stock
+    _settings = settings
+    return settings
 
 
-def room(mixers: Sequence[Mixer]) -> dict[str, Any]:
-    """What `install` must be told to serve these mixers: width, noise, dense."""
-    return {
-        "width": max((m.width for m in mixers), default=1),
-        "noise": any(m.kind == "gaussian" for m in mixers),
-        "dense": any(is_dense(m) for m in mixers),
-    }
+def _check_version() -> None:
+    try:
+        installed = version("sglang")
+    except PackageNotFoundError:
+        installed = "not installed"
+    if installed != hooks.VERSION:
+        raise UserError(
+            f"sglang is {installed}, but the plugin is written for {hooks.VERSION}",
+            where="training environment",
+            do=f"install sglang=={hooks.VERSION}",
+        )
+
+
+def _launch_checked(stock: Any, server_args: Any, port_args: Any = None) -> Any:
+    """sglang's start of its processes; refuses settings that go around the plugin, and a scheduler without it.
+
+    Safe: the stock result is returned. Not in place, a killed scheduler is waited for without end: a contract test
+    kills one.
+    """
+    check_server(server_args)
+    with _deaths_reported():
+        manager, report = stock(server_args, port_args)
+    if report is not None and KEY not in report:
+        raise UserError("sglang's scheduler started without the plugin", where="sglang: run_scheduler_process")
+    return manager, report
 
 
 def request_params(
-    mixer: Mixer, seed: int, batch: tuple[str, int] | None = None, *, installed: Settings | None = None
+    mixer: Mixer, seed: int, batch: tuple[str, int] | None = None, *, installed: PluginSettings | None = None
 ) -> dict[str, Any]:
     """A request's `custom_params`: its mixer, its seed in [0, 2**62), and the batch that it waits for.
 
     batch: (id, n), n ≥ 1: no request of the batch is scheduled before all n have arrived, which makes runs on a CPU
     reproducible to the bit; ids must not be used twice. installed: what `install` returned for this engine, if another
-    one was built since. Raises UserError where its table or room doesn't fit the mixer.
+    one was built since. Raises UserError where its table doesn't fit the mixer.
     """
     installed = installed or _settings
     if installed is None:
@@ -158,22 +138,18 @@ def record_of(output: dict[str, Any], tokens: Sequence[int]) -> Record:
 
 
 @contextmanager
-def _deaths_told() -> Iterator[None]:
+def _deaths_reported() -> Iterator[None]:
     """sglang waits for ever for a scheduler that is killed before its first word (by a memory limit, for example).
 
-    It is told as sglang tells of one that fails: by SIGQUIT.
+    It is reported as sglang reports one that fails: by SIGQUIT.
     """
-    import psutil
-
     before, over = set(multiprocessing.active_children()), threading.Event()
 
     def watch() -> None:
-        seen: set[psutil.Process] = set()
+        seen: set[Any] = set()
         while not over.wait(0.1):
-            for child in set(multiprocessing.active_children()) - before:
-                with suppress(psutil.NoSuchProcess):
-                    seen.add(psutil.Process(child.pid))
-            if any(gone(p) for p in seen):
+            seen |= set(multiprocessing.active_children()) - before
+            if multiprocessing.connection.wait([process.sentinel for process in seen], timeout=0):
                 os.kill(os.getpid(), signal.SIGQUIT)
                 return
 
@@ -184,13 +160,3 @@ def _deaths_told() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def gone(process: Any) -> bool:
-    """Whether a process has ended."""
-    import psutil
-
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import functools
 import itertools
 import logging
 import os
@@ -19,74 +20,78 @@ from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.model_folder import end_tokens, model_config
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.method.mixers import Mixer
+
+
+def open(model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: Any) -> "SGLangEngine":
+    """Start sglang (see `ngrpo.engines.open_engine`). machine: see `SGLangEngine`."""
+    return SGLangEngine(model, neighbors, mixers, **machine)
 
 
 class SGLangEngine:
     """An engine (see `contract`) on a Hugging Face folder, through `sglang.Engine`.
 
-    refresh, space, batch_timeout, width, noise, dense: see `ngrpo.engines.sglang.install`. machine: sglang's server
-    arguments that change speed and memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size,
-    log_level.
+    mixers, refresh, space, batch_timeout: see `ngrpo.engines.sglang.install`. machine: sglang's server arguments that
+    change speed and memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, log_level.
     """
 
     def __init__(
         self,
         model: Path,
         neighbors: Path | None = None,
+        mixers: Sequence[Mixer] = (),
         *,
         refresh: str = "never",
         space: str = "embedding",
         batch_timeout: float = 300.0,
-        width: int = 1,
-        noise: bool = False,
-        dense: bool = False,
         **machine: Any,
     ):
         began = time.monotonic()
         model_config(model)
         self.installed = plugin.install(
-            neighbors,
-            model=model,
-            refresh=refresh,
-            space=space,
-            batch_timeout=batch_timeout,
-            width=width,
-            noise=noise,
-            dense=dense,
+            neighbors, model=model, mixers=mixers, refresh=refresh, space=space, batch_timeout=batch_timeout
         )
-        import psutil
-        import sglang.srt.entrypoints.engine as entry
-        from sglang.srt.managers import tokenizer_manager
-        from sglang.srt.server_args import ServerArgs
-
-        known = {f.name for f in fields(ServerArgs)}
-        for name in machine:
-            if name not in known:
-                raise unknown_name("sglang server argument", name, known, where="engine: machine")
-        arguments = {
-            "dtype": "float32" if cpu.on_cpu() else "auto",
-            "random_seed": 0,
-            "log_level": "error",
-            "skip_tokenizer_init": True,  # tokens in, tokens out
-            **machine,
-        }
+        _check_arguments(machine)
         self.ends = end_tokens(model)
         self._count = itertools.count()
         self._dead = False
         self._sockets: list[Any] = []
+        self._start(
+            {
+                "model_path": str(model),
+                "dtype": "float32" if cpu.on_cpu() else "auto",
+                "random_seed": 0,
+                "log_level": "error",
+                "skip_tokenizer_init": True,  # tokens in, tokens out
+                **machine,
+            }
+        )
+        info = self.server.scheduler_info
+        self.capacity = min(info["max_total_num_tokens"], info["max_req_input_len"] + 5)  # tokens of one request
+        table = f"{self.installed.metric} neighbors, k={self.installed.k}" if self.installed.k else "no neighbor table"
+        print(
+            f"[sglang] {Path(model).name} on {'CPU' if cpu.on_cpu() else 'GPU'}, {table}, room for "
+            f"{info['max_total_num_tokens']} tokens ({time.monotonic() - began:.0f} s)",
+            file=sys.stderr,
+        )
+
+    def _start(self, arguments: dict[str, Any]) -> None:
+        """Start sglang's processes, without leaving its signal handlers behind; on failure, end them."""
+        import psutil
+        import sglang.srt.entrypoints.engine as entry
+        from sglang.srt.managers import tokenizer_manager
+
         own = psutil.Process()
         others = set(own.children())
-        configure = entry._set_envs_and_config
-        ours = (
-            # sglang answers a child's error by killing the whole process tree
-            (entry, "_set_envs_and_config", lambda s: (configure(s), signal.signal(signal.SIGQUIT, self._died))),
+        replacements = (
+            (entry, "_set_envs_and_config", functools.partial(self._configure, entry._set_envs_and_config)),
             (entry, "get_zmq_socket", self._connect),
             (tokenizer_manager, "get_zmq_socket", self._connect),
         )
         logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
         try:
-            with keeping_signals(), _replaced(*ours):
-                self.server = entry.Engine(model_path=str(model), **cpu.server_arguments(arguments))
+            with keeping_signals(), _replaced(*replacements):
+                self.server = entry.Engine(**cpu.server_arguments(arguments))
                 self._processes = _servers(own, others)
                 loop = asyncio.get_event_loop()
                 loop.run_until_complete(_start_loop(self.server.tokenizer_manager))
@@ -97,14 +102,15 @@ class SGLangEngine:
         signal.signal(signal.SIGQUIT, self._died)
         atexit.unregister(self.server.shutdown)
         atexit.register(self.close)
-        info = self.server.scheduler_info
-        self.room = min(info["max_total_num_tokens"], info["max_req_input_len"] + 5)
-        table = f"{self.installed.metric} neighbors, k={self.installed.k}" if self.installed.k else "no neighbor table"
-        print(
-            f"[sglang] {Path(model).name} on {'CPU' if cpu.on_cpu() else 'GPU'}, {table}, room for "
-            f"{info['max_total_num_tokens']} tokens ({time.monotonic() - began:.0f} s)",
-            file=sys.stderr,
-        )
+
+    def _configure(self, stock: Any, server_args: Any) -> None:
+        """sglang's settings of this process; but a child's error doesn't kill the whole process tree, as sglang does.
+
+        Safe: `_died` ends the start, or the answer that is waited for. Not in place, a killed scheduler ends the
+        caller, and with it the contract test that kills one.
+        """
+        stock(server_args)
+        signal.signal(signal.SIGQUIT, self._died)
 
     def _connect(self, *which: Any) -> Any:
         """sglang's socket, remembered: an open one to a dead process would keep its context from ever ending."""
@@ -132,7 +138,7 @@ class SGLangEngine:
             "stop_token_ids": sorted({*self.ends, *sampling.stop_token_ids}),
         }
         for request in requests:
-            self._check_room(request, sampling)
+            self._check_capacity(request, sampling)
         params = [
             {**common, "custom_params": plugin.request_params(r.mixer, r.seed, batch, installed=self.installed)}
             for r in requests
@@ -146,14 +152,14 @@ class SGLangEngine:
         )
         return [_sample(output) for output in outputs]
 
-    def _check_room(self, request: Request, sampling: Sampling) -> None:
+    def _check_capacity(self, request: Request, sampling: Sampling) -> None:
         """sglang would shorten a response without a word."""
         if not request.prompt:
             raise UserError("an empty prompt", where="request: prompt")
-        if len(request.prompt) + sampling.max_new_tokens > self.room:
+        if len(request.prompt) + sampling.max_new_tokens > self.capacity:
             raise UserError(
                 f"a prompt of {len(request.prompt)} tokens and {sampling.max_new_tokens} new ones don't fit "
-                f"{self.room} tokens",
+                f"{self.capacity} tokens",
                 where="sglang: max_total_tokens, context_length; sampling: max_new_tokens",
                 do="raise the engine's limits within the model's context, or ask for fewer tokens",
             )
@@ -163,10 +169,10 @@ class SGLangEngine:
         task = asyncio.ensure_future(answer)
         while not task.done():
             await asyncio.wait({task}, timeout=1)
-            if not task.done() and (self._dead or any(plugin.gone(p) for p in self._processes)):
+            if not task.done() and (self._dead or any(_has_ended(p) for p in self._processes)):
                 task.cancel()
                 raise UserError(
-                    "an sglang process died", where="sglang", do="see its messages above; log_level=info tells more"
+                    "an sglang process died", where="sglang", do="see its messages above; log_level=info says more"
                 )
         try:
             return task.result()
@@ -188,10 +194,10 @@ class SGLangEngine:
         """End sglang's processes, and only them."""
         import psutil
 
-        tree = [q for p in self._processes if not plugin.gone(p) for q in (*p.children(recursive=True), p)]
+        tree = [q for p in self._processes if not _has_ended(p) for q in (*p.children(recursive=True), p)]
         self._processes = []
         for process in tree:
-            if not plugin.gone(process):
+            if not _has_ended(process):
                 process.kill()
         psutil.wait_procs(tree, timeout=10)
         if hasattr(self, "server"):
@@ -211,6 +217,16 @@ class SGLangEngine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _check_arguments(machine: dict[str, Any]) -> None:
+    """Raise UserError, with the nearest name, for a server argument that sglang doesn't have."""
+    from sglang.srt.server_args import ServerArgs
+
+    known = {f.name for f in fields(ServerArgs)}
+    for name in machine:
+        if name not in known:
+            raise unknown_name("sglang server argument", name, known, where="engine: machine")
 
 
 @contextmanager
@@ -251,12 +267,22 @@ def _servers(own: Any, others: set) -> list[Any]:
     """The living children that sglang started; Python's own resource tracker, which serves them, ends by itself."""
     import psutil
 
-    found = []
+    servers = []
     for child in own.children():
         with suppress(psutil.NoSuchProcess):
             if child not in others and not any("resource_tracker" in word for word in child.cmdline()):
-                found.append(child)
-    return found
+                servers.append(child)
+    return servers
+
+
+def _has_ended(process: Any) -> bool:
+    """Whether a process has ended, reaped or not."""
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _sample(output: dict[str, Any]) -> Sample:

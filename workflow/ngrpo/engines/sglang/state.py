@@ -1,9 +1,8 @@
-"""Mixing on the model runner: per-slot state, what is sampled, and what is fed (Eq. 6–11).
+"""Mixing on the model runner: what is sampled, and what each running request feeds next (Eq. 6–11).
 
-A running request owns a slot (`req_pool_idx`). Sampling step t writes the slot's next input, the embedding lookup of
-step t+1 reads it: on the same stream, at fixed addresses, so that the overlap schedule and a captured CUDA graph need
-nothing more. A slot's state is "token, or ids and weights", padded to the widest mixer; engines that are started for
-noise or for whole-vocabulary mixtures have one more table each (σ; the fed vector) and one more term in `_fed`.
+A running request owns a slot (`req_pool_idx`). Sampling step t writes the vector that the slot feeds next into one
+table, `fed` (slots, d), and whether it does into `on`; the embedding lookup of step t+1 reads them: on the same stream,
+at fixed addresses, so that the overlap schedule and a captured CUDA graph need nothing more, whatever the mixer.
 
 Departures, and why:
 1. Tokens of our requests are drawn by `ngrpo.method.sampling` from their own seeds instead of the stock sampler's
@@ -11,159 +10,138 @@ Departures, and why:
 2. Log-probs of our requests are of the whole distribution (stock 0.4.6 renormalizes them to top-p).
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ngrpo.engines.model_folder import columns, is_dense
+from ngrpo.engines.model_folder import columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import GaussianMixer, Mixer, NoMixer, Step, blend
+from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed
 from ngrpo.method.neighbors import Table, nearest
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
-logger = logging.getLogger(__name__)
+
+class FedStep(NamedTuple):
+    """One mixed step of a response: its index there, and what it fed."""
+
+    index: int
+    ids: list[int]
+    weights: list[int]
+    sigma: float  # of the noise; 0: none
 
 
 @dataclass
-class Ticket:
+class RequestState:
     """What a request of ours carries: its seed and mixer, and the mixed steps of its response so far."""
 
     seed: int
     mixer: Mixer
     batch: tuple[str, int] | None = None
-    index: list[int] = field(default_factory=list)  # in the response, ascending
-    ids: list[list[int]] = field(default_factory=list)
-    weights: list[list[int]] = field(default_factory=list)
-    sigmas: list[float] = field(default_factory=list)  # where noise is fed: one a step, from the first on
+    steps: list[FedStep] = field(default_factory=list)  # ascending
     state: int = 0  # what the mixer wants back at the next step
-
-    @property
-    def dense(self) -> bool:
-        """Whether the fed vectors are of the whole vocabulary: nothing records them."""
-        return is_dense(self.mixer)
 
     def record(self, tokens: list[int], start: int) -> Record:
         """The response's record; start: position of its first token."""
-        if self.dense:
-            return Record.of(tokens, [], [], [], k=1)
-        if not self.sigmas:
-            return Record.of(tokens, self.index, self.ids, self.weights, k=self.mixer.width)
-        sigma = np.array(self.sigmas[: max(1, len(tokens) - 1)], dtype=np.float32)
+        steps = self.steps if self.mixer.replayed else []
+        if not any(step.sigma for step in steps):
+            index, ids, weights, _ = zip(*steps, strict=True) if steps else ((), (), (), ())
+            return Record.of(tokens, index, ids, weights, k=len(ids[0]) if ids else self.mixer.width)
+        sigma = np.array([step.sigma for step in steps][: max(1, len(tokens) - 1)], dtype=np.float32)
         noise = Noise(self.seed, start, sigma[:1] if (sigma == sigma[0]).all() else sigma)
-        return Record.of(tokens, [], [], [], k=1, noise=noise if self.mixer.replay else None)
+        return Record.of(tokens, [], [], [], k=1, noise=noise)
 
 
-class Plan:
+class BatchPlan:
     """What one scheduled batch needs from us; goes from the scheduler to the model runner and back."""
 
-    def __init__(self, batch: Any, width: int):
+    def __init__(self, batch: Any):
         self.reqs: list[Any] = batch.reqs
-        self.tickets: list[Ticket | None] = [getattr(r, "ngrpo", None) for r in batch.reqs]
+        self.requests: list[RequestState | None] = [getattr(r, "ngrpo", None) for r in batch.reqs]
         groups: dict[Mixer, list[int]] = {}
-        for row, ticket in enumerate(self.tickets):
-            if ticket is not None:
-                groups.setdefault(ticket.mixer, []).append(row)
+        for row, request in enumerate(self.requests):
+            if request is not None:
+                groups.setdefault(request.mixer, []).append(row)
         ours = [row for rows in groups.values() for row in rows]
         self.any, self.all = bool(ours), len(ours) == len(self.reqs)
-        self.groups = [(m, torch.tensor(rows) if len(rows) < len(self.reqs) else None) for m, rows in groups.items()]
-        self.mixes = any(not isinstance(mixer, NoMixer) for mixer in groups)
+        self.groups = [(mixer, rows, len(rows) == len(self.reqs)) for mixer, rows in groups.items()]
+        self.mixes = any(mixer.mixes for mixer in groups)
+        self.needs_rms = any(mixer.needs_rms for mixer in groups)
         limits = [self.reqs[row].sampling_params for row in ours]
         self.restricts = any(p.top_p < 1 or p.top_k < 1 << 30 for p in limits)
         self.extends: bool = batch.forward_mode.is_extend()
-        self.lost = False  # a prefill would need dense mixtures again, which nothing kept
-        self.noisy = any(isinstance(mixer, GaussianMixer) for mixer in groups)
-        self.seeds = self.states = self.replay = self.noise = None
+        self.lost: list[Any] = []  # requests whose whole-vocabulary mixtures a prefill would need: nothing holds them
+        self.seeds = self.states = self.replay = None
+        self.noisy = False  # whether something that is fed again had noise
         if self.extends and self.any:
-            self.seeds = torch.tensor([t.seed if t else 0 for t in self.tickets])
-            self.states = torch.tensor([t.state if t else 0 for t in self.tickets], dtype=torch.int32)
-            self.replay, self.noise = self._replay(batch, width)
-        self.steps: Tensor | None = None  # (B, 3 + 2·width) int32 on the CPU, set by sampling: see `_pack`
+            self.seeds = torch.tensor([r.seed if r else 0 for r in self.requests])
+            self.states = torch.tensor([r.state if r else 0 for r in self.requests], dtype=torch.int32)
+            self.replay = self._replay(batch.prefix_lens, batch.extend_lens)
+        self.steps: list[tuple[list[int], Tensor]] = []  # rows and their steps on the CPU, set by sampling: see `_pack`
 
-    def _replay(self, batch: Any, width: int) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """What this prefill must feed again (after a retraction, or for a later chunk of a response).
+    @property
+    def feeds(self) -> bool:
+        """Whether some input of this batch is anything but its token's embedding."""
+        return self.replay is not None if self.extends else self.mixes
 
-        Mixtures: places (M,) in its input, ids and weights (M, width). Noise: places (N,), seeds, positions and sigmas.
+    def _replay(self, prefixes: Sequence[int], extends: Sequence[int]) -> tuple[Tensor, ...] | None:
+        """What this prefill must feed again (after a retraction, or for a later chunk of a response), or None.
+
+        Places (M,) in its input, ids and weights (M, k), and the noise: sigmas, seeds and positions (M,).
         """
-        mixed, noisy, offset = [], [], 0
-        for req, ticket, prefix, extend in zip(
-            self.reqs, self.tickets, batch.prefix_lens, batch.extend_lens, strict=True
-        ):
-            first = len(req.origin_input_ids)
-            for i, index in enumerate(ticket.index if ticket else ()):
-                place = first + index - prefix
-                if not 0 <= place < extend:
-                    continue
-                if ticket.dense:
-                    self.lost = True
-                elif ticket.sigmas:
-                    noisy.append((offset + place, ticket.seed, first + index, ticket.sigmas[i]))
-                else:
-                    missing = [0] * (width - len(ticket.ids[i]))
-                    mixed.append((offset + place, ticket.ids[i] + missing, ticket.weights[i] + missing))
+        fed, offset = [], 0
+        for req, request, prefix, extend in zip(self.reqs, self.requests, prefixes, extends, strict=True):
+            for index, ids, weights, sigma in request.steps if request is not None else ():
+                position = len(req.origin_input_ids) + index
+                if prefix <= position < prefix + extend:
+                    fed.append((offset + position - prefix, ids, weights, sigma, request.seed, position))
+                    if request.mixer.dense:
+                        self.lost.append(req)
+                        break
             offset += extend
-        replay = noise = None
-        if mixed:
-            at, ids, weights = zip(*mixed, strict=True)
-            replay = torch.tensor(at), torch.tensor(ids), torch.tensor(weights, dtype=torch.int32)
-        if noisy:
-            at, seed, position, sigma = zip(*noisy, strict=True)
-            noise = torch.tensor(at), torch.tensor(seed), torch.tensor(position), torch.tensor(sigma)
-        return replay, noise
+        if not fed:
+            return None
+        places, ids, weights, *noise = zip(*fed, strict=True)
+        k = max(map(len, ids))
+        ids, weights = (torch.tensor([row + [0] * (k - len(row)) for row in rows]) for rows in (ids, weights))
+        self.noisy = any(noise[0])
+        return torch.tensor(places), ids, weights.int(), *map(torch.tensor, noise)
 
     def absorb(self, before: Sequence[int]) -> None:
-        """Keep this batch's mixed steps; before: each response's length before this batch's results came in."""
-        if self.steps is None:
-            return
-        steps = self.steps.tolist()
-        sigmas = self.steps[:, 2].contiguous().view(torch.float32).tolist()
-        for req, ticket, length, sigma, (on, state, _, *rest) in zip(
-            self.reqs, self.tickets, before, sigmas, steps, strict=True
-        ):
-            if ticket is None or len(req.output_ids) != length + 1:
-                continue
-            ticket.state = state
-            if on:
-                k, width = ticket.mixer.width, len(rest) // 2
-                ticket.index.append(length)
-                if sigma > 0:
-                    ticket.sigmas.append(sigma)
-                else:
-                    ticket.ids.append(rest[:k])
-                    ticket.weights.append(rest[width : width + k])
+        """Give requests their steps; before: each response's length before this batch's results came in."""
+        for rows, packed in self.steps:
+            sigmas = packed[:, 2].contiguous().view(torch.float32).tolist()
+            for row, sigma, (on, state, _, *candidates) in zip(rows, sigmas, packed.tolist(), strict=True):
+                request, k = self.requests[row], len(candidates) // 2
+                if len(self.reqs[row].output_ids) == before[row] + 1:
+                    request.state = state
+                    if on:
+                        request.steps.append(FedStep(before[row], candidates[:k], candidates[k:], sigma))
 
 
 class MixState:
-    """The tables of one model runner, and the two places where they are used: sampling and the embedding lookup."""
+    """The table of one model runner, and the two places where it is used: sampling and the embedding lookup."""
 
     def __init__(self, runner: Any, table: Table | None, settings: Any):
-        """settings: what `install` was told (`hooks.Settings`)."""
+        """settings: what `install` was given (`hooks.PluginSettings`)."""
         self.runner, self.source, self.settings = runner, table, settings
         self.embedding = _embedding_of(runner.model)
         device, slots = runner.device, runner.req_to_token_pool.size + 8
-        rows = runner.model_config.vocab_size
         if table is not None:
-            table.check(rows, table.k, table.metric)
-        self.width = settings.width
+            table.check(runner.model_config.vocab_size, table.k, table.metric)
         self.neighbors = table.ids.to(device) if table else None
         self.stale = False
-        self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
+        E = self.embedding.weight
         self.on = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.ids = torch.zeros(slots, self.width, dtype=torch.int64, device=device)
-        self.weights = torch.zeros(slots, self.width, dtype=torch.int32, device=device)
-        self.state = torch.zeros(slots, dtype=torch.int32, device=device)
-        self.sigma = torch.zeros(slots, device=device) if settings.noise else None
-        d, dtype = self.embedding.weight.shape[1], self.embedding.weight.dtype
-        self.dense = torch.zeros(slots, d, dtype=dtype, device=device) if settings.dense else None
-        self.is_dense = torch.zeros(slots, dtype=torch.bool, device=device) if settings.dense else None
-        self.rms: Tensor | None = None  # (V,), of the rows of E; computed when noise first needs it
+        self.fed = torch.zeros(slots, E.shape[1], dtype=E.dtype, device=device)
+        self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.state = torch.zeros(slots, dtype=torch.int32, device=device)  # what each mixer wants back
+        self.rms: Tensor | None = None  # (V,), of the rows of E; computed when a mixer first needs it
         self.batch: Any = None  # of the forward pass that is running
         self._lookup, self._forward = self.embedding.forward, runner.model.forward
         self.embedding.forward, runner.model.forward = self._embed, self._run
@@ -174,7 +152,10 @@ class MixState:
         return model.forward == self._run and _embedding_of(model).forward == self._embed
 
     def _run(self, input_ids: Tensor, positions: Tensor, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """The model's forward, during which the embedding lookup knows its batch."""
+        """The model's forward, during which the embedding lookup knows its batch.
+
+        Safe: it calls the stock forward with the same arguments. Not in place, `hooked` would say so at the start.
+        """
         self.batch = forward_batch
         try:
             return self._forward(input_ids, positions, forward_batch, *args, **kwargs)
@@ -182,46 +163,36 @@ class MixState:
             self.batch = None
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        """The embedding layer's forward: (N,) → (N, d), one lookup whatever is mixed."""
-        batch = self.batch
-        if batch is None:
-            return self._lookup(input_ids)
-        plan: Plan | None = getattr(batch, "ngrpo", None)  # None while a CUDA graph is captured: it must do everything
-        if batch.forward_mode.is_decode():
-            if plan is not None and not plan.mixes:
-                return self._lookup(input_ids)
-            return self._fed(input_ids, batch.req_pool_indices.long(), batch.positions)
-        if plan is None or (plan.replay is None and plan.noise is None):
-            return self._lookup(input_ids)
-        fed = self._lookup(input_ids)
-        if plan.replay is not None:
-            at, ids, weights = (t.to(input_ids.device, non_blocking=True) for t in plan.replay)
-            rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
-            fed = fed.index_copy(0, at, blend(rows, weights))
-        if plan.noise is not None:
-            at, seed, position, sigma = (t.to(input_ids.device, non_blocking=True) for t in plan.noise)
-            fed = fed.index_copy(0, at, _with_noise(fed[at], sigma, seed, position))
-        return fed
+        """The embedding layer's forward (N,) → (N, d): what slots feed in place of E[token].
 
-    def _fed(self, token: Tensor, slot: Tensor, position: Tensor) -> Tensor:
-        """A decoding step's inputs (B, d): ẽ where the slot mixes, elsewhere exactly E[token]."""
-        on = self.on[slot]
-        if token.device.type == "cpu" and not on.any():
-            return self._lookup(token)
-        ids = torch.where(on[:, None], self.ids[slot], pad(token.long()[:, None], (0, self.width - 1)))
-        rows = self._lookup(ids.flatten()).view(*ids.shape, -1)
-        fed = torch.where(on[:, None], blend(rows, self.weights[slot]), rows[:, 0])
-        if self.sigma is not None:
-            sigma = self.sigma[slot]
-            noisy = _with_noise(fed, sigma, self.seed[slot], position.long())
-            fed = torch.where((on & (sigma > 0))[:, None], noisy, fed)
-        if self.dense is not None:
-            fed = torch.where((on & self.is_dense[slot])[:, None], self.dense[slot], fed)
-        return fed
+        Safe: where nothing is mixed it is the stock lookup. Not in place, `hooked` would say so at the start, and
+        replay parity would be off by nats.
+        """
+        rows = self._lookup(input_ids)
+        if self.batch is None:
+            return rows
+        plan: BatchPlan | None = getattr(self.batch, "ngrpo", None)  # None while a graph is captured: it must do all
+        if plan is not None and not plan.feeds:
+            return rows
+        if self.batch.forward_mode.is_decode():
+            return self._next_input(rows, self.batch.req_pool_indices)
+        return rows if plan is None else self._replayed(rows, plan)
+
+    def _next_input(self, rows: Tensor, slot: Tensor) -> Tensor:
+        """A decoding step's inputs (B, d): what the slot feeds where it is on, elsewhere exactly E[token]."""
+        return torch.where(self.on[slot][:, None], self.fed[slot], rows)
+
+    def _replayed(self, rows: Tensor, plan: BatchPlan) -> Tensor:
+        """A prefill's inputs (N, d), fed again what was fed when its response was sampled."""
+        places, ids, weights, sigma, seed, position = (t.to(rows.device, non_blocking=True) for t in plan.replay)
+        fed = blend(self._lookup(ids.flatten()).view(*ids.shape, -1), weights)
+        if plan.noisy:
+            fed = torch.where((sigma > 0)[:, None], add_noise(fed, sigma, seed, position), fed)
+        return rows.index_copy(0, places, fed)
 
     def sample(self, stock: Callable[[Any, Any], Tensor], out: Any, batch: Any) -> Tensor:
         """Next tokens (B,) of a batch; sets its log-probs, its slots' next inputs and its plan's steps."""
-        plan: Plan = batch.ngrpo
+        plan: BatchPlan = batch.ngrpo
         slot = batch.req_pool_indices.long()
         if plan.extends:
             self.on[slot] = False
@@ -235,77 +206,51 @@ class MixState:
         self.runner._preprocess_logits(out, batch.sampling_info)
         logits = out.next_token_logits
         token = None if plan.all else self._stock_tokens(out, batch, logits.clone())
-        z = scale(self._process(logits, batch.sampling_info), batch.sampling_info.temperatures)
+        z = scale(logits, batch.sampling_info.temperatures)
         token = self._write(plan, z, token, slot, batch)
         if batch.return_logprob:
-            self._log_probs(plan, out, z, token, batch)
+            self._log_probs(plan, out, z, token)
         return token
 
     def _stock_tokens(self, out: Any, batch: Any, scratch: Tensor) -> Tensor:
         """What the stock sampler draws (it works in place, so on a copy), with its log-probs in `out`."""
-        kept, out.next_token_logits = out.next_token_logits, scratch
+        logits, out.next_token_logits = out.next_token_logits, scratch
         token = self.runner.sampler(
             out, batch.sampling_info, batch.return_logprob, batch.top_logprobs_nums, batch.token_ids_logprobs
         )
-        out.next_token_logits = kept
+        out.next_token_logits = logits
         return token
 
-    def _process(self, logits: Tensor, info: Any) -> Tensor:
-        """Custom logit processors and the treatment of NaN, as in the stock sampler."""
-        if info.has_custom_logit_processor:
-            self.runner.sampler._apply_custom_logit_processor(logits, info)
-        if self.runner.sampler.use_nan_detection and torch.isnan(logits).any():
-            logger.warning("NaN in the logits")
-            return torch.where(torch.isnan(logits), torch.full_like(logits, -1e5), logits)
-        return logits
-
-    def _write(self, plan: Plan, z: Tensor, token: Tensor | None, slot: Tensor, batch: Any) -> Tensor:
+    def _write(self, plan: BatchPlan, z: Tensor, token: Tensor | None, slot: Tensor, batch: Any) -> Tensor:
         """Draw, mix, and set what the slots feed next; token (B,): the stock sampler's, for rows that aren't ours."""
         info, seed, position = batch.sampling_info, self.seed[slot], batch.seq_lens
         p = torch.softmax(z, -1)
         if plan.restricts:
             p = restrict(p, info.top_ps, torch.where(info.top_ks >= z.shape[-1], -1, info.top_ks))
         drawn = draw(p, rng.uniform(seed, position, rng.TOKEN))
-        rms = self._row_rms() if plan.noisy else None
-        steps = []
-        for mixer, rows in plan.groups:
-            own = slice(None) if rows is None else rows.to(z.device, non_blocking=True)
+        token = drawn.clone() if token is None else token.to(drawn.dtype)
+        rms = self._row_rms() if plan.needs_rms else None
+        for mixer, rows, whole in plan.groups:
+            own = slice(None) if whole else torch.tensor(rows).to(z.device, non_blocking=True)
             table, state = columns(mixer, self.neighbors), self.state[slot[own]]
             step = mixer.step(z[own], drawn[own], seed[own], position[own], table, rms=rms, state=state)
-            steps.append((own, _widen(step, self.width)))
-        if len(steps) == 1 and plan.all:
-            whole = steps[0][1]
-        else:
-            whole = Step(
-                drawn.clone() if token is None else token.to(drawn.dtype),
-                torch.zeros_like(drawn, dtype=torch.bool),
-                drawn[:, None].repeat(1, self.width),
-                torch.zeros(len(drawn), self.width, dtype=torch.int32, device=drawn.device),
-            )
-            for own, step in steps:
-                for target, part in zip(whole[:4], step[:4], strict=True):
-                    target[own] = part
-        if plan.mixes:
-            self.on[slot], self.ids[slot], self.weights[slot] = whole.on, whole.ids, whole.weights
-            for own, step in steps:
-                self._write_more(slot[own], step)
-            plan.steps = self._pack(whole, slot).to("cpu", non_blocking=True)  # the scheduler waits for this stream
-        return whole.token
+            token[own] = step.token
+            if mixer.mixes:
+                self._set_next_input(step, slot[own], seed[own], position[own])
+                packed = self._pack(step, slot[own]).to("cpu", non_blocking=True)  # the scheduler waits for this stream
+                plan.steps.append((rows, packed))
+        return token
 
-    def _write_more(self, slot: Tensor, step: Step) -> None:
-        """A step's state, noise and dense mixture into its slots."""
+    def _set_next_input(self, step: Step, slot: Tensor, seed: Tensor, position: Tensor) -> None:
+        """Write what these slots feed next; tensor-parallel ranks all do, in the same order, so their lookups meet."""
+        self.on[slot] = step.on
+        self.fed[slot] = feed(step, seed, position, self._lookup, self._mixture)
         if step.state is not None:
             self.state[slot] = step.state
-        if self.sigma is not None:
-            self.sigma[slot] = 0.0 if step.sigma is None else step.sigma
-        if self.dense is not None:
-            self.is_dense[slot] = step.dense is not None
-            if step.dense is not None:
-                self.dense[slot] = self._mixture(step.dense)
 
     def _pack(self, step: Step, slot: Tensor) -> Tensor:
-        """What the scheduler keeps of a step, (B, 3 + 2·width) int32: on | state | bits of sigma | ids | weights."""
-        sigma = torch.zeros_like(step.on, dtype=torch.float32) if self.sigma is None else self.sigma[slot]
+        """What requests remember of a step, (B, 3 + 2k) int32: on | state | bits of sigma | ids | weights."""
+        sigma = torch.zeros_like(step.on, dtype=torch.float32) if step.sigma is None else step.sigma
         head = torch.stack([step.on.int(), self.state[slot], sigma.view(torch.int32)], 1)
         return torch.cat([head, step.ids.int(), step.weights], 1)
 
@@ -327,20 +272,11 @@ class MixState:
             self.rms = self._whole(self.embedding).float().square().mean(-1).sqrt()
         return self.rms
 
-    def _log_probs(self, plan: Plan, out: Any, z: Tensor, token: Tensor, batch: Any) -> None:
+    def _log_probs(self, plan: BatchPlan, out: Any, z: Tensor, token: Tensor) -> None:
         """Log-probs of the written tokens, in `out` as the stock sampler leaves them."""
-        if any(n > 0 for n in batch.top_logprobs_nums) or any(t is not None for t in batch.token_ids_logprobs):
-            from sglang.srt.layers import sampler
-
-            logp = torch.log_softmax(z, -1)
-            top, chosen = batch.top_logprobs_nums, batch.token_ids_logprobs
-            out.next_token_top_logprobs_val, out.next_token_top_logprobs_idx = sampler.get_top_logprobs(logp, top)
-            out.next_token_token_ids_logprobs_val, out.next_token_token_ids_logprobs_idx = (
-                sampler.get_token_ids_logprobs(logp, chosen)
-            )
         ours = log_prob(z, token)
         if not plan.all:
-            mine = torch.tensor([t is not None for t in plan.tickets], device=z.device)
+            mine = torch.tensor([t is not None for t in plan.requests], device=z.device)
             ours = torch.where(mine, ours, out.next_token_logprobs.to(ours.dtype))
         out.next_token_logprobs = ours
 
@@ -367,25 +303,11 @@ class MixState:
         return rows[: self.runner.model_config.vocab_size]
 
 
-def _with_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Tensor:
-    """Rows (B, d) plus σ·N(0, I) of each (seed, position), summed in float32."""
-    noise = sigma[:, None] * rng.normal(seed, position, rows.shape[1])
-    return (rows.float() + noise).to(rows.dtype)
-
-
 def _embedding_of(model: Any) -> Any:
     """The model's input embedding layer."""
-    found = getattr(getattr(model, "model", None), "embed_tokens", None)  # not every get_input_embeddings() gives it
-    if not hasattr(found, "tp_size"):
+    layer = getattr(getattr(model, "model", None), "embed_tokens", None)  # not every get_input_embeddings() gives it
+    if not hasattr(layer, "tp_size"):
         raise UserError(
             f"{type(model).__name__} has no vocab-parallel input embedding", where="sglang plugin: model architecture"
         )
-    return found
-
-
-def _widen(step: Step, width: int) -> Step:
-    """The same step with ids and integer weights padded to `width` columns of weight 0."""
-    missing = width - step.ids.shape[1]
-    if missing == 0:
-        return step
-    return step._replace(ids=pad(step.ids, (0, missing)), weights=pad(step.weights, (0, missing)))
+    return layer

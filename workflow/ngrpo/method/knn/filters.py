@@ -1,4 +1,4 @@
-"""Cheap distances between blocks of rows, each with a proven lower bound (neighbor_search measures what they leave).
+"""Cheap distances between blocks of rows, each with a proven lower bound (search.py measures what they leave).
 
 | letter | meaning |
 |---|---|

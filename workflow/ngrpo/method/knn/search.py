@@ -1,6 +1,6 @@
 """Exact k nearest rows, blocked: a bounded filter over all pairs, float64 on the few that it can't rule out.
 
-1. Each unordered pair of rows is filtered once, for both its rows (neighbor_filters).
+1. Each unordered pair of rows is filtered once, for both its rows (filters.py).
 2. Where a pair's lower bound reaches the farthest neighbor that a row holds so far, it is measured in float64 by the
    direct formula, and kept in the order of (distance, id).
 
@@ -24,7 +24,7 @@ _PAIRS = 4096  # pairs measured at once on a GPU
 _NARROW = ((torch.int8, 0.02), (torch.bfloat16, 0.05))
 
 
-class Found(NamedTuple):
+class Nearest(NamedTuple):
     """The nearest so far, in places of `rows.index`: one side of a block."""
 
     ids: Tensor  # (q, w) int64, in order of (distance, id)
@@ -32,12 +32,12 @@ class Found(NamedTuple):
     values: Tensor  # (q, w) float64: cosine −⟨u_i, u_j⟩, L2 the squared distance, L1 the distance
     limits: Tensor  # (q,) float64, the value that a pair's lower bound must not exceed
 
-    def part(self, a: int, b: int) -> "Found":
+    def part(self, a: int, b: int) -> "Nearest":
         """Rows a to b, as views."""
-        return Found(*(t[a:b] for t in self))
+        return Nearest(*(t[a:b] for t in self))
 
 
-class Plan(NamedTuple):
+class BlockSizes(NamedTuple):
     """Sizes that keep a search within its memory."""
 
     panel: int  # rows held as the left operand
@@ -45,16 +45,16 @@ class Plan(NamedTuple):
     strip: int  # rows of the panel that meet a tile at once
 
 
-def plan(d: int, memory: int, block: int | None) -> Plan:
+def block_sizes(d: int, memory: int, block: int | None) -> BlockSizes:
     """Sizes for rows of d entries within about `memory` bytes; block sets all of them outright."""
     if block is not None:
-        return Plan(block, block, block)
+        return BlockSizes(block, block, block)
     panel = max(64, min(8192, memory // 2 // (8 * d)))
     tile = max(64, min(1024, memory // 4 // (16 * d)))
-    return Plan(panel, tile, max(64, min(2048, memory // 4 // (48 * tile))))
+    return BlockSizes(panel, tile, max(64, min(2048, memory // 4 // (48 * tile))))
 
 
-def search(rows: Rows, queries: Tensor | None, w: int, metric: str, sizes: Plan) -> Found:
+def search(rows: Rows, queries: Tensor | None, w: int, metric: str, sizes: BlockSizes) -> Nearest:
     """The w exact nearest others of each query (places in rows.index; None: of every row). w < len(rows)."""
     return _pass(_choose_filter(rows, w, metric, sizes), queries, w, metric, sizes)[0]
 
@@ -66,7 +66,7 @@ def fast_formats() -> tuple[torch.dtype, ...]:
     return (torch.int8,) * int8 + (torch.bfloat16,) * bfloat16
 
 
-def _choose_filter(rows: Rows, w: int, metric: str, sizes: Plan) -> Filter:
+def _choose_filter(rows: Rows, w: int, metric: str, sizes: BlockSizes) -> Filter:
     """The fastest filter that leaves few pairs to measure, by a sample of the rows."""
     if metric == "l1":
         return ManhattanFilter(rows, metric)
@@ -81,13 +81,13 @@ def _choose_filter(rows: Rows, w: int, metric: str, sizes: Plan) -> Filter:
     return AngleFilter(rows, metric, torch.float32)
 
 
-def _pass(chosen: Filter, queries: Tensor | None, w: int, metric: str, sizes: Plan) -> tuple[Found, int]:
+def _pass(chosen: Filter, queries: Tensor | None, w: int, metric: str, sizes: BlockSizes) -> tuple[Nearest, int]:
     """Filter and measure all pairs of the queries: what is nearest, and how many pairs the rows' side measured."""
     rows = chosen.rows
     n, device = len(rows), rows.E.device
     q = n if queries is None else queries.numel()
     keys = torch.full((q, w), torch.inf, dtype=torch.float64, device=device)
-    found = Found(torch.full((q, w), -1, device=device), keys, keys.clone(), keys[:, 0].clone())
+    nearest = Nearest(torch.full((q, w), -1, device=device), keys, keys.clone(), keys[:, 0].clone())
     place = torch.arange(n, device=device)
     offer = kernels.offer if device.type == "cpu" else offer_with_torch
     measured = 0
@@ -104,10 +104,10 @@ def _pass(chosen: Filter, queries: Tensor | None, w: int, metric: str, sizes: Pl
                 inside = slice(i0 - p0, i1 - p0)
                 who = place[i0:i1] if queries is None else queries[i0:i1]
                 s = chosen.similarity(panel[inside], tile)
-                column_side = found.part(j0, j1) if queries is None else None
-                row_side = found.part(i0, i1)
+                column_side = nearest.part(j0, j1) if queries is None else None
+                row_side = nearest.part(i0, i1)
                 measured += offer(s, who, j0, x[inside], y, metric, rows.norm2, chosen.bound, row_side, column_side)
-    return found, measured
+    return nearest, measured
 
 
 def offer_with_torch(
@@ -119,8 +119,8 @@ def offer_with_torch(
     metric: str,
     norm2: Tensor,
     bound: tuple[Tensor, Tensor, float, float],
-    row_side: Found,
-    column_side: Found | None,
+    row_side: Nearest,
+    column_side: Nearest | None,
 ) -> int:
     """`kernels.offer` in torch's operations, for other devices."""
     columns = torch.arange(j0, j0 + s.shape[1], device=s.device)
@@ -132,7 +132,7 @@ def offer_with_torch(
     return _meet(low, who, x, columns, y, metric, norm2, row_side)
 
 
-def _meet(low: Tensor, i: Tensor, x: Tensor, j: Tensor, y: Tensor, metric: str, norm2: Tensor, side: Found) -> int:
+def _meet(low: Tensor, i: Tensor, x: Tensor, j: Tensor, y: Tensor, metric: str, norm2: Tensor, side: Nearest) -> int:
     """Measure the pairs that bounds low (a, b) don't rule out for places i (a,), keep the nearest; how many there were.
 
     Rows without a limit yet measure their most promising pairs first, so that the others can be ruled out.
@@ -169,7 +169,7 @@ def _measured(u: Tensor, v: Tensor, metric: str) -> Tensor:
     return (u - v).square().sum(1) if metric == "l2" else (u - v).abs().sum(1)
 
 
-def _merge(side: Found, owner: Tensor, ids: Tensor, key: Tensor, value: Tensor) -> None:
+def _merge(side: Nearest, owner: Tensor, ids: Tensor, key: Tensor, value: Tensor) -> None:
     """Add candidates (p,) of rows `owner`, and keep each row's first by (key, id), in place."""
     held = torch.nonzero(side.ids >= 0, as_tuple=True)
     owner, ids = torch.cat([owner, held[0]]), torch.cat([ids, side.ids[held]])

@@ -9,9 +9,15 @@
 
 import contextlib
 import os
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
+from torch.distributed.distributed_c10d import init_process_group as _init_process_group
+from torch.distributed.fsdp import CPUOffloadPolicy
+
+from ngrpo.training.verl.replacing import Replacement
 
 
 def on_cpu() -> bool:
@@ -24,36 +30,90 @@ def devices() -> int:
     return torch.cuda.device_count() or 1
 
 
-def patch() -> None:
-    """Make verl's workers run in this process without a GPU; call before a worker is built."""
-    if not on_cpu():
-        return
-    import torch.distributed as dist
-    import verl.utils.device
-    import verl.workers.fsdp_workers as workers
+def init_with_gloo(backend: str | None = None, **arguments: Any) -> None:
+    """torch.distributed's init_process_group, always with gloo: verl's workers name NCCL, which needs GPUs.
 
-    if getattr(torch.cpu, "ngrpo", False):
-        return
-    torch.cpu.ngrpo = True
-    stock_init, stock_offload = dist.init_process_group, workers.CPUOffloadPolicy
-    dist.init_process_group = lambda backend=None, **kw: stock_init(backend="gloo", **kw)
-    verl.utils.device.get_nccl_backend = workers.get_nccl_backend = lambda: "gloo"
-    workers.CPUOffloadPolicy = lambda pin_memory=True: stock_offload(pin_memory=False)
-    torch.autocast = lambda *args, **kwargs: contextlib.nullcontext()
-    stand_ins: dict[str, Any] = {
-        **dict.fromkeys(
-            ("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *_: 0
-        ),
-        "mem_get_info": lambda *_: (0, 1),
-        "empty_cache": lambda: None,
-        "get_device_name": lambda *_: "cpu",
-        "get_rng_state": torch.get_rng_state,
-        "set_rng_state": torch.set_rng_state,
-        "manual_seed": torch.manual_seed,
-    }
-    for name, function in stand_ins.items():
-        if not hasattr(torch.cpu, name):
-            setattr(torch.cpu, name, function)
+    The same collectives, slower. Without it no worker starts.
+    """
+    _init_process_group(backend="gloo", **arguments)
+
+
+def gloo() -> str:
+    """verl's get_nccl_backend: what the same name is without a GPU. Without it no worker starts."""
+    return "gloo"
+
+
+def unpinned_offload(pin_memory: bool = True) -> CPUOffloadPolicy:
+    """verl's CPUOffloadPolicy for the reference policy, without pinned memory: pinning needs an accelerator.
+
+    The same parameters in the same place. Without it the reference worker doesn't start.
+    """
+    return CPUOffloadPolicy(pin_memory=False)
+
+
+def no_autocast(*_: Any, **__: Any) -> contextlib.nullcontext:
+    """torch.autocast, which verl hard-codes as bfloat16 around the actor; here it gives way to plain float32.
+
+    So that replay parity is as exact as the arithmetic; without it the test of parity at every step fails.
+    """
+    return contextlib.nullcontext()
+
+
+def _no_memory(*_: Any) -> int:
+    """Bytes in use, which nothing counts on a CPU; verl logs them."""
+    return 0
+
+
+def _memory_info(*_: Any) -> tuple[int, int]:
+    """Free and total bytes: verl logs their quotient."""
+    return 0, 1
+
+
+def _nothing() -> None:
+    """Empties no cache."""
+
+
+def _name(*_: Any) -> str:
+    """The device's name."""
+    return "cpu"
+
+
+_STAND_INS: dict[str, Callable] = {
+    **dict.fromkeys(("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), _no_memory),
+    "mem_get_info": _memory_info,
+    "empty_cache": _nothing,
+    "get_device_name": _name,
+    "get_rng_state": torch.get_rng_state,
+    "set_rng_state": torch.set_rng_state,
+    "manual_seed": torch.manual_seed,
+}
+"""What verl asks of torch.cpu because torch.cuda has it; the random state is the real one, so a resumed run goes on."""
+
+_OURS = __name__
+_ON_CPU = (
+    Replacement("torch", "autocast", f"{_OURS}.no_autocast"),
+    Replacement("torch.distributed", "init_process_group", f"{_OURS}.init_with_gloo"),
+    Replacement("verl.utils.device", "get_nccl_backend", f"{_OURS}.gloo"),
+    Replacement("verl.workers.fsdp_workers", "get_nccl_backend", f"{_OURS}.gloo"),
+    Replacement("verl.workers.fsdp_workers", "CPUOffloadPolicy", f"{_OURS}.unpinned_offload"),
+)
+
+
+def replacements() -> tuple[Replacement, ...]:
+    """What is replaced on this machine."""
+    return _ON_CPU if on_cpu() else ()
+
+
+def patch() -> None:
+    """Make verl's workers run in this process without a GPU; call before a worker is built; again changes nothing."""
+    for replacement in replacements():
+        import_module(replacement.owner)  # all of verl first: what it imports of torch by name is stock
+    for replacement in replacements():
+        replacement.install()
+    if on_cpu():
+        for name, function in _STAND_INS.items():
+            if not hasattr(torch.cpu, name):
+                setattr(torch.cpu, name, function)
 
 
 def worker_environment() -> dict[str, str]:

@@ -101,19 +101,19 @@ class EmbeddingMixer:
         return fed.view(*self._shape, d)
 
 
-class _Keeping(DataProto):
-    """A DataProto whose `select` keeps the records, which stock dp_actor's list of keys doesn't know."""
+class _WithRecords(DataProto):
+    """A DataProto whose `select` takes along the records, which stock dp_actor's list of keys doesn't know."""
 
     def select(self, batch_keys=None, non_tensor_batch_keys=None, **kwargs):
         """As DataProto's."""
-        kept = [*(non_tensor_batch_keys or []), KEY]
-        return super().select(batch_keys=batch_keys, non_tensor_batch_keys=kept, **kwargs)
+        keys = [*(non_tensor_batch_keys or []), KEY]
+        return super().select(batch_keys=batch_keys, non_tensor_batch_keys=keys, **kwargs)
 
 
-def _keeping(data: DataProto) -> DataProto:
+def _with_records(data: DataProto) -> DataProto:
     if KEY not in data.non_tensor_batch:
         return data
-    return _Keeping(batch=data.batch, non_tensor_batch=data.non_tensor_batch, meta_info=data.meta_info)
+    return _WithRecords(batch=data.batch, non_tensor_batch=data.non_tensor_batch, meta_info=data.meta_info)
 
 
 def check_records(data: DataProto) -> None:
@@ -164,7 +164,12 @@ def remove_padding(inputs: Inputs, attention_mask: Tensor, parts: int = 1, part:
 
 
 class ReplayActor(DataParallelPPOActor):
-    """Stock actor and reference policy, fed what the rollout fed."""
+    """Stock actor and reference policy, fed what the rollout fed.
+
+    Replaces verl's DataParallelPPOActor. Safe: nothing but the input embedding's hooks differs, and without mixed steps
+    they pass everything through. Were it stock, replay parity would fail at the first mixed step
+    (tests/workflow/test_training.py: dropped records).
+    """
 
     def __init__(self, config, actor_module: nn.Module, actor_optimizer=None):
         super().__init__(config, actor_module, actor_optimizer)
@@ -195,9 +200,9 @@ class ReplayActor(DataParallelPPOActor):
         if KEY in data.non_tensor_batch:
             check_records(data)
         self.mixer.cosines = Cosines()
-        return super().compute_log_prob(_keeping(data), calculate_entropy)
+        return super().compute_log_prob(_with_records(data), calculate_entropy)
 
     def update_policy(self, data: DataProto):
         """As stock, on the replayed inputs."""
         self.mixer.cosines = None
-        return super().update_policy(_keeping(data))
+        return super().update_policy(_with_records(data))

@@ -1,20 +1,57 @@
-"""Objectives that verl 0.5.0 lacks, through its policy-loss registry; GRPO's loss is verl's own ("vanilla")."""
+"""Objectives in verl: GRPO's loss is its own; all others of `ngrpo.method.objectives` join its registry."""
+
+from typing import Any
 
 import torch
+from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 
-from ngrpo.method.objectives import gspo_loss
+from ngrpo.errors import UserError
+from ngrpo.method.objectives import kinds, loss_of
+
+VERLS_OWN = {"grpo": "vanilla"}  # the objectives that verl computes itself, and its names for them
 
 
-def _gspo(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode="seq-mean-token-mean", config=None):
-    """GSPO in verl's form: loss, clipped share, KL to the old policy, share at the dual clip (none)."""
-    low = config.clip_ratio_low if config.clip_ratio_low is not None else config.clip_ratio
-    high = config.clip_ratio_high if config.clip_ratio_high is not None else config.clip_ratio
-    found = gspo_loss(log_prob, old_log_prob, advantages, response_mask, low=low, high=high, aggregation=loss_agg_mode)
-    return found.loss, found.clipped, found.kl, torch.tensor(0.0)
+def loss_mode(kind: str) -> str:
+    """verl's name of an objective: its setting `actor.policy_loss.loss_mode`."""
+    return VERLS_OWN.get(kind, kind)
+
+
+class PolicyLoss:
+    """One of our objectives in verl's form."""
+
+    def __init__(self, kind: str):
+        self.kind, self.loss = kind, loss_of(kind)
+
+    def __call__(
+        self,
+        old_log_prob: Tensor,
+        log_prob: Tensor,
+        advantages: Tensor,
+        response_mask: Tensor,
+        loss_agg_mode: Any = "seq-mean-token-mean",
+        config: Any = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss, clipped share, KL to the old policy, share at the dual clip (which only verl's own has)."""
+        low = config.clip_ratio_low if config.clip_ratio_low is not None else config.clip_ratio
+        high = config.clip_ratio_high if config.clip_ratio_high is not None else config.clip_ratio
+        out = self.loss(log_prob, old_log_prob, advantages, response_mask, clip=(low, high), aggregation=loss_agg_mode)
+        return out.loss, out.clipped, out.kl, torch.tensor(0.0)
+
+
+def _missing() -> list[str]:
+    """Objectives that verl lacks, and doesn't find in its registry."""
+    registered = {kind: POLICY_LOSS_REGISTRY.get(kind) for kind in kinds() if kind not in VERLS_OWN}
+    return [kind for kind, loss in registered.items() if not isinstance(loss, PolicyLoss) or loss.kind != kind]
 
 
 def register() -> None:
-    """Add our objectives to verl's registry."""
-    if "gspo" not in POLICY_LOSS_REGISTRY:
-        register_policy_loss("gspo")(_gspo)
+    """Add the objectives that verl lacks to its registry; a second call changes nothing."""
+    for kind in _missing():
+        register_policy_loss(kind)(PolicyLoss(kind))
+
+
+def check() -> None:
+    """Raise UserError unless verl finds our loss under the name of every objective that it lacks."""
+    if missing := _missing():
+        raise UserError(f"verl doesn't use our loss of '{missing[0]}'", where="verl's policy-loss registry")

@@ -1,5 +1,8 @@
 """Each step's metrics, under our names, one JSON object a line; replay parity, and the limit that stops a run.
 
+Parity is what the field calls the rollout–trainer mismatch: how far the log-probs that the rollout engine had when it
+drew a token are from those that the trainer computes for it with the same weights.
+
 | name | meaning |
 |---|---|
 | reward/mean, reward/no_answer, reward/grader_error | shares of the batch's responses |
@@ -15,14 +18,16 @@
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
-from ngrpo.errors import UserError
-from ngrpo.files import whole_file, write_json
+from verl.trainer.ppo.metric_utils import compute_data_metrics as stock_metrics
 
-METRICS = "metrics.jsonl"  # in the run folder
-SETTINGS = "verl.json"  # there, too: verl's whole configuration as its trainer holds it when training starts
+from ngrpo.errors import UserError
+from ngrpo.files import write_json
+from ngrpo.method.records import Record
+from ngrpo.study.layout import RunFiles
+from ngrpo.training.verl.actor import KEY, STATISTICS
+
 _NAMES = {
     "critic/score/mean": "reward/mean",
     "response_length/mean": "response/length",
@@ -43,7 +48,7 @@ _NAMES = {
     "timing_s/testing": "seconds/validation",
     "timing_s/save_checkpoint": "seconds/checkpoint",
 }
-_MINE = ("parity/", "mixing/", "reward/", "validation/")
+_OWN = ("parity/", "mixing/", "reward/", "validation/")
 
 
 def parity(batch: Any) -> tuple[float, float]:
@@ -66,39 +71,44 @@ def check_parity(batch: Any, limit: float, step: int) -> None:
 
 def batch_metrics(batch: Any) -> dict[str, float]:
     """What verl doesn't measure: parity, mixing, grades."""
-    from ngrpo.method.records import Record
-    from ngrpo.training.verl.actor import KEY, STATISTICS  # verl, which reading a finished run's metrics doesn't need
-
     most, mean = parity(batch)
-    found = {"parity/max": most, "parity/mean": mean}
+    metrics = {"parity/max": most, "parity/mean": mean}
     for name in ("no_answer", "grader_error"):
         if name in batch.non_tensor_batch:
-            found[f"reward/{name}"] = float(batch.non_tensor_batch[name].astype(float).mean())
+            metrics[f"reward/{name}"] = float(batch.non_tensor_batch[name].astype(float).mean())
     records = [Record.unpack(packed) for packed in batch.non_tensor_batch[KEY]]
     fed = sum(r.length - 1 for r in records)
     noisy = sum(r.length - 1 for r in records if r.noise is not None)
-    found["mixing/share"] = (noisy or sum(len(r.index) for r in records)) / max(1, fed)
+    metrics["mixing/share"] = (noisy or sum(len(r.index) for r in records)) / max(1, fed)
     statistics = batch.batch[STATISTICS]
     count, total, below = (float(statistics[:, column].sum()) for column in (0, 1, 3))
     if count:
-        found["mixing/cosine_mean"] = total / count
-        found["mixing/cosine_min"] = float(statistics[:, 2].min())
-        found["mixing/cosine_below_0.95"] = below / count
-    return found
+        metrics["mixing/cosine_mean"] = total / count
+        metrics["mixing/cosine_min"] = float(statistics[:, 2].min())
+        metrics["mixing/cosine_below_0.95"] = below / count
+    return metrics
+
+
+def data_metrics(batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """In place of verl's compute_data_metrics: its metrics of a batch, and ours.
+
+    Safe: it looks at the batch after the update. Were it stock, metrics.jsonl would have no parity
+    (tests/workflow/test_training.py).
+    """
+    return {**stock_metrics(batch, *args, **kwargs), **batch_metrics(batch)}
 
 
 class MetricsFile:
-    """Takes the place of verl's Tracking: metrics.jsonl in the run folder, and verl's resolved settings beside it."""
+    """metrics.jsonl in the run folder, and beside it verl's settings as its trainer holds them at the start."""
 
-    def __init__(self, project_name, experiment_name, default_backend=None, config=None):
-        folder = Path(config["trainer"]["ngrpo"]["run_dir"])
-        self.path = folder / METRICS
-        write_json(folder / SETTINGS, config)
+    def __init__(self, run: RunFiles, settings: dict[str, Any]):
+        self.path = run.metrics
+        write_json(run.verl_settings, settings)
 
     def log(self, data: dict[str, Any], step: int) -> None:
         """Append one step's line."""
         line = {_NAMES[name]: value for name, value in data.items() if name in _NAMES}
-        line |= {name: value for name, value in data.items() if name.startswith(_MINE)}
+        line |= {name: value for name, value in data.items() if name.startswith(_OWN)}
         plain = {name: float(value) for name, value in line.items() if math.isfinite(float(value))}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **plain}, sort_keys=True) + "\n")
@@ -106,33 +116,11 @@ class MetricsFile:
             os.fsync(file.fileno())  # the checkpoint that is committed next counts on this line
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines of later steps, and a half-written one: a resumed run writes them again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if row["step"] > step:
-            break
-        kept.append(line + "\n")
-    with whole_file(path) as part:
-        part.write_text("".join(kept), encoding="utf-8")
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """A run's metrics so far, whole lines only."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
 def validation_metrics(data_sources, sample_inputs, infos: dict[str, list], seed: int = 42) -> dict[str, dict]:
-    """Takes the place of verl's, which bootstraps for seconds: the mean over problems and samples is all we need."""
+    """In place of verl's process_validation_metrics, which bootstraps for seconds: the mean over problems and samples.
+
+    Safe: it is all of verl's figures that `score_of` takes. Were it stock, a validation would take longer.
+    """
     mean = sum(infos["reward"]) / len(infos["reward"])
     return {str(data_sources[0]): {"reward": {f"mean@{len(infos['reward'])}": mean}}}
 

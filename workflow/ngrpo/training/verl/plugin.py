@@ -1,62 +1,59 @@
 """The plugin: what each Ray worker of a training run changes in stock verl 0.5.0, unforked.
 
-Ray calls `install` in every new worker process, before verl's classes are unpickled there. Each replacement is checked;
-one that doesn't take is an error, not a silent stock run.
-
-| stock | ours |
-|---|---|
-| workers.actor.DataParallelPPOActor | ReplayActor: feeds recorded inputs |
-| workers.rollout.sglang_rollout.SGLangRollout | MixingRollout: seeds, mixers, records (set where it is built) |
-| workers.fsdp_workers.ActorRolloutRefWorker | ReplayWorker: the above two, mixing statistics, export |
-| trainer.ppo.ray_trainer.RayPPOTrainer | Trainer: best checkpoint, whole checkpoints, stateless data order |
-| trainer.ppo.ray_trainer.{compute_advantage, compute_data_metrics, process_validation_metrics} | parity, our metrics |
-| trainer.ppo.ray_trainer.should_save_ckpt_esi | also saves when the run was asked to end |
-| utils.tracking.Tracking | CommittingMetrics: metrics.jsonl |
-| policy-loss registry | gspo |
+Ray calls `install` in every new worker process, before verl's classes are unpickled there. That it did, and that every
+replacement took, is checked three times: by `install` itself, by `problems.Problems` (which verl builds by its
+configuration, whatever is replaced) before the trainer starts, and by `ReplayWorker` in each of its processes; both of
+the latter also look at what verl has built. What depends on the one trainer or rollout of a process is replaced by it,
+for as long as it needs it: `Trainer.fit`, `ReplayWorker._build_rollout`, `MixingRollout`. Objectives join verl's
+registry (`losses`).
 """
 
 from importlib.metadata import version
-from pathlib import Path
 
 from ngrpo.errors import UserError
+from ngrpo.training.verl import accelerator, replacing
+from ngrpo.training.verl.replacing import Replacement
 
 VERL = "0.5.0"
+_OURS = "ngrpo.training.verl"
+
+REPLACEMENTS = (
+    Replacement("verl.workers.actor", "DataParallelPPOActor", f"{_OURS}.actor.ReplayActor"),
+    Replacement("verl.workers.fsdp_workers", "ActorRolloutRefWorker", f"{_OURS}.replay_worker.ReplayWorker"),
+    Replacement("verl.trainer.ppo.ray_trainer", "RayPPOTrainer", f"{_OURS}.trainer.Trainer"),
+    Replacement("verl.trainer.ppo.ray_trainer", "compute_data_metrics", f"{_OURS}.monitor.data_metrics"),
+    Replacement("verl.trainer.ppo.ray_trainer", "process_validation_metrics", f"{_OURS}.monitor.validation_metrics"),
+)
+TASK_RUNNER = Replacement("verl.trainer.main_ppo", "RayPPOTrainer", f"{_OURS}.trainer.Trainer")
+"""Where verl's task runner took its trainer from when it was imported; nothing is put there."""
 
 
 def install() -> None:
-    """Change this process's verl. Raises UserError for another verl."""
+    """Change this process's verl. Raises UserError for another verl, and where a replacement doesn't take."""
     if version("verl") != VERL:
         raise UserError(
             f"verl is {version('verl')}, but the plugin is written for {VERL}",
             where="training environment",
             do=f"install verl=={VERL}",
         )
-    from ngrpo.training.verl import accelerator
-
     accelerator.patch()
-    import verl.trainer.ppo.ray_trainer as ray_trainer
-    import verl.utils.tracking
-    import verl.workers.actor
-    import verl.workers.fsdp_workers as fsdp_workers
+    from ngrpo.training.verl import losses
 
-    from ngrpo.training.verl.actor import ReplayActor
-    from ngrpo.training.verl.losses import register
-    from ngrpo.training.verl.monitor import validation_metrics
-    from ngrpo.training.verl.replay_worker import ReplayWorker
-    from ngrpo.training.verl.trainer import CommittingMetrics, Trainer, checked_advantage, save_now, with_batch_metrics
-
-    verl.workers.actor.DataParallelPPOActor = ReplayActor
-    fsdp_workers.ActorRolloutRefWorker = ReplayWorker
-    verl.utils.tracking.Tracking = CommittingMetrics
-    if not issubclass(ray_trainer.RayPPOTrainer, Trainer):
-        ray_trainer.RayPPOTrainer = Trainer
-        ray_trainer.compute_advantage = checked_advantage(ray_trainer.compute_advantage)
-        ray_trainer.compute_data_metrics = with_batch_metrics(ray_trainer.compute_data_metrics)
-        ray_trainer.process_validation_metrics = validation_metrics
-        ray_trainer.should_save_ckpt_esi = save_now(ray_trainer.should_save_ckpt_esi)
-    register()
+    for replacement in REPLACEMENTS:
+        replacement.install()
+    losses.register()
+    check()
 
 
-def here(name: str) -> str:
-    """The path of one of this package's modules, for verl's settings that take a file."""
-    return str(Path(__file__).parent / f"{name}.py")
+def check() -> None:
+    """Raise UserError naming what of the plugin didn't take in this process."""
+    from ngrpo.training.verl import losses
+
+    replacing.check((*accelerator.replacements(), *REPLACEMENTS))
+    losses.check()
+
+
+def check_task_runner() -> None:
+    """The same for the process in which verl's trainer runs, after verl has been imported there."""
+    check()
+    replacing.check([TASK_RUNNER])

@@ -1,19 +1,22 @@
 """A run's spec as verl's configuration. Science comes from the spec, the machine's part from `accelerator`."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ngrpo.errors import UserError
+from ngrpo.study.layout import RunFiles
 from ngrpo.study.mixing import settings as mixer_settings
+from ngrpo.study.run_log import planned_steps
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl import accelerator
-from ngrpo.training.verl.plugin import here
+from ngrpo.training.verl.losses import loss_mode
 
 
 def total_steps(spec: RunSpec, problems: int) -> int:
     """Optimization steps of the run: as given, or whole batches of so many epochs. Raises UserError for none."""
-    steps = spec.training.steps or spec.training.epochs * (problems // spec.training.batch_prompts)
+    steps = planned_steps(spec.training, problems)
     if problems < spec.training.batch_prompts or steps < 1:
         raise UserError(
             f"{problems} training problems don't fill one batch of {spec.training.batch_prompts}",
@@ -38,7 +41,7 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.actor.optim.weight_decay": t.weight_decay,
         "actor_rollout_ref.actor.ppo_mini_batch_size": t.mini_batch_prompts,
         "actor_rollout_ref.actor.ppo_epochs": 1,
-        "actor_rollout_ref.actor.policy_loss.loss_mode": "vanilla" if o.kind == "grpo" else o.kind,
+        "actor_rollout_ref.actor.policy_loss.loss_mode": loss_mode(o.kind),
         "actor_rollout_ref.actor.clip_ratio_low": o.clip[0],
         "actor_rollout_ref.actor.clip_ratio_high": o.clip[1],
         "actor_rollout_ref.actor.clip_ratio_c": 3.0,
@@ -94,18 +97,47 @@ class Ranks:
                 )
 
 
-def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks: Ranks, save_every: int) -> dict:
+@dataclass(frozen=True)
+class RunInputs:
+    """The files that a run's spec names. neighbors: the table, None where nothing mixes neighbors."""
+
+    model: Path
+    data: Path
+    validation: Path
+    neighbors: Path | None
+
+    def resolved(self) -> "RunInputs":
+        """The same, as absolute paths: Ray's workers have a folder of their own."""
+        paths = {name: path.resolve() if path else None for name, path in vars(self).items()}
+        return dataclasses.replace(self, **paths)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """When checkpoints are made: every so many steps and minutes; ends: when the job's time is over (epoch seconds)."""
+
+    steps: int
+    minutes: float
+    ends: float | None
+
+
+def _file_of(name: str) -> str:
+    """The path of one of this package's modules, for verl's settings that take a file."""
+    return str(Path(__file__).parent / f"{name}.py")
+
+
+def plumbing(inputs: RunInputs, run: RunFiles, ranks: Ranks, save_every: int) -> dict[str, Any]:
     """verl's settings that are neither science nor machine, as dotted keys."""
     return {
-        "data.train_files": str(data),
-        "data.val_files": str(validation),
+        "data.train_files": str(inputs.data),
+        "data.val_files": str(inputs.validation),
         "data.dataloader_num_workers": 0,
         "data.validation_shuffle": False,
-        "data.custom_cls.path": here("feed"),
+        "data.custom_cls.path": _file_of("problems"),
         "data.custom_cls.name": "Problems",
-        "data.sampler.class_path": here("feed"),
+        "data.sampler.class_path": _file_of("problems"),
         "data.sampler.class_name": "Order",
-        "actor_rollout_ref.model.path": str(model),
+        "actor_rollout_ref.model.path": str(inputs.model),
         "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU; one strategy everywhere, tested everywhere
         "actor_rollout_ref.ref.strategy": "fsdp2",
         "critic.strategy": "fsdp2",
@@ -114,7 +146,7 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks
         "actor_rollout_ref.rollout.calculate_log_probs": True,
         "actor_rollout_ref.rollout.tensor_model_parallel_size": ranks.tensor_parallel,
         "reward_model.reward_manager": "batch",
-        "custom_reward_function.path": here("reward"),
+        "custom_reward_function.path": _file_of("reward"),
         "custom_reward_function.name": "compute_scores",
         "trainer.n_gpus_per_node": ranks.devices,
         "trainer.nnodes": ranks.nodes,
@@ -123,67 +155,84 @@ def plumbing(model: Path, data: Path, validation: Path, checkpoints: Path, ranks
         "trainer.val_before_train": False,
         "trainer.save_freq": save_every,
         "trainer.resume_mode": "auto",
-        "trainer.default_local_dir": str(checkpoints),
+        "trainer.default_local_dir": str(run.checkpoints),
         "trainer.project_name": "ngrpo",
         "trainer.experiment_name": "run",
     }
 
 
-def compose(
+def own_settings(
     spec: RunSpec,
+    inputs: RunInputs,
+    run: RunFiles,
     *,
-    spec_file: Path,
-    model: Path,
-    data: Path,
-    validation: Path,
-    neighbors: Path | None,
-    run_dir: Path,
     ranks: Ranks,
-    save_every: int,
+    saving: Saving,
     steps: int,
-    checkpoint_minutes: float,
-    ends: float | None,
     lease: dict[str, Any],
     vocabulary: dict[str, int],
-) -> Any:
-    """verl's whole configuration for this run (an OmegaConf). Raises UserError where a table is needed and missing."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from omegaconf import OmegaConf
-
+) -> dict[str, Any]:
+    """What our parts in verl read, below keys `ngrpo` of verl's. Raises UserError for a missing table."""
     t = spec.training
     exploration = mixer_settings(spec.exploration, vocabulary)
-    if exploration["kind"] == "neighbors" and neighbors is None:
+    if exploration["kind"] == "neighbors" and inputs.neighbors is None:
         raise UserError("exploration mixes neighbors and no table is given", where=f"run {spec.id}", do="--neighbors")
-    ranks.check(spec)
-    sequences = t.batch_prompts * t.group // ranks.total
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = hydra_compose("ppo_trainer")
-    OmegaConf.set_struct(config, False)
-    run = {"run_dir": str(run_dir), "spec": str(spec_file), "spec_digest": spec.digest, "seed": spec.seed}
-    longest = t.max_prompt_tokens + t.max_response_tokens
-    own = {
-        "data.ngrpo": {**run, "validation": str(validation), "steps": steps},
+    identity = {"run_dir": str(run.folder), "spec": str(run.spec), "spec_digest": spec.digest, "seed": spec.seed}
+    requests = t.batch_prompts * t.group // ranks.total * ranks.tensor_parallel
+    return {
+        "data.ngrpo": {**identity, "validation": str(inputs.validation), "steps": steps},
         "trainer.ngrpo": {
-            **run,
+            **identity,
             "parity_limit": t.parity_limit,
-            "checkpoint_minutes": checkpoint_minutes,
-            "ends": ends,
+            "checkpoint_minutes": saving.minutes,
+            "ends": saving.ends,
             "lease": lease,
         },
         "actor_rollout_ref.rollout.ngrpo": {
-            **run,
-            "neighbors": str(neighbors) if neighbors else None,
+            **identity,
+            "neighbors": str(inputs.neighbors) if inputs.neighbors else None,
             "exploration": exploration,
             "refresh": getattr(spec.exploration, "refresh", None),
             "space": getattr(spec.exploration, "space", None) or "embedding",
-            "engine_limits": accelerator.engine_limits(sequences * ranks.tensor_parallel, longest),
+            "engine_limits": accelerator.engine_limits(requests, t.max_prompt_tokens + t.max_response_tokens),
         },
     }
+
+
+def compose(
+    spec: RunSpec,
+    inputs: RunInputs,
+    run: RunFiles,
+    *,
+    ranks: Ranks,
+    saving: Saving,
+    steps: int,
+    lease: dict[str, Any],
+    vocabulary: dict[str, int] | None = None,
+) -> Any:
+    """verl's whole configuration for this run (an OmegaConf).
+
+    steps: optimization steps in all; lease: who holds the run folder (`Lease.holder`); vocabulary: token → id, None: as
+    the model's tokenizer has it. Raises UserError where batches don't divide, or a table is needed and missing.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
+
+    t = spec.training
+    vocabulary = vocabulary or AutoTokenizer.from_pretrained(inputs.model).get_vocab()
+    own = own_settings(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease, vocabulary=vocabulary)
+    ranks.check(spec)
+    sequences = t.batch_prompts * t.group // ranks.total
+    logits = (t.max_prompt_tokens + t.max_response_tokens) * len(vocabulary)
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = hydra_compose("ppo_trainer")
+    OmegaConf.set_struct(config, False)
     parts = (
         science(spec, steps),
-        plumbing(model, data, validation, run_dir / "checkpoints", ranks, save_every),
-        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, longest * len(vocabulary)),
+        plumbing(inputs, run, ranks, saving.steps),
+        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, logits),
         own,
     )
     for part in parts:

@@ -11,13 +11,33 @@ from verl.utils.fsdp_utils import get_fsdp_full_state_dict, load_fsdp_model_to_g
 from verl.workers.fsdp_workers import ActorRolloutRefWorker
 
 from ngrpo.files import whole_folder
+from ngrpo.study.layout import MODEL_CARD
+from ngrpo.training.verl import actor, plugin
 from ngrpo.training.verl.actor import STATISTICS, Cosines
+from ngrpo.training.verl.replacing import check_built, replaced
 
 
 class ReplayWorker(ActorRolloutRefWorker):
-    """Stock worker with the plugin's parts."""
+    """Stock worker with the plugin's parts.
+
+    Replaces verl's ActorRolloutRefWorker. Safe: each method calls the stock one, `export` is new. Were it stock, the
+    trainer's `export` would not exist, and parity would fail at the first mixed step.
+    """
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self):
+        """As stock. Raises UserError where the plugin didn't take in this process."""
+        plugin.check()
+        super().init_model()
+        for role in ("actor", "ref_policy"):
+            if hasattr(self, role):
+                check_built(getattr(self, role), actor.ReplayActor, role)
 
     def _build_rollout(self, trust_remote_code=False):
+        """As stock, with MixingRollout in place of verl's SGLangRollout, which it imports here.
+
+        Raises UserError where it didn't take. Only now: importing it imports sglang, which needs `cpu.prepare` first.
+        """
         from ngrpo.engines.sglang import cpu
 
         cpu.prepare()  # before anything imports sglang
@@ -25,10 +45,9 @@ class ReplayWorker(ActorRolloutRefWorker):
 
         from ngrpo.training.verl.rollout import MixingRollout
 
-        package.SGLangRollout = MixingRollout
-        rollout, manager = super()._build_rollout(trust_remote_code)
-        if not isinstance(rollout, MixingRollout):
-            raise RuntimeError(f"verl built {type(rollout).__name__} in place of MixingRollout")
+        with replaced(package, "SGLangRollout", MixingRollout):
+            rollout, manager = super()._build_rollout(trust_remote_code)
+        check_built(rollout, MixingRollout, "rollout")
         return rollout, manager
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
@@ -59,6 +78,6 @@ class ReplayWorker(ActorRolloutRefWorker):
                 shape.save_pretrained(part, state_dict={name: t.to(dtype) for name, t in state.items()})
                 for file in Path(base).iterdir():
                     weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-                    if file.is_file() and not weights and file.name != "ngrpo.json":
+                    if file.is_file() and not weights and file.name != MODEL_CARD:
                         shutil.copy2(file, part / file.name)
         dist.barrier()

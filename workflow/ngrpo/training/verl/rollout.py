@@ -4,6 +4,7 @@ Seeds are derived from (root seed, what for, global step, row in the whole batch
 parallelism draw the same, and a resumed run draws what an uninterrupted one would have.
 """
 
+import functools
 import itertools
 import os
 from pathlib import Path
@@ -20,16 +21,19 @@ from ngrpo.errors import UserError
 from ngrpo.method.mixers import Mixer, NoMixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.training.verl.actor import KEY
+from ngrpo.training.verl.replacing import check_built, replaced
 
 
 class MixingEngine(AsyncEngine):
-    """verl's engine with arguments that fit the machine, and our parameters in every request."""
+    """verl's engine with arguments that fit the machine, and our parameters in every request.
 
-    limits: dict[str, int] = {}  # noqa: RUF012 (set by the rollout before verl builds its engine)
+    limits: of requests and tokens. Safe: requests differ in nothing but their own parameters. Were it stock, no request
+    would mix or be seeded, and the rollout finds no records.
+    """
 
-    def __init__(self, **arguments: Any):
+    def __init__(self, limits: dict[str, int], **arguments: Any):
         arguments["port"] = _free_port(arguments["port"])
-        super().__init__(**cpu.server_arguments({"random_seed": 0, "log_level": "error", **arguments, **self.limits}))
+        super().__init__(**cpu.server_arguments({"random_seed": 0, "log_level": "error", **arguments, **limits}))
         self.pending: list[dict] | None = None
 
     async def async_generate(self, *args, sampling_params=None, **kwargs):
@@ -58,7 +62,10 @@ def _free_port(first: int) -> int:
 
 
 class MixingRollout(SGLangRollout):
-    """Stock rollout, its requests seeded, mixed and recorded."""
+    """Stock rollout, its requests seeded, mixed and recorded.
+
+    Replaces verl's SGLangRollout, for `ReplayWorker`. Were it stock, the worker raises.
+    """
 
     def __init__(self, actor_module: str, config, *args, **kwargs):
         self.run = config.ngrpo
@@ -68,13 +75,15 @@ class MixingRollout(SGLangRollout):
         plugin.install(
             neighbors,
             model=Path(actor_module),
+            mixers=[self.exploration],
             refresh=refresh,
             space=self.run.space,
-            **plugin.room([self.exploration]),
         )
-        stock.AsyncEngine = MixingEngine
-        MixingEngine.limits = dict(self.run.engine_limits)
-        super().__init__(actor_module, config, *args, **kwargs)
+        engine = functools.partial(MixingEngine, dict(self.run.engine_limits))
+        with replaced(stock, "AsyncEngine", engine):  # verl's constructor builds its engine
+            super().__init__(actor_module, config, *args, **kwargs)
+        if self._engine is not None:
+            check_built(self._engine, MixingEngine, "engine")
         self.calls = itertools.count()
 
     def _init_distributed_env(self, *args, **kwargs) -> None:
@@ -83,7 +92,7 @@ class MixingRollout(SGLangRollout):
         super()._init_distributed_env(*args, **kwargs)
 
     def generate_sequences(self, prompts: DataProto, **kwargs) -> DataProto:
-        """As stock; adds the records to the non-tensor part."""
+        """As stock; adds the records to the non-tensor part. Validation never mixes."""
         validating = prompts.meta_info.get("validate", False)
         purpose, mixer = ("validation", NoMixer()) if validating else ("rollout", self.exploration)
         step, rows = prompts.meta_info["global_steps"], len(prompts)
@@ -91,20 +100,24 @@ class MixingRollout(SGLangRollout):
         seeds = [derive_seed(self.run.seed, purpose, step, group * rows + row) for row in range(rows)]
         outputs: list[dict] = []
 
+        stock_post = stock._post_process_outputs
+
         def collect(tokenizer, output):
+            """verl's own, which drops what sglang says beside the tokens: the records are in it."""
             outputs.extend(output)
             return stock_post(tokenizer, output)
 
-        stock_post, stock._post_process_outputs = stock._post_process_outputs, collect
         if self._engine is not None:
             batch = (f"{purpose}-{step}-{group}-{next(self.calls)}", rows)
             self._engine.pending = [plugin.request_params(mixer, seed, batch) for seed in seeds]
         try:
-            out = super().generate_sequences(prompts, **kwargs)
+            with replaced(stock, "_post_process_outputs", collect):
+                out = super().generate_sequences(prompts, **kwargs)
         finally:
-            stock._post_process_outputs = stock_post
             if self._engine is not None:
                 self._engine.pending = None
+        if len(outputs) != rows:
+            raise UserError(f"verl handed on {len(outputs)} of {rows} responses", where=f"{purpose} of step {step}")
         if not validating:
             out.non_tensor_batch[KEY] = np.array([_packed(output) for output in outputs], dtype=object)
         return out

@@ -1,123 +1,160 @@
 """verl's trainer with whole checkpoints, the best one by validation, a stateless data order, and our metrics.
 
-A run is saved every so many steps, every so many minutes, when it is told to end, and when its job's time runs out; in
+A run is saved every so many steps, every so many minutes, when it is asked to end, and when its job's time runs out; in
 the last two cases it then leaves, and the next job goes on.
 A step is done when its line is in metrics.jsonl; a checkpoint counts from then on. So a run killed between the two
 resumes from the checkpoint before, and no step is ever logged twice or not at all.
 """
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import verl.utils.tracking
+from verl.trainer.ppo import ray_trainer
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.trainer.ppo.ray_trainer import compute_advantage as stock_advantage
+from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as stock_save_question
 
 from ngrpo.errors import UserError
-from ngrpo.training.checkpoints import STOP, Checkpoints, check_lease
-from ngrpo.training.save_schedule import Clock
-from ngrpo.training.verl.monitor import METRICS, MetricsFile, batch_metrics, check_parity, cut_metrics, score_of
-
-_now: dict[str, Any] = {}  # the running trainer, for the functions that verl calls without it
+from ngrpo.study.layout import RunFiles
+from ngrpo.training.checkpoints import Checkpoints, cut_metrics
+from ngrpo.training.lease import check_lease
+from ngrpo.training.save_schedule import SaveSchedule
+from ngrpo.training.verl.monitor import MetricsFile, check_parity, score_of
+from ngrpo.training.verl.replacing import replaced
 
 
 class Trainer(RayPPOTrainer):
-    """Stock trainer; `config.trainer.ngrpo` names the run."""
+    """Stock trainer; `config.trainer.ngrpo` names the run.
 
-    def __init__(self, config, *args, **kwargs):
+    Replaces verl's RayPPOTrainer. Safe: the loop is verl's own; what is overridden or replaced while it runs has a
+    docstring of its own. Were it stock, metrics.jsonl would stay empty, and the task runner's check fails before.
+    """
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
         self.run = config.trainer.ngrpo
-        self.run_dir = Path(self.run.run_dir)
-        self.kept = Checkpoints(self.run_dir, self.run.spec_digest)
+        self.files = RunFiles(Path(self.run.run_dir))
+        self.checkpoints = Checkpoints(self.files, self.run.spec_digest)
         self.written = 0  # the step whose checkpoint is written and not yet committed
-        self.clock = Clock(self.run.checkpoint_minutes * 60, self.run.ends)
-        _now["trainer"] = self
+        self.schedule = SaveSchedule(self.run.checkpoint_minutes * 60, self.run.ends)
+        self.last_called: dict[str, int] = {}  # what the loop calls of ours: in which step it last did
 
-    def _load_checkpoint(self):
+    def fit(self) -> None:
+        """verl's loop; while it runs, the functions that it calls without the trainer are this trainer's methods.
+
+        Safe: each calls the stock one, or takes its place. That verl does call them is checked when the first step is
+        logged (`CommittingMetrics`), and that it logs to us when it loads the checkpoint, right before.
+        """
+        with (
+            replaced(verl.utils.tracking, "Tracking", self.tracking),
+            replaced(ray_trainer, "compute_advantage", self.checked_advantage),
+            replaced(ray_trainer, "should_save_ckpt_esi", self.saves_now),
+        ):
+            super().fit()
+
+    def tracking(self, project_name: str, experiment_name: str, default_backend: Any = None, config: Any = None) -> Any:
+        """In place of verl's Tracking: metrics.jsonl, whose lines make checkpoints count.
+
+        Safe: verl only calls its `log`. Were it stock, nothing would be logged: `_load_checkpoint` raises.
+        """
+        self.last_called["Tracking"] = 0
+        return CommittingMetrics(self, config)
+
+    def checked_advantage(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """verl's advantages, computed only where rollout and trainer agree: the last point before the update.
+
+        Safe: it looks at the batch and changes nothing. Were it stock, a run whose records are dropped would go on
+        (tests/workflow/test_training.py); the first step's line would not be written.
+        """
+        self.last_called["compute_advantage"] = self.global_steps
+        check_parity(data, self.run.parity_limit, self.global_steps)
+        return stock_advantage(data, *args, **kwargs)
+
+    def saves_now(self, *args: Any, **kwargs: Any) -> bool:
+        """verl's question whether its machine is about to be taken away: also yes when we save for another reason.
+
+        Where the job's time runs out, the run is also asked to end. Safe: verl then saves after the step, as at any
+        other. Were it stock, a run that is asked to end would lose its step (tests/slurm); as above, the first step's
+        line would not be written.
+        """
+        self.last_called["should_save_ckpt_esi"] = self.global_steps
+        now = time.time()
+        if self.schedule.runs_out(now):
+            self.files.stop.write_text("its job's time is nearly over")
+        return self.stopping() or self.schedule.due(now) or stock_save_question(*args, **kwargs)
+
+    def _load_checkpoint(self) -> None:
+        """As stock; metrics and data order go on from there. Raises UserError where the loop doesn't log to us."""
+        check_called(self.last_called, {"Tracking": 0})
         super()._load_checkpoint()
-        cut_metrics(self.run_dir / METRICS, self.global_steps)
+        cut_metrics(self.files.metrics, self.global_steps)
         self.train_dataloader.next_iter_state = None  # verl's would skip the done steps a second time
         self.train_dataloader.sampler.start = self.global_steps
 
-    def _save_checkpoint(self):
+    def _save_checkpoint(self) -> None:
+        """As stock, by who still holds the run folder; it counts once the step is logged."""
         began = time.time()
-        check_lease(self.run_dir, dict(self.run.lease))
+        check_lease(self.files, dict(self.run.lease))
         super()._save_checkpoint()
         self.written = self.global_steps
-        self.clock.saved(began, time.time())
+        self.schedule.saved(began, time.time())
 
-    def _validate(self):
+    def _validate(self) -> dict[str, float]:
+        """As stock; the best policy so far is exported."""
         score = score_of(super()._validate())
-        if self.kept.is_better(score):
-            folder = self.kept.best_model(self.global_steps)
+        if self.checkpoints.is_better(score):
+            folder = self.checkpoints.best_model(self.global_steps)
             self.actor_rollout_wg.export(str(folder), self.config.actor_rollout_ref.model.path)
-            self.kept.declare_best(score, self.global_steps)
+            self.checkpoints.declare_best(score, self.global_steps)
         return {"validation/score": score}
 
     def stopping(self) -> bool:
         """Whether the run was asked to end."""
-        return (self.run_dir / STOP).exists()
-
-    def saves_now(self) -> bool:
-        """Whether this step is to be saved whatever its number; where time runs out, the run is also asked to end."""
-        if self.clock.runs_out(time.time()):
-            (self.run_dir / STOP).write_text("its job's time is nearly over")
-        return self.stopping() or self.clock.due(time.time())
+        return self.files.stop.exists()
 
     def logged(self, step: int) -> None:
         """A step's line is written: commit its checkpoint. Raises UserError where the run was asked to end."""
-        self.clock.stepped(time.time())
+        self.schedule.stepped(time.time())
         if self.written != step:
             return
-        self.kept.commit(step)
+        self.checkpoints.commit(step)
         if self.stopping() and step < self.total_training_steps:
-            why = (self.run_dir / STOP).read_text() or "it was told to"
+            why = self.files.stop.read_text() or "it was asked to"
             raise UserError(
                 f"the run ends because {why}; step {step} of {self.total_training_steps} is saved",
-                where=self.run_dir,
+                where=self.files.folder,
                 do="running the same command again resumes there",
+            )
+
+
+def check_called(last_called: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Raise UserError for the first of ours that verl's loop didn't call in the step in which it should have."""
+    for name, step in expected.items():
+        if last_called.get(name) != step:
+            raise UserError(
+                f"verl's training loop didn't call our {name} in step {step}: it isn't replaced there",
+                where="training environment",
+                do="install the versions that envs/ locks",
             )
 
 
 class CommittingMetrics(MetricsFile):
     """Metrics whose lines make checkpoints count."""
 
+    def __init__(self, trainer: Trainer, settings: Any):
+        super().__init__(trainer.files, settings)
+        self.trainer = trainer
+
     def log(self, data: dict[str, Any], step: int) -> None:
-        """Write one step's line, then commit what was saved at that step."""
-        trainer = _now["trainer"]
-        check_lease(trainer.run_dir, dict(trainer.run.lease))
+        """Write one step's line, then commit what was saved at that step.
+
+        Raises UserError where the run folder is another's by now, and where the step went past one of our parts.
+        """
+        trainer = self.trainer
+        check_called(trainer.last_called, {"compute_advantage": step, "should_save_ckpt_esi": step})
+        check_lease(trainer.files, dict(trainer.run.lease))
         super().log(data, step)
         trainer.logged(step)
-
-
-def save_now(stock: Callable) -> Callable:
-    """verl's question whether its machine is about to be taken away: also yes when we save for another reason."""
-
-    @functools.wraps(stock)
-    def should_save(*args, **kwargs):
-        return _now["trainer"].saves_now() or stock(*args, **kwargs)
-
-    return should_save
-
-
-def checked_advantage(stock: Callable) -> Callable:
-    """verl's advantages, computed only where rollout and trainer agree: the last point before the update."""
-
-    @functools.wraps(stock)
-    def compute_advantage(data, *args, **kwargs):
-        trainer = _now["trainer"]
-        check_parity(data, trainer.run.parity_limit, trainer.global_steps)
-        return stock(data, *args, **kwargs)
-
-    return compute_advantage
-
-
-def with_batch_metrics(stock: Callable) -> Callable:
-    """verl's metrics of a batch, and ours."""
-
-    @functools.wraps(stock)
-    def compute_data_metrics(batch, *args, **kwargs):
-        return {**stock(batch, *args, **kwargs), **batch_metrics(batch)}
-
-    return compute_data_metrics

@@ -17,12 +17,17 @@ from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import prompt_ids
 from ngrpo.errors import UserError
 from ngrpo.study.specs import RunSpec, read_spec
+from ngrpo.training.verl import plugin
 
 
 class Problems(Dataset):
-    """A problem file, rendered and left-padded: verl's `data.custom_cls`."""
+    """A problem file, rendered and left-padded: verl's `data.custom_cls`.
+
+    verl builds it before its trainer, so it is where the plugin is checked. Raises UserError where that didn't take.
+    """
 
     def __init__(self, data_files, tokenizer, config, processor=None):
+        plugin.check_task_runner()
         spec = read_spec(config.ngrpo.spec, RunSpec)
         path = Path(data_files if isinstance(data_files, str) else data_files[0])
         validation = path == Path(config.ngrpo.validation)

@@ -8,6 +8,7 @@ Departures: none beyond those of `ngrpo.method`.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,19 @@ from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.model_folder import check_mixer, columns, end_tokens, model_config, open_table
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import blend
+from ngrpo.method.mixers import Mixer, Step, feed
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
+
+
+def open(
+    model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: Any
+) -> "TransformersEngine":
+    """Start the oracle (see `ngrpo.engines.open_engine`). machine: batch_size."""
+    engine = TransformersEngine(model, neighbors, **machine)
+    for mixer in mixers:
+        engine.check(mixer)
+    return engine
 
 
 class TransformersEngine:
@@ -42,11 +53,7 @@ class TransformersEngine:
         for request in requests:
             if not request.prompt:
                 raise UserError("an empty prompt", where="request: prompt")
-            check_mixer(
-                request.mixer,
-                metric=self.table.metric if self.table else None,
-                k=self.table.k if self.table else None,
-            )
+            self.check(request.mixer)
             if self.context is not None and len(request.prompt) + sampling.max_new_tokens > self.context:
                 raise UserError(
                     f"a prompt of {len(request.prompt)} tokens and {sampling.max_new_tokens} new ones exceed the "
@@ -55,6 +62,10 @@ class TransformersEngine:
                 )
         chunks = [requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size)]
         return [sample for chunk in chunks for sample in self._batch(chunk, sampling)]
+
+    def check(self, mixer: Mixer) -> None:
+        """Raise UserError unless the engine's table serves the mixer."""
+        check_mixer(mixer, metric=self.table.metric if self.table else None, k=self.table.k if self.table else None)
 
     @torch.no_grad()
     def _batch(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
@@ -106,10 +117,10 @@ class TransformersEngine:
         """Each request's mixer decides what is written (B,) and what is fed (B, 1, d)."""
         E = self.model.get_input_embeddings()
         token = drawn.clone()
-        groups: dict[object, list[int]] = {}
+        groups: dict[Mixer, list[int]] = {}
         for row, request in enumerate(requests):
             groups.setdefault(request.mixer, []).append(row)
-        mixed: list[tuple[int, Tensor]] = []
+        mixed: list[tuple[Tensor, Tensor]] = []
         for mixer, members in groups.items():
             rows = torch.tensor(members)
             table = columns(mixer, None if self.table is None else self.table.ids)
@@ -117,22 +128,18 @@ class TransformersEngine:
             step = mixer.step(z[rows], drawn[rows], seed[rows], position[rows], table, rms=self.rms, state=state)
             token[rows] = step.token
             for i, row in enumerate(members):
-                written[row].state = 0 if step.state is None else int(step.state[i])
-            for i in step.on.nonzero()[:, 0].tolist():
-                row = members[i]
-                if step.dense is not None:
-                    mixed.append((row, step.dense[i] @ E.weight))
-                elif step.sigma is not None:
-                    written[row].noise(step.sigma[i])
-                    noise = rng.normal(seed[row : row + 1], position[row : row + 1], E.weight.shape[1])[0]
-                    mixed.append((row, E(token[row]) + step.sigma[i] * noise))
-                else:
-                    written[row].mix(step.ids[i], step.weights[i])
-                    mixed.append((row, blend(E(step.ids[i])[None], step.weights[i][None])[0]))
+                written[row].mix(step, i)
+            if step.on.any():
+                mixed.append((rows[step.on], feed(step, seed[rows], position[rows], E, self._mixture)[step.on]))
         fed = E(token)
-        for row, vector in mixed:
-            fed[row] = vector
+        for rows, vectors in mixed:
+            fed[rows] = vectors
         return token, fed[:, None]
+
+    def _mixture(self, weights: Tensor) -> Tensor:
+        """Weights over the vocabulary (B, V) → Σ p(v) E[v] (B, d); row by row, so that no row depends on its batch."""
+        E = self.model.get_input_embeddings().weight
+        return torch.stack([row @ E for row in weights])
 
     def load_weights(self, model: Path) -> None:
         """Take the weights of another folder of the same architecture; the neighbor table stays."""
@@ -168,17 +175,17 @@ class _Written:
         self.sigmas: list[float] = []
         self.state = 0  # what the mixer wants back at the next step
 
-    def noise(self, sigma: Tensor) -> None:
-        """The token that is about to be written feeds noise of this size."""
-        if self.reason is None:
-            self.sigmas.append(float(sigma))
-
-    def mix(self, ids: Tensor, weights: Tensor) -> None:
-        """The token that is about to be written feeds this mixture."""
-        if self.reason is None:
+    def mix(self, step: Step, row: int) -> None:
+        """The token that is about to be written feeds this step's row."""
+        self.state = 0 if step.state is None else int(step.state[row])
+        if self.reason is not None or not step.on[row] or step.dense is not None:
+            return
+        if step.sigma is not None:
+            self.sigmas.append(float(step.sigma[row]))
+        else:
             self.index.append(len(self.tokens))
-            self.ids.append(ids.tolist())
-            self.weights.append(weights.tolist())
+            self.ids.append(step.ids[row].tolist())
+            self.weights.append(step.weights[row].tolist())
 
     def append(self, token: int, log_prob: float, ends: set[int]) -> None:
         """Write a token, unless the response has ended."""
@@ -190,7 +197,7 @@ class _Written:
     def finish(self, request: Request) -> Sample:
         """The sample."""
         noise = None
-        if self.sigmas and request.mixer.replay:
+        if self.sigmas and request.mixer.replayed:
             sigma = np.array(self.sigmas[: max(1, len(self.tokens) - 1)], dtype=np.float32)
             noise = Noise(request.seed, len(request.prompt), sigma[:1] if (sigma == sigma[0]).all() else sigma)
         k = request.mixer.width if self.ids else 1

@@ -1,4 +1,4 @@
-"""What a look at one thing found, and which scales it stops."""
+"""One line of the report: what was looked at, and which scales it stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SCALES = ("toy", "smoke", "paper")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the doctor's report; do: what mends it (empty where all is well); stops: scales that can't run so."""
 
     what: str

@@ -1,0 +1,1 @@
+"""The oracle of the tests: a small, readable sampling loop over transformers."""

@@ -1,0 +1,148 @@
+"""What an input mixer is: from scaled logits to what is written, and to what is fed to the next step.
+
+| letter | meaning | shape |
+|---|---|---|
+| z̃ | scaled logits (Eq. 2) | (B, V) |
+| v* | anchor, argmax z̃ (Eq. 6) | (B,) |
+| C | the anchor and its k−1 nearest neighbors, anchor first (Eq. 7–8) | (B, k) |
+| α | softmax of z̃ over C (Eq. 9) | (B, k) |
+| ẽ | Σ_c α(c) E[c] (Eq. 10) | (B, d) |
+| m | mixing mask, Bernoulli(ρ) per sequence and step (Eq. 11) | (B,) |
+
+A mixer turns (z̃, sampled token, seed, position) into a `Step`; `feed` turns the step into vectors. Rollout and decoding
+use the same object, in every engine, and the trainer replays with the same `blend` and `add_noise`.
+
+Departure, and why: α is cut to multiples of 2⁻¹⁶ before it is used, the first candidate taking the remainder: the
+weights still sum to exactly 1, what is recorded is exactly what was fed, and a record needs two bytes a neighbor. A
+weight changes by at most (k−1)·2⁻¹⁶, far below bfloat16's 2⁻⁹.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ngrpo.errors import unknown_name
+from ngrpo.method import rng
+
+WEIGHT_SCALE = 1 << 16  # weights are multiples of 1/WEIGHT_SCALE
+ENDED = -1  # state of a sequence whose thinking has ended: no more mixing
+
+
+class Step(NamedTuple):
+    """One step of a batch: what is written, and what is fed next."""
+
+    token: Tensor  # (B,) int64, the token written down
+    on: Tensor  # (B,) bool, where a mixture is fed; elsewhere E[token]
+    ids: Tensor  # (B, k) int64, the candidates, anchor first
+    weights: Tensor  # (B, k) int32, their weights as multiples of 1/WEIGHT_SCALE; every row sums to WEIGHT_SCALE
+    sigma: Tensor | None = None  # (B,) float32, Gaussian noise added to what is fed, keyed by (seed, position)
+    dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and weights
+    state: Tensor | None = None  # (B,) int32, what the mixer wants back at the sequence's next step
+
+
+class Mixer(ABC):
+    """An input mixer: what it needs, said once, so that no engine, stage or plan asks for its kind.
+
+    A new one is a frozen dataclass in a file of its own, named after its kind (`ngrpo.method.mixers`), and its
+    configuration in `ngrpo.study.mixing`. Override what differs.
+    """
+
+    kind: ClassVar[str]
+    mixes: ClassVar[bool] = True  # False: feeds E[token] at every step, whatever its settings
+    needs_table: ClassVar[bool] = False  # looks neighbors up: has a `metric`, and `width` is the table's least k
+    needs_rms: ClassVar[bool] = False  # wants the root mean square of E's rows
+    metric: str | None = None  # of the table that it needs
+
+    @property
+    def width(self) -> int:
+        """k, the most candidates of a step."""
+        return 1
+
+    @property
+    def dense(self) -> bool:
+        """Whether steps weigh the whole vocabulary, which no record holds: an interrupted response can't go on."""
+        return False
+
+    @property
+    def replayed(self) -> bool:
+        """Whether records say what was fed, so that training can feed it again."""
+        return not self.dense
+
+    @abstractmethod
+    def step(
+        self,
+        z: Tensor,
+        token: Tensor,
+        seed: Tensor,
+        position: Tensor,
+        table: Tensor | None = None,
+        *,
+        rms: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> Step:
+        """z (B, V) scaled logits; token (B,) sampled; seed, position (B,) int64; table (V, k) neighbors, if needed.
+
+        position is the index, in prompt and response together, of the token that is being written. rms (V,): root mean
+        square of each row of E, if needed. state (B,) int32: the last step's, 0 at a sequence's start.
+        """
+
+    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
+        """Raise UserError unless the setting `name` is one of these."""
+        if getattr(self, name) not in known:
+            raise unknown_name(name, getattr(self, name), known, where=f"mixer {self.kind}: {name}")
+
+
+def gate_open(stop: int | None, state: Tensor | None, on: Tensor) -> Tensor:
+    """The gate `on` (B,), closed in sequences that have written the token `stop`."""
+    return on if stop is None or state is None else on & (state != ENDED)
+
+
+def next_state(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor | None:
+    """The next step's state (B,): ENDED from the token `stop` on."""
+    if stop is None:
+        return None
+    return torch.where(token == stop, ENDED, torch.zeros_like(token, dtype=torch.int32) if state is None else state)
+
+
+def only_token(token: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidates (B, 1) and weights (B, 1) of an input that is E[token]."""
+    return token[:, None].long(), torch.full_like(token, WEIGHT_SCALE, dtype=torch.int32)[:, None]
+
+
+def quantize(alpha: Tensor) -> Tensor:
+    """Weights (B, k) that sum to 1 → int32 ones that sum to WEIGHT_SCALE; the first takes what cutting leaves."""
+    weights = (alpha * WEIGHT_SCALE).floor().clamp(max=WEIGHT_SCALE - 1).to(torch.int32)
+    weights[:, 0] = WEIGHT_SCALE - weights[:, 1:].sum(-1, dtype=torch.int32)
+    return weights
+
+
+def blend(rows: Tensor, weights: Tensor) -> Tensor:
+    """ẽ = Σ α(c) E[c] (Eq. 10): rows (M, k, d) of E, weights (M, k) → (M, d) in rows' dtype, summed in float32.
+
+    Differentiable with respect to rows; the weights are constants (paper §3.3).
+    """
+    alpha = weights.to(torch.float32) * (1.0 / WEIGHT_SCALE)
+    return (alpha.unsqueeze(-1) * rows.float()).sum(-2).to(rows.dtype)
+
+
+def add_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Tensor:
+    """Rows (M, d) plus σ·N(0, I), σ (M,), drawn by (seed, position) (M,); summed in float32, in rows' dtype."""
+    noise = sigma[:, None] * rng.normal(seed, position, rows.shape[1])
+    return (rows.float() + noise).to(rows.dtype)
+
+
+def feed(
+    step: Step, seed: Tensor, position: Tensor, lookup: Callable[[Tensor], Tensor], mixture: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The vectors (B, d) that a step feeds where it is on.
+
+    seed, position (B,): as the step's. lookup: ids (M,) → rows of E (M, d). mixture: weights over the vocabulary (B, V)
+    → Σ p(v) E[v] (B, d).
+    """
+    if step.dense is not None:
+        return mixture(step.dense)
+    fed = blend(lookup(step.ids.flatten()).view(*step.ids.shape, -1), step.weights)
+    return fed if step.sigma is None else add_noise(fed, step.sigma, seed, position)

@@ -1,0 +1,66 @@
+"""N-GRPO's own mixing (arXiv 2606.10768, Eq. 6–11)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ngrpo.errors import UserError
+from ngrpo.method import rng
+from ngrpo.method.mixers.base import Mixer, Step, gate_open, next_state, quantize
+
+
+@dataclass(frozen=True)
+class NeighborMixer(Mixer):
+    """N-GRPO's mixing (Eq. 6–11): with probability ρ the anchor is written and the neighbors' mixture is fed.
+
+    rho: ρ in [0, 1]; 1 is the ablation "w/o rate". k: candidates, the anchor included, ≥ 1. metric: of the table.
+    weights: softmax over C of z̃ ("logits", Eq. 9) or of the probabilities ("probabilities", the release). text: a mixed
+    step writes the anchor (paper) or the sampled token (release). stop_after: a token after which nothing is mixed.
+    """
+
+    rho: float
+    k: int = 3
+    metric: str = "cosine"
+    weights: str = "logits"
+    text: str = "anchor"
+    stop_after: int | None = None
+
+    kind: ClassVar[str] = "neighbors"
+    needs_table: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho <= 1:
+            raise UserError(f"rho is {self.rho}", where="mixer neighbors: rho", do="choose a number from 0 to 1")
+        if self.k < 1:
+            raise UserError(f"k is {self.k}", where="mixer neighbors: k", do="choose 1 (anchor only) or more")
+        self._check_choice("weights", ("logits", "probabilities"))
+        self._check_choice("text", ("anchor", "sampled"))
+
+    @property
+    def width(self) -> int:
+        """k."""
+        return self.k
+
+    def step(
+        self,
+        z: Tensor,
+        token: Tensor,
+        seed: Tensor,
+        position: Tensor,
+        table: Tensor | None = None,
+        *,
+        rms: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> Step:
+        """Needs the neighbor table (V, k), anchor first."""
+        if table is None:
+            raise UserError("neighbor mixing without a neighbor table", where="mixer neighbors", do="name a table")
+        anchor = z.argmax(-1)
+        ids = table[anchor].long()
+        scores = z if self.weights == "logits" else torch.softmax(z, -1)
+        alpha = torch.softmax(scores.gather(-1, ids), -1)
+        on = gate_open(self.stop_after, state, rng.uniform(seed, position, rng.GATE) < self.rho)
+        token = torch.where(on, anchor, token) if self.text == "anchor" else token
+        return Step(token, on, ids, quantize(alpha), state=next_state(self.stop_after, state, token))

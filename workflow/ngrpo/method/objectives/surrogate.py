@@ -1,0 +1,63 @@
+"""What objectives share: advantages, the clipped surrogate, its aggregation, the KL estimator; letters as there.
+
+Departures from the paper, all of them verl's:
+1. Advantages divide by std + 1e-6, with the std of n−1 (Eq. 12: std).
+2. The k3 estimator's log-ratio is clamped to ±20, its value to ±10.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Aggregation = Literal["seq-mean-token-mean", "token-mean"]
+
+
+class Loss(NamedTuple):
+    """A loss to minimize, the share of tokens whose ratio was clipped, and the mean of old − lp; three scalars."""
+
+    loss: Tensor
+    clipped: Tensor
+    kl: Tensor
+
+
+def group_advantages(reward: Tensor, group: int, epsilon: float = 1e-6) -> Tensor:
+    """(r − mean) / (std + ε) within each group of `group` responses: reward (B,) → (B,). std with n−1."""
+    r = reward.view(-1, group)
+    return ((r - r.mean(1, keepdim=True)) / (r.std(1, keepdim=True) + epsilon)).view(-1)
+
+
+def aggregate(values: Tensor, mask: Tensor, mode: Aggregation) -> Tensor:
+    """One number from (B, T): the mean over sequences of their token means (Eq. 13), or the mean over all tokens."""
+    if mode == "token-mean":
+        return (values * mask).sum() / mask.sum()
+    return ((values * mask).sum(-1) / mask.sum(-1)).mean()
+
+
+def kl_k3(lp: Tensor, reference: Tensor) -> Tensor:
+    """The k3 estimator of KL(π_θ ‖ π_ref) at each token, exp(d) − d − 1 with d = reference − lp: (B, T), ≥ 0."""
+    d = (reference - lp).clamp(-20, 20)
+    return (d.exp() - d - 1).clamp(-10, 10)
+
+
+def clipped_surrogate(
+    ratio: Tensor,
+    lp: Tensor,
+    old: Tensor,
+    A: Tensor,
+    mask: Tensor,
+    *,
+    clip: tuple[float, float],
+    aggregation: Aggregation,
+    dual: float | None = None,
+) -> Loss:
+    """−min(ratio·A, clipped ratio·A) at each token, aggregated (Eq. 13); dual: where A < 0 it is at most −dual·A."""
+    plain, clipped = -A * ratio, -A * ratio.clamp(1 - clip[0], 1 + clip[1])
+    worst = torch.maximum(plain, clipped)
+    if dual is not None:
+        worst = torch.where(A < 0, torch.minimum(worst, -A * dual), worst)
+    return Loss(
+        aggregate(worst, mask, aggregation),
+        aggregate((clipped > plain).float(), mask, "token-mean"),
+        aggregate(old - lp, mask, "token-mean"),
+    )

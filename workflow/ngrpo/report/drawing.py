@@ -1,0 +1,144 @@
+"""How every figure looks: seaborn on matplotlib, color-blind safe, small deterministic SVG.
+
+A figure is one small panel, so that a page can lay panels out side by side or, on a phone, below each other.
+Colors are drawn once and written as CSS variables with the drawn color as fallback: inline in a page an SVG follows
+its light or dark theme, and alone it looks the same everywhere. Labels stay text (searchable, small). Systems differ by
+color, line and marker, so that a gray print still tells them apart.
+"""
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+THEME = {
+    "ink": ("#1d1f23", "#e8e6e1"),
+    "muted": ("#5c616b", "#a9adb6"),
+    "grid": ("#e3e2dd", "#32363e"),
+    "alert": ("#b3261e", "#ff8a80"),
+    "series-1": ("#6b6f76", "#b4b8c0"),
+    "series-2": ("#0069a8", "#63b8ee"),
+    "series-3": ("#c2500a", "#ff9a5c"),
+    "series-4": ("#007a5a", "#4fcfa5"),
+    "series-5": ("#9c3f86", "#e59ad2"),
+    "series-6": ("#7a5c00", "#e0bd4a"),
+    "series-7": ("#3d5a80", "#9bb8e8"),
+}
+"""CSS variable: (color on light, color on dark). Each reaches a contrast of 4.5 on its page (grid lines excepted).
+The series follow Okabe and Ito's order of hues: neutral, blue, vermilion, green, purple, yellow, slate."""
+DASHES = ((1, 1.1), "", (4, 1.6), (5, 1.4, 1, 1.4), (7, 2), (2, 2), (3, 1, 1, 1, 1, 1))
+"""The baseline is solid and the next system dashed above it, so that curves that agree are both seen."""
+MARKERS = ("s", "o", "D", "^", "v", "P", "X")
+WIDTH, HEIGHT = 3.6, 2.45
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one system is drawn everywhere: a variable of THEME, a dash pattern and a marker."""
+
+    variable: str
+    dash: tuple[float, ...] | str
+    marker: str
+
+    @property
+    def color(self) -> str:
+        """The color as drawn."""
+        return THEME[self.variable][0]
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for every label, in the order in which they first come; the eighth repeats the first's color."""
+    return {
+        label: Style(f"series-{i % 7 + 1}", DASHES[i % 7], MARKERS[i % 7])
+        for i, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """An empty panel; height in inches."""
+    ink, muted, grid = (THEME[v][0] for v in ("ink", "muted", "grid"))
+    settings: dict[str, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.edgecolor": muted,
+        "axes.labelcolor": ink,
+        "axes.linewidth": 0.8,
+        "text.color": ink,
+        "xtick.color": muted,
+        "ytick.color": muted,
+        "xtick.labelcolor": ink,
+        "ytick.labelcolor": ink,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "grid.color": grid,
+        "grid.linewidth": 0.8,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "lines.solid_capstyle": "round",
+    }
+    with sns.axes_style("whitegrid", settings), matplotlib.rc_context(settings):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+    axes.grid(axis="x", visible=False)
+    sns.despine(ax=axes, left=True)
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def draw_line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, *, marks: bool) -> None:
+    """One line of values, with its system's color, dashes and (marks) markers."""
+    marker: dict[str, Any] = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
+    dash = (0, style.dash) if style.dash else "-"
+    axes.plot(x, y, color=style.color, linewidth=1.8, linestyle=dash, label=label, **marker)
+
+
+def set_title(axes: Axes, text: str) -> None:
+    """A panel's title, its first letter a capital."""
+    axes.set_title(f"{text[:1].upper()}{text[1:]}", loc="left", fontsize=9.5, fontweight="bold", pad=9)
+
+
+def add_legend(axes: Axes, **place: Any) -> None:
+    """A legend inside the panel. place: as matplotlib's legend takes it."""
+    axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0], **place)
+
+
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """A figure as inline SVG: a title and description for screen readers, ids unique by `name`, no date, no fonts.
+
+    name: an id, unique in the page. Same figure, same bytes.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "var(--sans, 'DejaVu Sans', sans-serif)", text)
+    for variable, (light, _) in THEME.items():
+        text = re.sub(light, f"var(--{variable}, {light})", text, flags=re.IGNORECASE)
+    width, height = (round(72 * side) for side in figure.get_size_inches())
+    described = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
+        f' viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+        f' aria-labelledby="{name}-title {name}-about">'
+        f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
+    )
+    text = re.sub(r"<svg[^>]*>", lambda _: described, text, count=1)
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def escaped(text: str) -> str:
+    """Text for XML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

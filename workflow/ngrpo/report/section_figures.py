@@ -1,0 +1,113 @@
+"""The page's panels beside its tables: problem by problem, training curves, what mixing feeds."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from ngrpo.audit.status import RunState, read_grades
+from ngrpo.formatting import points, short
+from ngrpo.report import figures
+from ngrpo.report.diagnostics import examples, read_diagnostics, totals
+from ngrpo.report.drawing import styles
+from ngrpo.report.figures_ablation import by_problem
+from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
+from ngrpo.report.gallery import Gallery
+from ngrpo.report.names import place_title, slug, title_of
+from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
+
+FIGURE_1 = (
+    "The paper’s Figure 1: tokens’ embeddings, what mixing fed there, and Gaussian noise, on the two main axes of these"
+    " embeddings. Two axes hide most of the noise, which points in all directions."
+)
+COSINES = "Whole vectors: how close to their anchor’s embedding mixtures and Gaussian noise lie."
+
+
+def problem_panels(study: Study, results: Results, gallery: Gallery) -> Iterator[dict[str, Any]]:
+    """For each model and benchmark the first two trained systems, problem by problem: {where, svg, evaluations}."""
+    for (model, benchmark), systems in trained_systems(study).items():
+        pair = list(systems.items())[:2]
+        read = [read_grades(study, results, evaluation).frame for evaluation, _ in pair]
+        frames = [frame for frame in read if frame is not None]
+        if len(frames) < 2:
+            continue
+        first, second = (label for _, label in pair)
+        if figure := by_problem(frames[0], frames[1], (first, second)):
+            where = place_title(study, model, benchmark)
+            wins = (frames[1]["grade"] == "correct").mean() - (frames[0]["grade"] == "correct").mean()
+            description = f"{second} solves {points(wins)} points more of all samples than {first}."
+            svg = gallery.draw(figure, slug("problems", model, benchmark), f"Problem by problem: {where}", description)
+            yield {"where": where, "svg": svg, "evaluations": [evaluation for evaluation, _ in pair]}
+
+
+def trained_systems(study: Study) -> dict[tuple[str, str], dict[str, str]]:
+    """(model, benchmark) → evaluation → label, of trained policies under standard decoding, in the tables' order."""
+    systems: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in (cell for cells in study.cells.values() for cell in cells):
+        spec = study.evaluations[cell.evaluation]
+        if spec.policy.type == "run" and spec.decoding_id == "standard":
+            systems.setdefault((cell.model, cell.benchmark), {}).setdefault(cell.evaluation, cell.label)
+    return systems
+
+
+def diagnostics_panels(study: Study, results: Results, gallery: Gallery) -> Iterator[dict[str, Any]]:
+    """What mixing feeds on each base model: totals, the paper's Figure 1, cosines and one response in words."""
+    for one in read_diagnostics(study, results):
+        shown = {"run": one.run, "file": one.file, "data": one.data, "note": one.note}
+        if not one.data:
+            yield shown
+            continue
+        model = study.runs[one.run].model.id
+        title, name = title_of(study, "model", model), slug("diagnostics", model)
+        sums = totals(one.data)
+        inputs, cosines = inputs_on_two_axes(one.data), cosines_to_anchor(one.data)
+        words = f"Mixtures: mean cosine {short(sums.mean, 4)}, least {short(sums.least, 4)}."
+        panels = [
+            {"svg": gallery.draw(inputs, name, f"What is fed: {title}", words), "about": FIGURE_1},
+            {"svg": gallery.draw(cosines, f"{name}-cosines", f"Cosine to the anchor: {title}", words),
+             "about": COSINES},
+        ]  # fmt: skip
+        yield shown | {"title": title, "totals": sums, "panels": panels, "example": "".join(examples(one.data, 1))}
+
+
+# --- training ---
+
+
+def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Iterator[dict[str, Any]]:
+    """For each model its training curves, of the first seed; a system keeps the color that it has in the tables."""
+    runs = [run for run in runs if run.spec.seed == study.study.seed]
+    labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
+    looks = styles(labels)
+    for model in dict.fromkeys(r.spec.model.id for r in runs):
+        own = {_run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
+        logs = {label: r.log for label, r in own.items()}
+        chosen = {label: r.chosen_step for label, r in own.items() if r.chosen_step}
+        panels = []
+        for curve in figures.CURVES:
+            limits = [r.spec.training.parity_limit for r in own.values()] if curve.column == "parity_max" else []
+            figure = figures.training_curve(curve, logs, looks=looks, limits=limits, chosen=chosen)
+            if figure:
+                last = [f"{label} ends at {short(_last(log, curve.column))}" for label, log in logs.items()]
+                title = f"{curve.what}: {title_of(study, 'model', model)}"
+                svg = gallery.draw(figure, slug("training", model, curve.column), title, f"{'; '.join(last)}.")
+                panels.append({"about": curve.about, "svg": svg})
+        if panels:
+            keys = [(label, looks[label]) for label in own]
+            ids = [r.id for r in own.values()]
+            yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": ids}
+
+
+def _run_label(study: Study, run: RunState) -> str:
+    """The label under which tables show this run's policy, so that a system has one color in all figures."""
+    for cells in study.cells.values():
+        for cell in cells:
+            policy = study.evaluations[cell.evaluation].policy
+            if policy.type == "run" and policy.id == run.id:
+                return cell.label
+    return run.id
+
+
+def _last(log: pd.DataFrame, column: str) -> float | None:
+    values = log[column].dropna() if column in log else pd.Series(dtype=float)
+    return float(values.iloc[-1]) if len(values) else None

@@ -1,0 +1,188 @@
+"""The page's results: each table as groups of rows, beside the paper's values, with its figures."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ngrpo.audit.fidelity import mixed_fidelity
+from ngrpo.audit.status import command
+from ngrpo.formatting import percent, percent_range, points
+from ngrpo.grades import GRADES
+from ngrpo.report import figures
+from ngrpo.report.drawing import styles
+from ngrpo.report.figures_ablation import over_rho
+from ngrpo.report.gallery import Gallery
+from ngrpo.report.names import place_title, slug, title_of
+from ngrpo.report.paper_tables import FORMATS
+from ngrpo.report.tables import read_table
+from ngrpo.study.expand import Study
+from ngrpo.study.layout import ReportFiles, Results
+from ngrpo.study.paper_values import AVERAGE
+from ngrpo.study.specs import RunSpec
+
+ALL_PAIRS = 3
+"""Up to so many systems all paired differences are shown; above, those against the table's first system."""
+
+Columns = list[tuple[str, str]]
+"""(metric, estimator) of each column."""
+
+
+def results_table(
+    study: Study, results: Results, report: ReportFiles, name: str, sheet: pd.DataFrame | None, gallery: Gallery
+) -> dict[str, Any]:
+    """One table as the page shows it: a group a model and benchmark. sheet: its values beside the paper's."""
+    path = results.table(name)
+    table: dict[str, Any] = {"id": name, "title": study.study.tables[name].title, "file": results.relative(path)}
+    table |= {"path": path, "groups": [], "note": "", "files": [], "mixed": ""}
+    if sheet is None:
+        return {**table, "note": f"This table isn't computed yet; made by: {command(study, results, path)}"}
+    frame = read_table(path)
+    if not _of_this_study(study, name, frame):
+        make = command(study, results, path).replace(" --config", " --force --config", 1)
+        make = make if "--force" in make else f"{make} --force"
+        table["note"] = f"This table was computed for another version of the study; remade by: {make}"
+    table["mixed"] = _mixed(study, name)
+    table["files"] = [report.table(name, kind).relative_to(report.folder).as_posix() for kind in FORMATS]
+    keys = ["model", "benchmark", "metric", "label"]
+    printed = {tuple(row[key] for key in keys): row for row in sheet.to_dict("records")}
+    for (model, benchmark), part in frame.groupby(["model", "benchmark"], sort=False):
+        if model in study.size.models and (benchmark == AVERAGE or benchmark in study.size.datasets):
+            table["groups"].append(_group(study, name, model, benchmark, part, printed, gallery))
+    return table
+
+
+def _of_this_study(study: Study, table: str, frame: pd.DataFrame) -> bool:
+    wanted = {(c.label, c.model, c.benchmark, study.evaluations[c.evaluation].digest) for c in study.cells[table]}
+    own = frame[frame["against"].isna() & (frame["benchmark"] != AVERAGE)]
+    return wanted == set(own[["label", "model", "benchmark", "spec"]].itertuples(index=False, name=None))
+
+
+def _mixed(study: Study, table: str) -> str:
+    """What the runs of a table hold differently of paper and released code; empty where all follow the same."""
+    differences: list[str] = []
+    for model in dict.fromkeys(c.model for c in study.cells[table]):
+        policies = {c.label: study.evaluations[c.evaluation].policy for c in study.cells[table] if c.model == model}
+        differences += mixed_fidelity({label: p for label, p in policies.items() if isinstance(p, RunSpec)})
+    return "; ".join(dict.fromkeys(differences))
+
+
+def _group(
+    study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame, printed: dict, gallery: Gallery
+) -> dict[str, Any]:
+    """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures.
+
+    printed: rows of the table's sheet, with the paper's values, by model, benchmark, metric and label.
+    """
+    own, pairs = frame[frame["against"].isna()], frame[frame["against"].notna()]
+    headline = own[own["headline"]]
+    columns = list(headline[["metric", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
+    labels = list(dict.fromkeys(own["label"]))
+    shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
+    name, where = slug(table, model, benchmark), place_title(study, model, benchmark)
+    done = headline[headline["status"] == "ok"]
+    looks = styles(labels)
+    return {
+        "id": name,
+        "model": title_of(study, "model", model),
+        "benchmark": title_of(study, "benchmark", benchmark),
+        "average": benchmark == AVERAGE,
+        "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
+        "columns": [(metric, "" if estimator == "mean" else estimator) for metric, estimator in columns],
+        "rows": [
+            _beside(_row(part, columns), columns, printed, (model, benchmark)) | {"style": looks[label]}
+            for label, part in headline.groupby("label", sort=False)
+        ],
+        "differences": [
+            _row(part, columns) | {"against": against}
+            for (label, against), part in shown.groupby(["label", "against"], sort=False)
+        ],
+        "keys": [(label, looks[label]) for label in labels],
+        "forests": list(_forests(headline, columns, name, where, gallery)),
+        "curves": list(_pass_curves(own, name, where, gallery)),
+        "over_rho": list(_over_rho(own, name, where, gallery)),
+    }
+
+
+def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:
+    first = part.iloc[0]
+    cells = part.set_index(["metric", "estimator"])
+    ok = first["status"] == "ok"
+    return {
+        "label": first["label"],
+        "evaluation": first["evaluation"],
+        "status": first["status"],
+        "note": first["note"] or "",
+        "cells": [cells.loc[key].to_dict() for key in columns if key in cells.index] if ok else [],
+        "counts": {g: int(first[g]) for g in GRADES} if ok and pd.notna(first["correct"]) else None,
+    }
+
+
+def _beside(row: dict[str, Any], columns: Columns, printed: dict, where: tuple[str, str]) -> dict[str, Any]:
+    """A row whose cells hold the paper's value and their rank, too; the unbiased estimator's have neither."""
+    for (metric, estimator), cell in zip(columns, row["cells"], strict=False):
+        own = printed[(*where, metric, row["label"])]
+        compared = estimator != "unbiased"
+        cell["rank"] = own["rank"] if compared and pd.notna(own["rank"]) else 0
+        cell["paper"] = own["paper"] if compared and pd.notna(own["paper"]) else None
+        cell["seeds"] = own if compared and pd.notna(own["over_seeds"]) else None
+        cell["to_paper"] = own["difference"] if cell["paper"] is not None else None
+    notes = (row["note"], printed[(*where, columns[0][0], row["label"])]["note"])
+    row["note"] = "; ".join(dict.fromkeys(note for note in notes if note))
+    return row
+
+
+def result_sentences(table: dict[str, Any]) -> Iterator[str]:
+    """What a table's systems scored, in sentences: on the average of the benchmarks, where there are several."""
+    averaged = any(g["average"] for g in table["groups"])
+    for group in table["groups"]:
+        rows = [r for r in group["rows"] if r["cells"]]
+        if not rows or group["average"] != averaged:
+            continue
+        values = ", ".join(f"{r['label']} {percent(r['cells'][0]['value'])} %" for r in rows)
+        text = f"{group['columns'][0][0]}, {group['benchmark']} ({group['model']}): {values}."
+        if group["differences"] and (last := group["differences"][-1])["cells"]:
+            cell = last["cells"][0]
+            text += (
+                f" {last['label']} − {last['against']}: {points(cell['value'])} points (95 % interval over problems"
+                f" {points(cell['problems_low'])} to {points(cell['problems_high'])})."
+            )
+        yield text
+
+
+# --- a group's figures ---
+
+
+def _in_words(rows: pd.DataFrame) -> str:
+    """Values with their intervals, for a figure's description."""
+    return "; ".join(
+        f"{r['label']} {percent(r['value'])} % ({percent_range(r['problems_low'], r['problems_high'])})"
+        for _, r in rows.dropna(subset="value").iterrows()
+    )
+
+
+def _forests(headline: pd.DataFrame, columns: Columns, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    for metric, estimator in columns:
+        if estimator == "bootstrap":
+            continue
+        rows = headline[(headline["metric"] == metric) & (headline["estimator"] == estimator)]
+        if figure := figures.forest(rows):
+            title = figures.metric_title(rows.iloc[0])
+            yield gallery.draw(figure, slug(name, metric), f"{title}: {where}", _in_words(rows))
+
+
+def _pass_curves(own: pd.DataFrame, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    largest = own["k"].max()
+    for estimator in ("unbiased", "bootstrap"):
+        if figure := figures.pass_at_k(own, estimator=estimator):
+            rows = own[(own["k"] == largest) & (own["estimator"] == estimator)]
+            description = f"Pass@k rises with k; at k = {largest}: {_in_words(rows)}."
+            yield gallery.draw(figure, f"{name}-curve-{estimator}", f"Pass@k, {estimator}: {where}", description)
+
+
+def _over_rho(own: pd.DataFrame, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    """The paper's Figure 3, of a table whose rows say ρ."""
+    if figure := over_rho(own):
+        headline = own[own["headline"] & (own["estimator"] == "mean")]
+        yield gallery.draw(figure, f"{name}-over-rho", f"Values over ρ: {where}", f"{_in_words(headline)}.")
