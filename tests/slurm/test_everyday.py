@@ -98,7 +98,7 @@ def test_no_job_asks_for_more_than_it_uses(slurm: MiniSlurm, clone: Clone) -> No
     for comment, gres in (line.split("|") for line in done.stdout.splitlines()):
         asked.setdefault(comment.split("_wildcards_")[0], set()).add(gres)
     assert asked["rule_train"] == {"gres:gpu:h20:1"}
-    assert asked["rule_sample"] == {"gres:gpu:h20:1"}
+    assert asked["rule_sample-toy-held-out"] == {"gres:gpu:h20:1"}
     assert asked["rule_grade"] == asked["rule_neighbors"] == {"N/A"}
     here = {"dataset", "model", "analyze", "notebook", "report"}  # they run where Snakemake runs
     assert not asked.keys() & {f"rule_{name}" for name in here}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from traceback import format_exception
 
 import click
 import pytest
@@ -69,7 +70,7 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> Resul
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs_with_its_defaults(command: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run(project, monkeypatch, command, *COMMANDS[command])
-    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), format_exception(ended.exception)
     assert ended.exit_code == 0 or "error: " in ended.output or command == "doctor", ended.output
     assert ended.exit_code == 0 or command not in MUST_WORK, ended.output
 

@@ -29,9 +29,12 @@ def slurm() -> tuple[Check, bool]:
 
 
 def sources(config: Path, scale: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(models | datasets, id, source) of everything that a scale starts from. Raises ImportError without yaml."""
+    """(models | datasets, id, source) of everything that a scale starts from, none where the configuration doesn't have
+    the scale. Raises ImportError without yaml."""
     import yaml
 
+    if not (config / "scales" / f"{scale}.yaml").exists():
+        return
     content = yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text(encoding="utf-8"))
     for kind in ("models", "datasets"):
         for name, entry in (content.get(kind) or {}).items():
