@@ -322,7 +322,7 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_reach_their_contrast_on_light_and_dark(finished) -> None:
+def test_colors_reach_their_contrast_on_light_and_dark(finished) -> None:
     text = finished[1].report.page.read_text()
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in text.split("@media screen", 1))
     for colors in (light, dark):
