@@ -109,11 +109,13 @@ $(VALIDATE)/.ready: envs/validate.lock
 docs: $(WORKFLOW)/.ready ## write the parts of docs/ that are made: quoted outputs, the configuration reference, schemas
 	$(WORKFLOW)/bin/python tests/docs/outputs.py
 
-lint: $(WORKFLOW)/.ready ## ruff, snakefmt, snakemake --lint
+lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, mypy
 	$(WORKFLOW)/bin/ruff check $(CHECKED)
 	$(WORKFLOW)/bin/ruff format --check $(CHECKED)
 	$(WORKFLOW)/bin/snakefmt --check Snakefile rules
 	$(WORKFLOW)/bin/snakemake --lint
+	$(WORKFLOW)/bin/mypy
+	$(WORKFLOW)/bin/mypy --python-executable $(TRAIN)/bin/python --cache-dir .mypy_cache/train -p ngrpo.method
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/bench.lock

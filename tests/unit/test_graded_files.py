@@ -10,7 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from ngrpo.cli import main
 from ngrpo.errors import UserError
 from ngrpo.grading import GradingLimits, grade_file, grade_samples
 
@@ -148,6 +150,14 @@ def test_unusable_samples_say_what_and_where(tmp_path, samples, problems, messag
     with pytest.raises(UserError, match=message):
         grade_samples(*_parquets(tmp_path, samples, problems), tmp_path / "grades.parquet")
     assert sorted(os.listdir(tmp_path)) == ["problems.parquet", "samples.parquet"]
+
+
+def test_the_command_grades_with_its_defaults(tmp_path):
+    """Without --workers: one a core."""
+    out = tmp_path / "out.jsonl"
+    ended = CliRunner().invoke(main, ["grade", str(_jsonl(tmp_path / "in.jsonl", [ROW])), "--out", str(out)])
+    assert ended.exit_code == 0, ended.output
+    assert json.loads(out.read_text())["grade"] == "correct"
 
 
 @pytest.mark.parametrize("size", [0, 3, 200, -1])

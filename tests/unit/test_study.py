@@ -162,7 +162,7 @@ def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_pa
         ({"tables/main/rows": [{"label": "x", "method": "ngrop"}]}, {}, ["'ngrop'", "did you mean 'ngrpo'"]),
         ({"tables/main/rows": [{"label": "x", "decoding": "standart"}]}, {}, ["did you mean 'standard'"]),
         ({"methods/ngrpo/exploration": {"kind": "neighbors", "rho": 1.5}}, {}, ["less than or equal to 1", "rho"]),
-        ({"methods/ngrpo/exploration": {"kind": "neighbors"}}, {}, ["neighbors", "study.yaml"]),
+        ({"methods/ngrpo/exploration": {"kind": "nieghbors"}}, {}, ["neighbors", "study.yaml"]),
         ({}, {"evaluation/pass_at": [64]}, ["Pass@64", "32"]),
         ({}, {"models/Toy_1": {"source": {"kind": "toy"}}}, ["Toy_1"]),
         ({}, {"extra_seeds": [2, 1]}, ["a seed is given twice", "extra_seeds"]),

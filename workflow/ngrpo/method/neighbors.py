@@ -242,12 +242,12 @@ def refresh(table: Table, E: Tensor, *, previous: Tensor | None = None, memory: 
         return table, 0
     facts = (table.metric, table.special_tokens, table.vocabulary_size, new_digest)
     old = table.ids.to(E.device, torch.int64)
-    margins = None if previous is None else _margins_left(table, E, previous)
-    unsure = None if margins is None else torch.nonzero(margins <= 0).flatten()
-    if unsure is None or unsure.numel() > 0.5 * E.shape[0]:
+    left = None if previous is None else _margins_left(table, E, previous)
+    unsure = None if left is None else torch.nonzero(left <= 0).flatten()
+    if left is None or unsure is None or unsure.numel() > 0.5 * E.shape[0]:
         ids, margins = _nearest(E, table.k, table.metric, table.excluded, None, memory, None)
     else:
-        ids = old.clone()
+        ids, margins = old.clone(), left
         ids[unsure], margins[unsure] = _nearest(E, table.k, table.metric, table.excluded, None, memory, unsure)
     changed = int((ids != old).any(1).sum())
     return Table(ids.to(torch.int32), margins, table.excluded, *facts), changed
