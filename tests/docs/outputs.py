@@ -20,10 +20,10 @@ from pages import GENERATED, ROOT, Block, Page, pages
 
 from ngrpo.claims.predicates import ClaimsFile
 from ngrpo.files import whole_file
-from ngrpo.study.costs import CostsFile
-from ngrpo.study.schema import schema_texts
 from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.costs import CostsFile
 from ngrpo.study.reference import reference_text
+from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Settings
 
 MARKER = re.compile(r"output of: (?P<command>.*?)(?P<form> \(numbers: one machine's\))?$")
