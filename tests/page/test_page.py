@@ -167,12 +167,12 @@ TABLES = """() => {
 def untraced(page: Page, study: Results) -> list[str]:
     """Each table with numbers that names no file below its heading, or one that isn't there; each row of results whose
     first number isn't what the row's grades say, or where it has none (an average) the table's file."""
-    found = []
+    wrong = []
     for table in page.evaluate(TABLES):
         files = [study.report.folder / unquote(file) for file in table["files"]]
         if not files or not all(path.exists() for path in files):
             gone = [path.name for path in files if not path.exists()]
-            found.append(f"{table['heading']}: {f'{gone} are missing' if gone else 'no file is named'}")
+            wrong.append(f"{table['heading']}: {f'{gone} are missing' if gone else 'no file is named'}")
             continue
         for row in (r for r in table["rows"] if table["measured"] and r["value"]):
             if row["files"]:
@@ -182,8 +182,8 @@ def untraced(page: Page, study: Results) -> list[str]:
                 own = frame[(frame["label"] == row["label"]) & (frame["benchmark"] == "Avg") & frame["against"].isna()]
                 said = own[own["estimator"] == "mean"]["value"].item()
             if percent(said) != row["value"]:
-                found.append(f"{table['heading']}: {row['label']} is {row['value']}, its file says {percent(said)}")
-    return found
+                wrong.append(f"{table['heading']}: {row['label']} is {row['value']}, its file says {percent(said)}")
+    return wrong
 
 
 def test_every_number_can_be_traced_to_a_file_by_its_link(opened, study: Results) -> None:

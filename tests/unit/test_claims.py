@@ -89,11 +89,11 @@ def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -
 def test_a_claim_that_names_what_doesnt_exist_says_so_in_its_place(single, change: dict, message: str) -> None:
     study, results = single
     set_claims(study, wrong=higher("ngrpo", "grpo", **change), right=higher("ngrpo", "grpo"))
-    found = by_id(study, results)
-    assert not found["right"].error
-    assert found["wrong"].error
-    assert found["wrong"].verdict == "not run"
-    assert pd.Series([found["wrong"].reason]).str.contains(message).all(), found["wrong"].reason
+    claims = by_id(study, results)
+    assert not claims["right"].error
+    assert claims["wrong"].error
+    assert claims["wrong"].verdict == "not run"
+    assert pd.Series([claims["wrong"].reason]).str.contains(message).all(), claims["wrong"].reason
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_a_claim_that_cant_be_read_is_an_error_with_file_and_key(single, change:
 def test_large_effects_are_supported_and_their_opposite_contradicted(replicated) -> None:
     study, results = replicated
     set_claims(study, up=higher("ngrpo", None), down=higher(None, "ngrpo"), same=higher("ngrpo", "grpo", paper=[1.0]))
-    found = by_id(study, results)
-    assert [found[i].verdict for i in ("up", "down", "same")] == ["supported", "contradicted", "underpowered"]
-    (part,) = found["up"].parts
+    claims = by_id(study, results)
+    assert [claims[i].verdict for i in ("up", "down", "same")] == ["supported", "contradicted", "underpowered"]
+    (part,) = claims["up"].parts
     assert part.seeds == 3
     assert part.low > 0
     assert part.problems == 80
@@ -153,9 +153,9 @@ def test_similar_needs_the_interval_within_the_margin(replicated) -> None:
         return {"where": "x", "says": "y", "test": {**test, "to": [{"method": to}], "within": within}}
 
     set_claims(study, wide=claim("grpo", 40.0), narrow=claim("grpo", 0.1), base=claim(None, 5.0))
-    found = by_id(study, results)
-    assert [found[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
-    assert [p.what.split(", ")[-1] for p in found["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+    claims = by_id(study, results)
+    assert [claims[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
+    assert [p.what.split(", ")[-1] for p in claims["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
 
 
 def test_logged_metrics_are_judged_over_runs(replicated) -> None:
@@ -176,19 +176,19 @@ def test_logged_metrics_are_judged_over_runs(replicated) -> None:
         quicker=claim(**slow, at_most=1.0),
         misnamed=claim(kind="logged", metric="mixing_cosin", paper=1.0, at_least=0.5),
     )
-    found = by_id(study, results)
-    verdicts = [found[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
+    claims = by_id(study, results)
+    verdicts = [claims[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
     assert verdicts == ["supported", "contradicted", "supported", "supported", "contradicted"]
-    assert found["quick"].parts[0].estimate == pytest.approx(1 - 0.4 / 0.42, abs=0.02)
-    assert "did you mean 'mixing_cosine'" in found["misnamed"].reason
+    assert claims["quick"].parts[0].estimate == pytest.approx(1 - 0.4 / 0.42, abs=0.02)
+    assert "did you mean 'mixing_cosine'" in claims["misnamed"].reason
 
 
 def test_one_seed_reproduces_nothing_that_was_trained(single) -> None:
     study, results = single
     set_claims(study, up=higher("ngrpo", None, paper=[60.0]))
-    found = by_id(study, results)["up"]
-    assert found.verdict == "underpowered"
-    assert "extra_seeds" in found.reason
+    claims = by_id(study, results)["up"]
+    assert claims.verdict == "underpowered"
+    assert "extra_seeds" in claims.reason
 
 
 def test_base_models_under_two_decodings_need_no_second_seed(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
     file = results.evaluation(f"grpo-{MODEL}/standard/amc23").grades
     file.unlink()
     results.run(f"grpo-{MODEL}").model_card.unlink()
-    found = by_id(study, results)
+    claims = by_id(study, results)
     for name, said in {
         "gone": f"missing: not there yet; made by: snakemake --profile slurm {file}",
         "unasked": "no table of scale paper measures gspo",
@@ -227,10 +227,10 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
         "tries": "pass@64 needs 64 samples",
         "log": f"Training run grpo-{MODEL}: stopped or running at step",
     }.items():
-        assert found[name].verdict == "not run", name
-        assert said in " ".join(found[name].missing), (name, found[name].missing)
-        assert not found[name].error
-    assert found["whole"].verdict == "underpowered"
+        assert claims[name].verdict == "not run", name
+        assert said in " ".join(claims[name].missing), (name, claims[name].missing)
+        assert not claims[name].error
+    assert claims["whole"].verdict == "underpowered"
 
 
 @pytest.mark.parametrize("damage", ["n", "spec"])
@@ -241,28 +241,28 @@ def test_an_evaluation_with_another_n_or_of_another_scale_is_not_used(single, da
     frame = pd.read_parquet(path)
     changed = frame[frame["sample"] < 16] if damage == "n" else frame.assign(spec="0123456789ab")
     changed.to_parquet(path, index=False)
-    found = by_id(study, results)["claim"]
-    assert found.verdict == "not run"
-    assert {"n": "another number of samples than 32", "spec": "another spec"}[damage] in found.missing[0]
+    claims = by_id(study, results)["claim"]
+    assert claims.verdict == "not run"
+    assert {"n": "another number of samples than 32", "spec": "another spec"}[damage] in claims.missing[0]
 
 
 def test_a_missing_seed_is_not_left_out_silently(tmp_path: Path) -> None:
     study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2,)), Results(tmp_path / "paper")
     set_claims(study, claim=higher("ngrpo", "grpo"))
     results.evaluation(f"ngrpo-{MODEL}-seed2/standard/aime25").grades.unlink()
-    found = by_id(study, results)["claim"]
-    assert found.verdict == "not run"
-    assert f"ngrpo-{MODEL}-seed2" in found.missing[0]
+    claims = by_id(study, results)["claim"]
+    assert claims.verdict == "not run"
+    assert f"ngrpo-{MODEL}-seed2" in claims.missing[0]
 
 
 def test_a_scale_without_verdicts_gives_effects_and_none(tmp_path: Path) -> None:
     study, results = make_study(tmp_path, problems=8), Results(tmp_path / "toy")
-    found = by_id(study, results)
-    assert {f.verdict for f in found.values()} == {None}
-    assert found["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
-    assert "toy" in found["ngrpo-over-grpo-1.5b"].reason
-    assert found["ngrpo-over-grpo-7b"].same_as == "ngrpo-over-grpo-1.5b"
-    assert found["ngrpo-over-grpo-7b"].parts == ()
+    claims = by_id(study, results)
+    assert {f.verdict for f in claims.values()} == {None}
+    assert claims["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
+    assert "toy" in claims["ngrpo-over-grpo-1.5b"].reason
+    assert claims["ngrpo-over-grpo-7b"].same_as == "ngrpo-over-grpo-1.5b"
+    assert claims["ngrpo-over-grpo-7b"].parts == ()
 
 
 def test_a_study_without_claims_claims_nothing(single) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from synthetic_study import make_study
 
-from ngrpo.audit.compliance import Check, compliance, verl_settings
+from ngrpo.audit.compliance import ComplianceCheck, compliance, verl_settings
 from ngrpo.audit.status import run_state
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
@@ -19,7 +19,7 @@ from ngrpo.study.paper_values import read_paper_values
 RUN = "ngrpo-toy"
 
 
-def checked(study: Study, results: Results) -> list[Check]:
+def checked(study: Study, results: Results) -> list[ComplianceCheck]:
     runs = [run_state(study, results, run) for run in study.runs]
     return compliance(study, results, runs, read_paper_values(study.folder))
 

@@ -45,11 +45,11 @@ def entities(crate: Path) -> dict[str, dict]:
 
 def test_every_run_and_evaluation_is_an_action_that_links_its_files(study, crate: Path) -> None:
     made, *_ = study
-    found = entities(crate)
-    assert found["./"]["mainEntity"] == {"@id": "Snakefile"}
-    assert "ComputationalWorkflow" in found["Snakefile"]["@type"]
-    assert len(found["./"]["conformsTo"]) == 3
-    actions = {name: e for name, e in found.items() if e["@type"] == "CreateAction"}
+    by_id = entities(crate)
+    assert by_id["./"]["mainEntity"] == {"@id": "Snakefile"}
+    assert "ComputationalWorkflow" in by_id["Snakefile"]["@type"]
+    assert len(by_id["./"]["conformsTo"]) == 3
+    actions = {name: e for name, e in by_id.items() if e["@type"] == "CreateAction"}
     assert {f"#train-{run}" for run in made.runs} <= set(actions)
     assert {f"#evaluate-{name.replace('/', '-')}" for name in made.evaluations} <= set(actions)
     for action in actions.values():

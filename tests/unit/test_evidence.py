@@ -31,7 +31,7 @@ def studies(
     """
     rng = np.random.default_rng([random, seeds, *sizes])
     seed = rng.normal(0, between_seeds, (systems, repetitions, seeds, 1))
-    found: list[list[np.ndarray]] = [[] for _ in range(systems - 1)]
+    differences: list[list[np.ndarray]] = [[] for _ in range(systems - 1)]
     for size in sizes:
         problem = rng.normal(level, 2, (repetitions, 1, size))
         own = rng.normal(0, 0.3, (systems, repetitions, 1, size)) + rng.normal(
@@ -39,8 +39,8 @@ def studies(
         )
         values = [g[rng.binomial(32, expit(problem + seed[m] + own[m] + (shift if m else 0)))] for m in range(systems)]
         for m in range(1, systems):
-            found[m - 1].append(values[m] - values[0])
-    return found
+            differences[m - 1].append(values[m] - values[0])
+    return differences
 
 
 def shares(verdicts: np.ndarray) -> dict[str, float]:
@@ -58,17 +58,17 @@ def rates(g: np.ndarray, relevant: float = 0.02, **truth) -> dict[str, float]:
 @pytest.mark.parametrize("name", TESTS)
 def test_where_nothing_differs_supported_and_contradicted_are_each_below_5_percent(name, seeds, between_seeds) -> None:
     for sizes, repetitions in (((30,), 1500), ((30, 40, 200), 600)):
-        found = rates(TESTS[name], seeds=seeds, sizes=sizes, between_seeds=between_seeds, repetitions=repetitions)
-        assert found["supported"] <= 0.05, (sizes, found)
-        assert found["contradicted"] <= 0.05, (sizes, found)
+        share = rates(TESTS[name], seeds=seeds, sizes=sizes, between_seeds=between_seeds, repetitions=repetitions)
+        assert share["supported"] <= 0.05, (sizes, share)
+        assert share["contradicted"] <= 0.05, (sizes, share)
 
 
 @pytest.mark.parametrize("level", [-5.0, 4.0])
 def test_that_holds_where_nearly_all_is_wrong_or_right(level: float) -> None:
     for g in TESTS.values():
-        found = rates(g, level=level, sizes=(30,))
-        assert found["supported"] <= 0.05
-        assert found["contradicted"] <= 0.05
+        share = rates(g, level=level, sizes=(30,))
+        assert share["supported"] <= 0.05
+        assert share["contradicted"] <= 0.05
 
 
 def test_an_interval_over_problems_alone_would_fail_this_test() -> None:
@@ -138,8 +138,8 @@ def test_equal_differences_are_no_certainty() -> None:
 def test_what_is_detectable_is_detected_as_often_as_stated() -> None:
     (differences,) = studies(MEAN, sizes=(500,), seeds=5, between_seeds=0.3, repetitions=1000)
     size = float(np.median(over_problems(differences).detectable))
-    found = judge([over_problems([d + size for d in differences])], [size], replicated=True)
-    assert shares(found)["supported"] == pytest.approx(POWER, abs=0.1)
+    verdicts = judge([over_problems([d + size for d in differences])], [size], replicated=True)
+    assert shares(verdicts)["supported"] == pytest.approx(POWER, abs=0.1)
 
 
 def test_the_mean_of_a_log_counts_steps_that_hang_together_as_few() -> None:

@@ -90,13 +90,13 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
         " than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
     )
     write_grades(study, results, "ngrpo-sampled-toy/standard/toy-held-out", 0.4, 12, np.random.default_rng(1))
-    (found,) = judge_claims(study, results)
-    assert found.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
+    (claim,) = judge_claims(study, results)
+    assert claim.parts[0].note == "mixed fidelity: text at a mixed step: paper in N-GRPO; release in sampled"
 
 
 def effect(study: Study, results: Results, other: str) -> dict:
-    (found,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
-    return found
+    (only,) = [e for e in switch_effects(study, results) if (e["paper"], e["other"]) == ("ngrpo-toy", other)]
+    return only
 
 
 def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing(both) -> None:
@@ -107,11 +107,11 @@ def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing
     assert f"snakemake --cores 2 {results.evaluation(name).grades}" in lost["missing"][0]
     other = write_grades(study, results, name, 0.4, 12, np.random.default_rng(1))
     first = pd.read_parquet(results.evaluation("ngrpo-toy/standard/toy-held-out").grades)
-    found = effect(study, results, "ngrpo-sampled-toy")
-    assert found["missing"] == []
+    changed = effect(study, results, "ngrpo-sampled-toy")
+    assert changed["missing"] == []
     expected = compare(first, other)
-    assert [row["difference"] for row in found["rows"]] == list(expected["difference"])
-    assert {row["benchmark"] for row in found["rows"]} == {"toy-held-out"}
+    assert [row["difference"] for row in changed["rows"]] == list(expected["difference"])
+    assert {row["benchmark"] for row in changed["rows"]} == {"toy-held-out"}
 
 
 def test_a_study_without_such_runs_has_none() -> None:

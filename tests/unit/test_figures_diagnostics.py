@@ -72,19 +72,19 @@ def test_totals_count_steps_tokens_and_changed_responses() -> None:
 
 def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
     study, root = make_study(tmp_path, problems=4), Results(tmp_path / "toy")
-    [found] = read_diagnostics(study, root)
+    [one] = read_diagnostics(study, root)
     html = page(study, root, root.report.folder)
-    assert f'href="../{found.file}"' in html
+    assert f'href="../{one.file}"' in html
     assert "a⟦c0⟧d" in html
     assert "figures/diagnostics-toy.svg" in html
     assert "not measured yet" not in html
-    write_json(root.diagnostics(found.run), {**DIAGNOSTICS, "spec": "0" * 12})
+    write_json(root.diagnostics(one.run), {**DIAGNOSTICS, "spec": "0" * 12})
     stale = page(study, root, root.report.folder)
     assert "measured for another version of this run; remade by: snakemake" in stale
     assert "a⟦c0⟧d" not in stale
-    (root.diagnostics(found.run)).unlink()
+    root.diagnostics(one.run).unlink()
     absent = page(study, root, root.report.folder)
-    assert f"What mixing feeds, {found.run}: not measured yet; made by: snakemake --cores 2" in absent
+    assert f"What mixing feeds, {one.run}: not measured yet; made by: snakemake --cores 2" in absent
     assert "figures/diagnostics-toy" not in absent
 
 
@@ -94,20 +94,20 @@ def test_the_notebook_shows_what_was_measured_or_names_the_command(tmp_path: Pat
     results = Results(tmp_path / "toy")
     path = results.diagnostics(run)
 
-    def told(name: str) -> tuple[int, str]:
+    def shown(name: str) -> tuple[int, str]:
         outputs = run_notebook("diagnostics", results, tmp_path / f"{name}.ipynb")
         return drawn(outputs), "".join("".join(o.get("text", "")) for o in outputs)
 
     path.unlink()
-    count, text = told("absent")
+    count, text = shown("absent")
     assert count == 0
     assert f"{run}: not measured yet; made by: snakemake --cores 2 {path}" in text
     write_json(path, DIAGNOSTICS)
-    count, text = told("stale")
+    count, text = shown("stale")
     assert count == 0
     assert "another version of this run" in text
     write_json(path, {**DIAGNOSTICS, "spec": study.runs[run].digest})
-    count, text = told("measured")
+    count, text = shown("measured")
     assert count == 2
     assert "a⟦c0⟧d" in text
     assert "made by" not in text

@@ -172,7 +172,10 @@ def test_grading_killed_at_any_moment_ends_in_the_same_file(tmp_path):
     problems = {"id": [f"p{i}" for i in range(30)], "answer": golds, "kind": ["math"] * 30}
     paths = _parquets(tmp_path, columns, problems)
     grade_samples(*paths, tmp_path / "undisturbed.parquet", limits=PATIENT)
-    program = "import sys; from ngrpo.grading import grade_samples, GradingLimits; grade_samples(*sys.argv[1:], limits=GradingLimits(20))"
+    program = (
+        "import sys; from ngrpo.grading import grade_samples, GradingLimits;"
+        "grade_samples(*sys.argv[1:], limits=GradingLimits(20))"
+    )
     command = [sys.executable, "-c", program, *map(str, paths), str(tmp_path / "grades.parquet")]
     grades, moments, killed = tmp_path / "grades.parquet", random.Random(1), 0
     while killed < 20:

@@ -171,12 +171,12 @@ def test_detectable_is_detected_with_the_stated_power():
     n, size, rng = 32, 100, np.random.default_rng(3)
     chances = rng.beta(2, 2, size) * 0.8 + 0.05
     model_row = summarize(grades(list(rng.binomial(n, chances)), n), []).iloc[0]
-    found = 0
+    detected = 0
     for _ in range(400):
         a, b = rng.binomial(n, chances), rng.binomial(n, chances + model_row.detectable)
         error = np.sqrt((a * (n - a) + b * (n - b)).sum() / (n - 1)) / n / size
-        found += abs((b - a).mean() / n) > 1.96 * error
-    assert 0.74 <= found / 400 <= 0.86
+        detected += abs((b - a).mean() / n) > 1.96 * error
+    assert 0.74 <= detected / 400 <= 0.86
 
 
 # --- tables ---

@@ -25,11 +25,11 @@ def paper(tmp_path: Path):
 
 
 def row(sheet: pd.DataFrame, **key) -> pd.Series:
-    found = sheet
+    rows = sheet
     for name, value in key.items():
-        found = found[found[name] == value]
-    assert len(found) == 1
-    return found.iloc[0]
+        rows = rows[rows[name] == value]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_each_value_stands_beside_the_papers_and_the_table_that_prints_it(paper) -> None:

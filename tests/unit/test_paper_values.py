@@ -36,7 +36,7 @@ def benchmark_of(name: str) -> str:
 
 def transcribed(facts: dict) -> dict[tuple, float]:
     """The facts as (table, model, label, benchmark, metric) → percent."""
-    found = {}
+    printed = {}
     shapes = {
         "table1": facts["table1"],
         "table10": facts["table10_rho"],
@@ -50,16 +50,16 @@ def transcribed(facts: dict) -> dict[tuple, float]:
                 for key, value in row.items():
                     name, k = key.split("@")
                     place = (table, MODELS[model], LABELS.get(label, label), benchmark_of(name), METRICS[k])
-                    found[place] = value
+                    printed[place] = value
     for model, rows in facts["table2_gpqa_diamond"].items():
         for label, row in rows.items():
             for key, value in row.items():
                 metric = METRICS.get(key, key.lower())
-                found["table2", MODELS[model], LABELS.get(label, label), "gpqa-diamond", metric] = value
+                printed["table2", MODELS[model], LABELS.get(label, label), "gpqa-diamond", metric] = value
     for label, row in facts["table8_gspo_pass32"].items():
         for name, value in row.items():
-            found["table8", "r1-qwen-1.5b", label, benchmark_of(name), "pass@32"] = value
-    return found
+            printed["table8", "r1-qwen-1.5b", label, benchmark_of(name), "pass@32"] = value
+    return printed
 
 
 @pytest.mark.skipif("NGRPO_FACTS" not in os.environ, reason="NGRPO_FACTS names no transcription to compare with")

@@ -9,8 +9,8 @@ import yaml
 
 from ngrpo.errors import UserError
 from ngrpo.files import digest
-from ngrpo.study.schema import schema_texts
 from ngrpo.study.expand import load_study
+from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Environments, read_settings
 from ngrpo.study.specs import RunSpec, Spec, read_spec
 

@@ -29,9 +29,9 @@ def own_values(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell(frame: pd.DataFrame, label: str, metric: str, estimator: str) -> pd.Series:
-    found = frame[(frame["label"] == label) & (frame["metric"] == metric) & (frame["estimator"] == estimator)]
-    assert len(found) == 1
-    return found.iloc[0]
+    rows = frame[(frame["label"] == label) & (frame["metric"] == metric) & (frame["estimator"] == estimator)]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_the_file_has_its_declared_schema_and_same_input_gives_same_bytes(toy, tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_an_evaluation_that_cant_be_used_says_so_in_its_place(toy, kind: str) ->
     assert lost[NUMBERS].isna().all().all()
     assert lost["note"].str.contains("snakemake --cores 2").all()
     assert lost["note"].str.contains(str(path), regex=False).all()
-    kept = frame.drop(lost.index)
-    assert set(kept["status"]) == {"ok"}
-    pd.testing.assert_frame_equal(kept, whole.loc[kept.index], check_dtype=False)
+    others = frame.drop(lost.index)
+    assert set(others["status"]) == {"ok"}
+    pd.testing.assert_frame_equal(others, whole.loc[others.index], check_dtype=False)
     assert f"GRPO     {kind}" in terminal_table(frame)
     assert f"GRPO     {kind}" not in terminal_table(whole)
 

@@ -15,6 +15,7 @@ from ngrpo.audit.status import RunState
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.mixing import NeighborMixer, NoMixer
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
 from ngrpo.study.switches import SWITCHES
@@ -33,7 +34,7 @@ SIGMAS = 5
 
 
 @dataclass(frozen=True)
-class Check:
+class ComplianceCheck:
     """One requirement of one run."""
 
     run: str
@@ -49,13 +50,15 @@ class Check:
     note: str = ""
 
 
-def compliance(study: Study, results: Results, runs: list[RunState], paper: PaperValues | None) -> list[Check]:
+def compliance(
+    study: Study, results: Results, runs: list[RunState], paper: PaperValues | None
+) -> list[ComplianceCheck]:
     """Every check of every run that has started, in the study's order."""
     checks = [check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper)]
     return [*(_of_evaluations(study, results, paper) if study.size.verdicts and paper else ()), *checks]
 
 
-def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Iterator[Check]:
+def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Iterator[ComplianceCheck]:
     """Every evaluation's settings against the paper's: one row where all agree, else one for each that doesn't."""
     files = {name: results.evaluation(name).spec for name in study.evaluations}
     made = {name: spec for name, spec in study.evaluations.items() if files[name].exists()}
@@ -68,19 +71,21 @@ def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Itera
         other = {name: value_of(e) for name, e in made.items() if not _same(required, value_of(e))}
         for name, value in other.items():
             file = results.relative(files[name])
-            yield Check(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", value, file, "off")
+            yield ComplianceCheck(EVALUATIONS, f"{what}: {name}", required, "paper, §4.1", value, file, "off")
         if made and not other:
             file = results.relative(files[next(iter(made))])
-            yield Check(EVALUATIONS, f"{what}, all {len(made)}", required, "paper, §4.1", required, file, "ok")
+            yield ComplianceCheck(
+                EVALUATIONS, f"{what}, all {len(made)}", required, "paper, §4.1", required, file, "ok"
+            )
 
 
-def _checks(study: Study, results: Results, run: RunState, paper: PaperValues | None) -> Iterator[Check]:
+def _checks(study: Study, results: Results, run: RunState, paper: PaperValues | None) -> Iterator[ComplianceCheck]:
     if study.size.verdicts and paper:
         file = results.relative(results.run(run.id).spec)
         for what, by, required, value, field in _of_paper(run.spec, paper):
             declared = field in _declared(study, run)
             state: State = "ok" if _same(required, value) else "declared" if declared else "off"
-            yield Check(run.id, what, required, by, value, file, state)
+            yield ComplianceCheck(run.id, what, required, by, value, file, state)
     yield _spec_file(run, results)
     yield from _of_verl(run, results)
     yield from _of_log(run, results)
@@ -139,14 +144,14 @@ def _first(run: str) -> str:
     return stem if dash and seed.isdecimal() else run
 
 
-def _spec_file(run: RunState, results: Results) -> Check:
+def _spec_file(run: RunState, results: Results) -> ComplianceCheck:
     path = results.run(run.id).spec
     file, what, by = results.relative(path), "spec on file (its digest)", "study.yaml"
     if not path.exists():
-        return Check(run.id, what, run.spec.digest, by, None, file, "not recorded")
+        return ComplianceCheck(run.id, what, run.spec.digest, by, None, file, "not recorded")
     same = path.read_text(encoding="utf-8") == run.spec.text()
     recorded = run.spec.digest if same else "another"
-    return Check(run.id, what, run.spec.digest, by, recorded, file, "ok" if same else "off")
+    return ComplianceCheck(run.id, what, run.spec.digest, by, recorded, file, "ok" if same else "off")
 
 
 # --- verl's settings ---
@@ -206,27 +211,27 @@ def _at(settings: dict, dotted: str) -> Any:
     return value
 
 
-def _of_verl(run: RunState, results: Results) -> Iterator[Check]:
+def _of_verl(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
     path = results.run(run.id).verl_settings
     file = results.relative(path)
     if not path.exists():
         note = "the run left no record of verl’s settings; a run trained by this version does"
-        yield Check(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
+        yield ComplianceCheck(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
         return
     settings = read_json(path)
     for key, required in verl_settings(run.spec).items():
         value = _at(settings, key)
-        yield Check(run.id, key, required, "spec", value, file, "ok" if _same(required, value) else "off")
+        yield ComplianceCheck(run.id, key, required, "spec", value, file, "ok" if _same(required, value) else "off")
 
 
 # --- what it logged ---
 
 
-def _of_log(run: RunState, results: Results) -> Iterator[Check]:
+def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
     t, file = run.spec.training, results.relative(results.run(run.id).metrics)
 
-    def check(what: str, required: Any, recorded: Any, good: bool, note: str = "") -> Check:
-        return Check(run.id, what, required, "spec", recorded, file, "ok" if good else "off", note)
+    def check(what: str, required: Any, recorded: Any, good: bool, note: str = "") -> ComplianceCheck:
+        return ComplianceCheck(run.id, what, required, "spec", recorded, file, "ok" if good else "off", note)
 
     steps = list(run.log["step"].astype(int))
     gaps = steps != list(range(1, len(steps) + 1))
@@ -246,21 +251,21 @@ def _of_log(run: RunState, results: Results) -> Iterator[Check]:
         note = "" if good else "its policy was trained on another history than the one it sampled"
         yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", shown, good, note=note)
     yield from _mixed(run, check)
-    if run.state == "finished" and "validation" in run.log:
+    if run.validation is not None and "validation" in run.log:
         best = run.log["validation"].max()
         good = bool(run.log.loc[run.log["step"] == run.chosen_step, "validation"].eq(best).any())
         yield check("validation of the chosen step, the highest", round(best, 4), round(run.validation, 4), good)
 
 
-def _mixed(run: RunState, check: Callable[[str, Any, Any, bool], Check]) -> Iterator[Check]:
+def _mixed(run: RunState, check: Callable[[str, Any, Any, bool], ComplianceCheck]) -> Iterator[ComplianceCheck]:
     """The share of mixed steps against ρ, within what chance allows."""
-    kind, share = run.spec.exploration.kind, run.over("mixing_share", "mean")
+    mixer, share, length = run.spec.exploration, run.over("mixing_share", "mean"), run.over("response_length", "sum")
     if share is None:
         return
-    if kind == "none":
+    if isinstance(mixer, NoMixer):
         yield check("share of mixed steps", 0, share, share == 0)
-    elif kind == "neighbors" and run.spec.exploration.stop_after is None:
-        rho = run.spec.exploration.rho
-        tokens = run.over("response_length", "sum") * run.spec.training.batch_prompts * run.spec.training.group
+    elif isinstance(mixer, NeighborMixer) and mixer.stop_after is None and length is not None:
+        rho = mixer.rho
+        tokens = length * run.spec.training.batch_prompts * run.spec.training.group
         allowed = SIGMAS * math.sqrt(rho * (1 - rho) / tokens) + 1e-9
         yield check("share of mixed steps", f"{rho:g} ± {allowed:.2g}", round(share, 5), abs(share - rho) <= allowed)

@@ -1,5 +1,6 @@
 """The paper-versus-release table with this study's own settings, and what the switches changed where both sides ran."""
 
+from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
@@ -31,14 +32,18 @@ def fidelity_rows(study: Study, paper: PaperValues | None) -> list[dict]:
     here: [(value, the runs that have it)], most common first.
     """
     rows: dict[str, dict] = {}
-    for name, run in study.runs.items():
-        for row in switch_rows(run):
+    for name, spec in study.runs.items():
+        for row in switch_rows(spec):
             known = rows.setdefault(row["switch"], {**row, "runs_by_value": {}})
             known["runs_by_value"].setdefault(row["run"], []).append(name)
     table = [_row(r["switch"], r["paper"], r["release"], r["runs_by_value"]) for r in rows.values()]
     for (part, field), name in SCRIPTS.items():
         stated = getattr(paper.hyperparameters, field, None) if paper else None
-        scripts = [f"{plain(v[part][field])} ({m})" for m, v in study.size.release.items() if field in v.get(part, {})]
+        scripts = [
+            f"{plain(script[field])} ({model})"
+            for model, script in ((model, _script(study, model, part)) for model in study.size.release)
+            if field in script
+        ]
         runs_by_value: dict[str, list[str]] = {}
         for run, spec in study.runs.items():
             if hasattr(getattr(spec, part), field) and (part != "exploration" or spec.exploration.kind == "neighbors"):
@@ -108,7 +113,13 @@ def _scripted(study: Study, one: RunSpec, other: RunSpec, key: tuple[str, str]) 
     value, own = (getattr(getattr(run, part), field) for run in (other, one))
     usual = study.size.training if part == "training" else None
     left = getattr(usual, field) if usual else type(getattr(one, part)).model_fields[field].default
-    return value == study.size.release.get(one.model.id, {}).get(part, {}).get(field) and own == left
+    return value == _script(study, one.model.id, part).get(field) and own == left
+
+
+def _script(study: Study, model: str, part: str) -> Mapping[str, Any]:
+    """What the released script of a model sets of a part of its run."""
+    settings: Mapping[Any, Mapping[str, Any]] = study.size.release.get(model, {})
+    return settings.get(part, {})
 
 
 def _concerns(switch: Any, run: RunSpec) -> bool:

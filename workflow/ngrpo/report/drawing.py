@@ -64,7 +64,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
 def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
     """An empty panel; height in inches."""
     ink, muted, grid = (THEME[v][0] for v in ("ink", "muted", "grid"))
-    settings = {
+    settings: dict[str, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.labelsize": 9,
@@ -94,19 +94,19 @@ def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def draw_line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, *, marks: bool) -> None:
-    """One line of values, with its system\'s color, dashes and (marks) markers."""
-    marker = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
+    """One line of values, with its system's color, dashes and (marks) markers."""
+    marker: dict[str, Any] = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
     dash = (0, style.dash) if style.dash else "-"
     axes.plot(x, y, color=style.color, linewidth=1.8, linestyle=dash, label=label, **marker)
 
 
 def set_title(axes: Axes, text: str) -> None:
-    """A panel\'s title, its first letter a capital."""
+    """A panel's title, its first letter a capital."""
     axes.set_title(f"{text[:1].upper()}{text[1:]}", loc="left", fontsize=9.5, fontweight="bold", pad=9)
 
 
 def add_legend(axes: Axes, **place: Any) -> None:
-    """A legend inside the panel. place: as matplotlib\'s legend takes it."""
+    """A legend inside the panel. place: as matplotlib's legend takes it."""
     axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0], **place)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -107,7 +108,12 @@ def _draw_log(axes: Axes, curve: Curve, label: str, log: pd.DataFrame, style: St
     draw_line(axes, x, y, label, style, marks=few)
     if chosen is not None and curve.column == "validation":
         at = rows[rows["step"] == chosen]
-        ring = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": style.color, "markeredgewidth": 1.4}
+        ring: dict[str, Any] = {
+            "markersize": 10,
+            "markerfacecolor": "none",
+            "markeredgecolor": style.color,
+            "markeredgewidth": 1.4,
+        }
         axes.plot(at["step"], at[curve.column], "o", **ring)
     return True
 
@@ -187,7 +193,7 @@ def forest(frame: pd.DataFrame) -> Figure | None:
     for _, row in rows.iterrows():
         y, style = labels.index(row["label"]), looks[row["label"]]
         axes.plot([row["problems_low"] * 100, row["problems_high"] * 100], [y, y], color=style.color, linewidth=1.3)
-        bar = {"color": style.color, "linewidth": 5, "alpha": 0.45, "solid_capstyle": "butt"}
+        bar: dict[str, Any] = {"color": style.color, "linewidth": 5, "alpha": 0.45, "solid_capstyle": "butt"}
         axes.plot([row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], **bar)
         axes.plot(row["value"] * 100, y, style.marker, color=style.color, markersize=6, markeredgewidth=0)
     axes.set_yticks(range(len(labels)), labels)

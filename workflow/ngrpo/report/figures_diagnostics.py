@@ -20,10 +20,10 @@ def inputs_on_two_axes(data: dict[str, Any]) -> Figure:
     figure, axes = new_axes(height=3.4)
     for key, label, variable, marker in KINDS:
         points = np.array([p for token in data["tokens"] for p in token[key]])
-        look = {"s": 14 if key == "mixtures" else 12, "color": THEME[variable][0], "linewidths": 0}
+        look: dict[str, Any] = {"s": 14 if key == "mixtures" else 12, "color": THEME[variable][0], "linewidths": 0}
         axes.scatter(points[:, 0], points[:, 1], marker=marker, alpha=0.7, label=label, **look)
     own = np.array([token["at"] for token in data["tokens"]])
-    ring = {"facecolors": "none", "edgecolors": THEME["series-2"][0], "linewidths": 1.3}
+    ring: dict[str, Any] = {"facecolors": "none", "edgecolors": THEME["series-2"][0], "linewidths": 1.3}
     axes.scatter(own[:, 0], own[:, 1], marker="o", s=42, label="token", **ring)
     for i, point in enumerate(own):  # of two that lie close, the upper one is named above and the other below
         apart = np.where(np.arange(len(own)) == i, np.inf, np.hypot(*(own - point).T))
@@ -35,8 +35,8 @@ def inputs_on_two_axes(data: dict[str, Any]) -> Figure:
     axes.set_ylabel(f"second ({second})")
     axes.grid(axis="x", visible=True)
     set_title(axes, "What is fed, around ten tokens" if len(own) == 10 else f"What is fed, around {len(own)} tokens")
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
-    tight = {"frameon": False, "fontsize": 8, "handletextpad": 0.2, "columnspacing": 0.9}
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
+    tight: dict[str, Any] = {"frameon": False, "fontsize": 8, "handletextpad": 0.2, "columnspacing": 0.9}
     legend = axes.legend(**tight, labelcolor=THEME["ink"][0], **place)
     for handle in legend.legend_handles:
         handle.set_sizes([24])
@@ -46,7 +46,7 @@ def inputs_on_two_axes(data: dict[str, Any]) -> Figure:
 def cosines_to_anchor(data: dict[str, Any]) -> Figure:
     """The share of fed vectors whose cosine to their anchor is at most c, over c: mixing and Gaussian noise."""
     figure, axes = new_axes(height=2.7)
-    dashes = {"noise": (0, (1, 1.1)), "mixtures": "-"}
+    dashes: dict[str, Any] = {"noise": (0, (1, 1.1)), "mixtures": "-"}
     for key, label, variable, _ in KINDS:
         kind = "mixture_cosines" if key == "mixtures" else "noise_cosines"
         values = np.sort([c for token in data["tokens"] for c in token[kind]])

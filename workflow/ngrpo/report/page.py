@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ngrpo import formatting
-from ngrpo.audit.compliance import STATES, Check, compliance
+from ngrpo.audit.compliance import STATES, ComplianceCheck, compliance
 from ngrpo.audit.fidelity import fidelity_rows, switch_effects
 from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
@@ -48,7 +48,7 @@ class Gathered:
 
     runs: list[RunState]
     claims: list[ClaimResult]
-    checks: list[Check]
+    checks: list[ComplianceCheck]
     sheets: dict[str, pd.DataFrame]
     """Each finished table beside the paper's values."""
     paper: PaperValues | None
@@ -60,7 +60,7 @@ def report(study: Study, results: Path | Results, out: Path) -> None:
     gathered = gather(study, results)
     write_json(files.claims, [asdict(claim) for claim in gathered.claims])
     with whole_file(files.compliance) as part:
-        columns = [field.name for field in fields(Check)]
+        columns = [field.name for field in fields(ComplianceCheck)]
         pd.DataFrame([asdict(c) for c in gathered.checks], columns=columns).to_csv(part, index=False)
     for sheet in gathered.sheets.values():
         write_tables(sheet, study, files)

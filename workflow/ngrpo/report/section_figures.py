@@ -28,11 +28,12 @@ def problem_panels(study: Study, results: Results, gallery: Gallery) -> Iterator
     """For each model and benchmark the first two trained systems, problem by problem: {where, svg, evaluations}."""
     for (model, benchmark), systems in trained_systems(study).items():
         pair = list(systems.items())[:2]
-        frames = [read_grades(study, results, evaluation).frame for evaluation, _ in pair]
-        if len(pair) < 2 or any(frame is None for frame in frames):
+        read = [read_grades(study, results, evaluation).frame for evaluation, _ in pair]
+        frames = [frame for frame in read if frame is not None]
+        if len(frames) < 2:
             continue
         first, second = (label for _, label in pair)
-        if figure := by_problem(*frames, (first, second)):
+        if figure := by_problem(frames[0], frames[1], (first, second)):
             where = place_title(study, model, benchmark)
             wins = (frames[1]["grade"] == "correct").mean() - (frames[0]["grade"] == "correct").mean()
             description = f"{second} solves {points(wins)} points more of all samples than {first}."
@@ -108,5 +109,5 @@ def _run_label(study: Study, run: RunState) -> str:
 
 
 def _last(log: pd.DataFrame, column: str) -> float | None:
-    values = log[column].dropna() if column in log else []
+    values = log[column].dropna() if column in log else pd.Series(dtype=float)
     return float(values.iloc[-1]) if len(values) else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ngrpo.audit.compliance import EVALUATIONS, Check
+from ngrpo.audit.compliance import EVALUATIONS, ComplianceCheck
 from ngrpo.audit.status import RunState, read_grades
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.formatting import plain, short
@@ -20,7 +20,7 @@ def claim_counts(claims: list[ClaimResult]) -> list[tuple[str, int]]:
     return [(verdict, given.count(verdict)) for verdict in (*VERDICTS, "no verdict") if verdict in given]
 
 
-def checks_by_run(checks: list[Check]) -> list[tuple[str, list[Check]]]:
+def checks_by_run(checks: list[ComplianceCheck]) -> list[tuple[str, list[ComplianceCheck]]]:
     """(run, its checks), in the runs' order."""
     return [(run, [c for c in checks if c.run == run]) for run in dict.fromkeys(c.run for c in checks)]
 
@@ -53,7 +53,7 @@ def facts(
     return rows
 
 
-def alerts(checks: list[Check]) -> list[str]:
+def alerts(checks: list[ComplianceCheck]) -> list[str]:
     """What makes a result untrustworthy: every value that is off, a sentence a run."""
     sentences: dict[str, list[str]] = {}
     for c in checks:

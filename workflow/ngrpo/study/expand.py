@@ -7,6 +7,7 @@ comes first in the study; so are evaluations.
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
@@ -188,7 +189,7 @@ def _run(study: Study, method_id: str, model_id: str, seed: int | None = None) -
     method, size = study.study.methods[method_id], study.size
     where = f"methods.{method_id}"
     training = parse(Training, {**size.training.model_dump(), **method.training}, f"{where}.training")
-    parts = {"exploration": method.exploration, "objective": method.objective, "training": training}
+    parts: dict[str, Any] = {"exploration": method.exploration, "objective": method.objective, "training": training}
     if method.fidelity == "release":
         given = {"exploration": method.exploration, "objective": method.objective, "training": method.training}
         parts = release(parts, given, size.release.get(model_id, {}), where)

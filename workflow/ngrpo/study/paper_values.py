@@ -117,9 +117,10 @@ class PaperValues(Config):
         """
         first = self.averages.get(table, table)
         for name in sorted(self.tables, key=lambda t: t != first):
-            printed = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {}).get(metric)
-            if printed is not None:
-                return printed / 100, name
+            shares = self.tables[name].values.get(model, {}).get(label, {}).get(benchmark, {})
+            percent = next((value for key, value in shares.items() if key == metric), None)
+            if percent is not None:
+                return percent / 100, name
         return None
 
     @property

@@ -52,7 +52,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             if current.model_fields.get("kind") and part in get_args(current.model_fields["kind"].annotation):
                 continue  # the part says which of several models the value is
             field = current.model_fields.get(str(part))
-            current = _model_in(field.annotation if field else None, after)
+            current = _model_in(field.annotation if field else None, str(after))
         elif get_origin(current) is dict:  # the part is a key, or an index below
             current = _model_in(get_args(current)[1])
         elif get_origin(current) in _CONTAINERS:

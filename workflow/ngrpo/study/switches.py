@@ -60,7 +60,10 @@ def _applies(switch: Switch, part: Config) -> bool:
 
 
 def release(
-    parts: Mapping[str, Config], given: Mapping[str, Config | Mapping], scripts: Mapping[str, Mapping], where: str
+    parts: Mapping[str, Config],
+    given: Mapping[str, Config | Mapping[str, Any]],
+    scripts: Mapping[Any, Mapping[str, Any]],
+    where: str,
 ) -> dict[str, Config]:
     """A run's parts with the released code's values.
 

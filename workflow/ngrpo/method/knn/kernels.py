@@ -13,12 +13,15 @@ loaders do). All kernels release the interpreter lock; each has its counterpart 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
+Array = NDArray[Any]  # numba infers the types of what it compiles; annotations are for readers
 METRICS = ("cosine", "l2", "l1")
 RUN = 64
 _REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
@@ -37,7 +40,7 @@ def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDER)
-def _measured(u, v, metric):
+def _measured(u: Array, v: Array, metric: int) -> float:
     """⟨u, v⟩, Σ(u − v)² or Σ|u − v| of two float32 rows, in float64; the same for (v, u)."""
     total = 0.0
     if metric == 0:
@@ -54,7 +57,10 @@ def _measured(u, v, metric):
 
 
 @njit(nogil=True, cache=True)
-def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit, at, low):
+def _hits(
+    s: Array, base_i: float, slope_i: float, base: Array, slope: Array, epsilon: float, eta: float, limit: Array,
+    at: Array, low: Array,
+) -> int:  # fmt: skip
     """Columns whose bound reaches their limit: their number; which, and their bounds, into at and low."""
     count = 0
     size, step = np.uint64(s.shape[0]), np.uint64(RUN)  # unsigned: indices that might be negative don't vectorize
@@ -76,7 +82,7 @@ def _hits(s, base_i, slope_i, base, slope, epsilon, eta, limit, at, low):
 
 
 @njit(nogil=True, cache=True)
-def _insert(ids, keys, values, place, key, value):
+def _insert(ids: Array, keys: Array, values: Array, place: int, key: float, value: float) -> None:
     """Put a candidate into a row that is sorted by (key, id), dropping the last; nothing where it comes after all."""
     at = ids.shape[0] - 1
     if keys[at] < key or (keys[at] == key and ids[at] < place):
@@ -88,7 +94,9 @@ def _insert(ids, keys, values, place, key, value):
 
 
 @njit(nogil=True, cache=True)
-def _meet(u, v, norm2_u, norm2_v, place, metric, ids, keys, values):
+def _meet(
+    u: Array, v: Array, norm2_u: float, norm2_v: float, place: int, metric: int, ids: Array, keys: Array, values: Array
+) -> float:
     """Measure candidate v of u and offer it; the value that a better candidate must not exceed afterwards."""
     total = _measured(u, v, metric)
     if metric == 0:
@@ -99,7 +107,10 @@ def _meet(u, v, norm2_u, norm2_v, place, metric, ids, keys, values):
 
 
 @njit(nogil=True, cache=True)
-def _rows(s, lo, hi, who, j0, once, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+def _rows(
+    s: Array, lo: int, hi: int, who: Array, j0: int, once: bool, x: Array, y: Array, metric: int, norm2: Array,
+    base: Array, slope: Array, epsilon: float, eta: float, ids: Array, keys: Array, values: Array, limits: Array,
+) -> int:  # fmt: skip
     """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'."""
     width, measured = s.shape[1], 0
     limit, at, low = np.empty(width), np.empty(width, np.int64), np.empty(width)
@@ -119,7 +130,10 @@ def _rows(s, lo, hi, who, j0, once, x, y, metric, norm2, base, slope, epsilon, e
 
 
 @njit(nogil=True, cache=True)
-def _columns(s, lo, hi, who, j0, x, y, metric, norm2, base, slope, epsilon, eta, ids, keys, values, limits):
+def _columns(
+    s: Array, lo: int, hi: int, who: Array, j0: int, x: Array, y: Array, metric: int, norm2: Array, base: Array,
+    slope: Array, epsilon: float, eta: float, ids: Array, keys: Array, values: Array, limits: Array,
+) -> None:  # fmt: skip
     """Offer the block's rows to its columns lo..hi, for pairs whose row's place is before the column's."""
     at, low = np.empty(hi - lo, np.int64), np.empty(hi - lo)
     for r in range(s.shape[0]):
@@ -157,7 +171,7 @@ def offer(
     base, slope, epsilon, eta = bound[0].numpy(), bound[1].numpy(), bound[2], bound[3]
     code, once = METRICS.index(metric), column_side is not None
     mine = [t.numpy() for t in row_side]
-    measured = []
+    measured: list[int] = []
 
     def rows(lo: int, hi: int) -> None:
         measured.append(_rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine))
@@ -174,7 +188,7 @@ def offer(
 
 
 @njit(nogil=True, cache=True)
-def _squared_norms(x, out):
+def _squared_norms(x: Array, out: Array) -> None:
     for i in range(x.shape[0]):
         out[i] = _measured(x[i], x[i], 0)
 
@@ -187,7 +201,7 @@ def squared_norms(x: Tensor) -> Tensor:
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDER)
-def _manhattan(x, y, out, lo, hi):
+def _manhattan(x: Array, y: Array, out: Array, lo: int, hi: int) -> None:
     """out[i, j] = −Σ|x_i − y_j| for rows lo..hi; two rows by four columns share their loads."""
     d, b = x.shape[1], y.shape[0]
     zero = np.float32(0)
