@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.rows import row, seconds
 from ngrpo.method.mixers import NeighborMixer, blend
-from ngrpo.method.neighbors import nearest
+from ngrpo.method.neighbor_table import nearest
 
 ENV = "train"
 NAMES = (

@@ -60,7 +60,7 @@ def _make(model: Path, table: Path) -> list[list[int]]:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from ngrpo.method.neighbors import build
+    from ngrpo.method.neighbor_table import build
 
     torch.manual_seed(0)
     config = Qwen2Config(

@@ -167,7 +167,7 @@ def test_unsuitable_settings_are_refused_by_name(models, monkeypatch):
 
 
 def test_a_table_of_another_vocabulary_is_refused(models, tmp_path):
-    from ngrpo.method.neighbors import build
+    from ngrpo.method.neighbor_table import build
 
     build(torch.randn(100, 8), 3, "cosine").save(tmp_path / "other.safetensors")
     for name in ("transformers", "sglang"):

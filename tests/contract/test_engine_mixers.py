@@ -29,7 +29,7 @@ from ngrpo.method.mixers import (  # noqa: E402
     NoMixer,
     SoftThinkingMixer,
 )
-from ngrpo.method.neighbors import nearest  # noqa: E402
+from ngrpo.method.neighbor_table import nearest  # noqa: E402
 
 STOP = 7  # stands for the token that ends thinking
 REPLAYED = {

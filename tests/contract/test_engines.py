@@ -36,7 +36,7 @@ from ngrpo.engines.sglang import cpu  # noqa: E402
 from ngrpo.engines.sglang.engine import _sample, keeping_signals  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.method.mixers import WEIGHT_SCALE, NeighborMixer, NoMixer  # noqa: E402
-from ngrpo.method.neighbors import Table  # noqa: E402
+from ngrpo.method.neighbor_table import Table  # noqa: E402
 
 
 @pytest.fixture(scope="module")

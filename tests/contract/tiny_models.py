@@ -42,7 +42,7 @@ def tiny_table(model: Path, path: Path, *, k: int = 3, metric: str = "cosine") -
     """The neighbor table of a model's input embedding."""
     from transformers import AutoModelForCausalLM
 
-    from ngrpo.method.neighbors import build
+    from ngrpo.method.neighbor_table import build
 
     E = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
     build(E, k, metric).save(path)

@@ -43,15 +43,15 @@ def test_benchmarks_render_through_the_chat_template(files: Path) -> None:
 
 def test_training_problems_are_filtered_and_each_that_leaves_is_named(files: Path) -> None:
     spec = STUDY.training_data["smollm2-135m"]
-    out = files / "kept.parquet"
+    out = files / "remaining.parquet"
     benchmarks = [files / f"{b.id}.parquet" for b in spec.benchmarks]
     make_training_data(
         spec, problems=files / "train-sample.parquet", benchmarks=benchmarks, model=files / "model", out=out
     )
-    card, kept = json.loads(card_path(out).read_text()), read_problems(out)
+    card, remaining = json.loads(card_path(out).read_text()), read_problems(out)
     assert card["rows_in"] == 975
-    assert card["rows_out"] == len(kept) == 975 - sum(card["left"].values())
+    assert card["rows_out"] == len(remaining) == 975 - sum(card["left"].values())
     assert card["left"]["prompt too long"] == 100
     tokenizer = open_tokenizer(files / "model")
-    longest = max(len(prompt_ids(tokenizer, MODEL.model, spec.dataset.dataset, row["problem"])) for row in kept)
+    longest = max(len(prompt_ids(tokenizer, MODEL.model, spec.dataset.dataset, row["problem"])) for row in remaining)
     assert longest <= spec.max_prompt_tokens

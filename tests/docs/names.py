@@ -16,7 +16,7 @@ from pages import ROOT, tracked
 
 from ngrpo.claims.predicates import ClaimsFile
 from ngrpo.study.config import ScaleFile, StudyFile
-from ngrpo.study.costs import CostsFile
+from ngrpo.study.declared_costs import CostsFile
 from ngrpo.study.layout import Results
 from ngrpo.study.reference import field_names
 from ngrpo.study.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from ngrpo.data.toy import draw, trace
 from ngrpo.errors import UserError
 from ngrpo.hub import reaching_hub
-from ngrpo.method.neighbors import Table, nearest
+from ngrpo.method.neighbor_table import Table, nearest
 from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import embedding, make_table
 from ngrpo.study.layout import MODEL_CARD

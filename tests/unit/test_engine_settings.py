@@ -9,7 +9,7 @@ from ngrpo.engines.sglang import hooks
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.method.mixers import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer, SoftThinkingMixer, mixer_from
-from ngrpo.method.neighbors import build
+from ngrpo.method.neighbor_table import build
 
 pytestmark = pytest.mark.train
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method import neighbors
+from ngrpo.method import neighbor_table
 from ngrpo.method.knn import kernels
 from ngrpo.method.knn import search as searching
 from ngrpo.method.knn.filters import AngleFilter, ManhattanFilter, lower_bound, measure
-from ngrpo.method.neighbors import Table, build, changed_rows, excluded_tokens, nearest, refresh
+from ngrpo.method.neighbor_table import Table, build, changed_rows, excluded_tokens, nearest, refresh
 
 pytestmark = pytest.mark.train
 METRICS = ("cosine", "l2", "l1")
@@ -348,7 +348,7 @@ def test_refresh_searches_only_rows_that_may_have_changed(monkeypatch):
     E = adversarial("plain")
     table = build(E, 3, "cosine")
     asked = []
-    whole = neighbors._nearest
+    whole = neighbor_table._nearest
     monkeypatch.setattr(neighbors, "_nearest", lambda *a: asked.append(a[-1]) or whole(*a))
     changed_rows(table, E * (1 + 1e-5 * torch.randn_like(E)), previous=E)
     assert asked[0].numel() < 40

@@ -11,7 +11,7 @@ from torch import Tensor
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.method.mixers import Mixer
-from ngrpo.method.neighbors import Table
+from ngrpo.method.neighbor_table import Table
 
 
 def model_config(model: Path) -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
-from ngrpo.study.costs import COSTS_FILE, CostsFile, ModelCosts
+from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, ModelCosts
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.reading import read_yaml

@@ -8,7 +8,7 @@ from torch import Tensor
 from ngrpo.data.prompts import open_tokenizer
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
-from ngrpo.method.neighbors import build
+from ngrpo.method.neighbor_table import build
 from ngrpo.study.specs import NeighborSpec
 
 # names of the two matrices in Qwen2, Qwen3 and Llama alike; a tied model stores one

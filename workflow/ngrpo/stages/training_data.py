@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from ngrpo.data.datasets import card_path, read_problems, write_problems
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
@@ -39,41 +40,21 @@ def make_training_data(
     Raises UserError where nothing is left.
     """
     rows = read_problems(problems)
-    held_out = {fingerprint(r["problem"]): path.stem for path in benchmarks for r in read_problems(path)}
+    held_out = {fingerprint(r["problem"]) for path in benchmarks for r in read_problems(path)}
     tokenizer = open_tokenizer(model)
     bad = unparsable([r for r in rows if r["answer"]], workers)
-    left: dict[str, list[str]] = {reason: [] for reason in REASONS}
-    kept, seen = [], set()
     label = f"[training-data {spec.dataset.id}.{spec.model.id}]"
-    for row in steps(rows, label, "problems"):
-        key = fingerprint(row["problem"])
-        if not row["answer"]:
-            reason = "no answer"
-        elif row["id"] in bad:
-            reason = "unparsable answer"
-        elif key in seen:
-            reason = "duplicate"
-        elif key in held_out:
-            reason = "in a benchmark"
-        elif (
-            len(prompt_ids(tokenizer, spec.model.model, spec.dataset.dataset, row["problem"])) > spec.max_prompt_tokens
-        ):
-            reason = "prompt too long"
-        else:
-            kept.append(row)
-            seen.add(key)
-            continue
-        left[reason].append(row["id"])
-    if not kept:
+    staying, left = _sort(rows, spec, label, tokenizer=tokenizer, held_out=held_out, unparsable=bad)
+    if not staying:
         raise UserError(
             f"no training problem is left of {len(rows)}: {', '.join(f'{len(v)} {k}' for k, v in left.items() if v)}",
             where=problems,
             do="look at max_prompt_tokens and at the data set's fields",
         )
-    beyond = [row["id"] for row in kept[spec.dataset.dataset.limit :]] if spec.dataset.dataset.limit else []
+    beyond = [row["id"] for row in staying[spec.dataset.dataset.limit :]] if spec.dataset.dataset.limit else []
     if beyond:
-        kept, left["beyond the limit"] = kept[: spec.dataset.dataset.limit], beyond
-    write_problems(out, kept)
+        staying, left["beyond the limit"] = staying[: spec.dataset.dataset.limit], beyond
+    write_problems(out, staying)
     write_json(
         card_path(out),
         {
@@ -81,7 +62,7 @@ def make_training_data(
             "model": spec.model.id,
             "spec": spec.digest,
             "rows_in": len(rows),
-            "rows_out": len(kept),
+            "rows_out": len(staying),
             "left": {reason: len(ids) for reason, ids in left.items()},
             "left_ids": left,
             "max_prompt_tokens": spec.max_prompt_tokens,
@@ -90,4 +71,35 @@ def make_training_data(
         },
     )
     gone = ", ".join(f"{len(ids)} {reason}" for reason, ids in left.items() if ids)
-    print(f"{label} {len(kept)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))
+    print(f"{label} {len(staying)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))
+
+
+def _sort(
+    rows: list[dict], spec: TrainingDataSpec, label: str, *, tokenizer: Any, held_out: set[str], unparsable: set[str]
+) -> tuple[list[dict], dict[str, list[str]]]:
+    """The rows that stay, and the ids of the others under the first reason that applies.
+
+    held_out: fingerprints of the benchmarks' problems. unparsable: ids of rows whose answer can't be graded.
+    """
+    left: dict[str, list[str]] = {reason: [] for reason in REASONS}
+    staying: list[dict] = []
+    seen: set[str] = set()
+    for row in steps(rows, label, "problems"):
+        key = fingerprint(row["problem"])
+        prompt = prompt_ids(tokenizer, spec.model.model, spec.dataset.dataset, row["problem"])
+        if not row["answer"]:
+            reason = "no answer"
+        elif row["id"] in unparsable:
+            reason = "unparsable answer"
+        elif key in seen:
+            reason = "duplicate"
+        elif key in held_out:
+            reason = "in a benchmark"
+        elif len(prompt) > spec.max_prompt_tokens:
+            reason = "prompt too long"
+        else:
+            staying.append(row)
+            seen.add(key)
+            continue
+        left[reason].append(row["id"])
+    return staying, left

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ngrpo.files import canonical_json, whole_file
 from ngrpo.study.config import ScaleFile, StudyFile
-from ngrpo.study.costs import CostsFile
+from ngrpo.study.declared_costs import CostsFile
 
 SCHEMAS = {"study.schema.json": StudyFile, "scale.schema.json": ScaleFile, "costs.schema.json": CostsFile}
 

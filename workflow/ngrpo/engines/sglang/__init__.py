@@ -28,7 +28,7 @@ from ngrpo.engines.sglang.hooks import check_server, run_detokenizer, run_schedu
 from ngrpo.engines.sglang.state import KEY, VERSION, PluginSettings
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
-from ngrpo.method.neighbors import Table
+from ngrpo.method.neighbor_table import Table
 from ngrpo.method.records import Record
 
 _settings: PluginSettings | None = None  # of the latest `install` in this process

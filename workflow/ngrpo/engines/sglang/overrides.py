@@ -29,7 +29,7 @@ from typing_extensions import override
 from ngrpo.engines.sglang.state import KEY, VERSION, BatchPlan, MixState, PluginSettings, RequestState
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import mixer_from
-from ngrpo.method.neighbors import Table
+from ngrpo.method.neighbor_table import Table
 
 
 class Overdue(str):

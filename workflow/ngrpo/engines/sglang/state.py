@@ -23,7 +23,7 @@ from ngrpo.engines.model_folder import check_mixer, columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed
-from ngrpo.method.neighbors import Table, nearest
+from ngrpo.method.neighbor_table import Table, nearest
 from ngrpo.method.records import Noise, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
