@@ -127,7 +127,7 @@ def test_the_filter_that_would_measure_too_much_is_not_chosen():
     E = 1000 + torch.randn(4200, 16, generator=torch.Generator().manual_seed(2))
     some = torch.arange(0, 4200, 60)
     rows = measure(E, None)
-    assert searching._choose_filter(rows, 2, "l2", searching.plan(16, 1 << 28, None)).dtype == torch.float32
+    assert searching._choose_filter(rows, 2, "l2", searching.block_sizes(16, 1 << 28, None)).dtype == torch.float32
     assert torch.equal(nearest(E, 3, "l2", queries=some), brute_force(E, 3, "l2", only=some)[some])
 
 
@@ -349,7 +349,7 @@ def test_refresh_searches_only_rows_that_may_have_changed(monkeypatch):
     table = build(E, 3, "cosine")
     asked = []
     whole = neighbor_table._nearest
-    monkeypatch.setattr(neighbors, "_nearest", lambda *a: asked.append(a[-1]) or whole(*a))
+    monkeypatch.setattr(neighbor_table, "_nearest", lambda *a: asked.append(a[-1]) or whole(*a))
     changed_rows(table, E * (1 + 1e-5 * torch.randn_like(E)), previous=E)
     assert asked[0].numel() < 40
     with pytest.raises(UserError, match="isn't the matrix"):

@@ -84,9 +84,12 @@ def _sort(
     left: dict[str, list[str]] = {reason: [] for reason in REASONS}
     staying: list[dict] = []
     seen: set[str] = set()
+
+    def prompt_length(problem: str) -> int:
+        return len(prompt_ids(tokenizer, spec.model.model, spec.dataset.dataset, problem))
+
     for row in steps(rows, label, "problems"):
         key = fingerprint(row["problem"])
-        prompt = prompt_ids(tokenizer, spec.model.model, spec.dataset.dataset, row["problem"])
         if not row["answer"]:
             reason = "no answer"
         elif row["id"] in unparsable:
@@ -95,7 +98,7 @@ def _sort(
             reason = "duplicate"
         elif key in held_out:
             reason = "in a benchmark"
-        elif len(prompt) > spec.max_prompt_tokens:
+        elif prompt_length(row["problem"]) > spec.max_prompt_tokens:
             reason = "prompt too long"
         else:
             staying.append(row)
