@@ -375,7 +375,7 @@ def test_a_text_table_aligns_numbers_right_and_cuts_and_escapes_words():
     assert text_table(["name", "n"], rows, [8, 6]).splitlines() == [
         "name       n",
         "--------  --",
-        "a\\x1b[…   7",
+        "a\\x1b[3…   7",
         "long en…  12",
     ]
     assert text_table(["name", "n"], [], gap=3).splitlines() == ["name   n", "----   -"]

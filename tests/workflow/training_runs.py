@@ -137,7 +137,8 @@ def start(
     spec: Path, files: Path, out: Path, plugin: str = "whole", *, devices: int = 1, tensor_parallel: int = 1
 ) -> subprocess.Popen:
     """Start a run as a process group of its own; its output goes to a file beside the run."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "TQDM_DISABLE": "1"}
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     arguments = [spec, files, out, plugin, devices, tensor_parallel]
     command = [sys.executable, "-W", "ignore", __file__, *map(str, arguments)]
     with open(spec.parent / "out.txt", "ab") as output:

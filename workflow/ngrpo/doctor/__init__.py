@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ngrpo.doctor import environments, machine, outside
-from ngrpo.doctor.checks import SCALES, Check
+from ngrpo.doctor.checks import SCALES, Diagnosis
 
 DESCRIPTION = "What is there, what is missing, and which scale can run, on any node."
 ENVS = Path(__file__).resolve().parents[3] / "envs"
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Check]:
+def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
     """Everything that was looked at, in order."""
     node = [machine.cores(), machine.memory(), machine.shared_memory()]
     checks = [machine.python(), *node, machine.disk(options.results)]
@@ -42,14 +42,17 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Check]:
     gpu, fit = machine.gpus()
     slurm, cluster = outside.slurm()
     if not fit and not cluster and not gpu.stops:
-        gpu = Check(gpu.what, gpu.state, "the paper's scale needs GPUs, here or through SLURM", ("paper",))
+        gpu = Diagnosis(gpu.what, gpu.state, "the paper's scale needs GPUs, here or through SLURM", ("paper",))
     if cluster and not fit:  # a login node: what it lacks itself, the jobs' nodes may have
         checks = [replace(c, stops=tuple(s for s in c.stops if s != "paper")) if c in node else c for c in checks]
-        gpu = Check(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
+        gpu = Diagnosis(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
     checks += [gpu, machine.compiler()] if fit else [gpu]
     checks.append(slurm)
     if not (options.config / "scales").is_dir():
-        return [*checks, Check("configuration", f"none in {options.config}", "run it in the project's folder", SCALES)]
+        return [
+            *checks,
+            Diagnosis("configuration", f"none in {options.config}", "run it in the project's folder", SCALES),
+        ]
     try:
         return [
             *checks,
@@ -57,10 +60,10 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Check]:
             outside.data_folder(options.config, options.results, options.data_folder),
         ]
     except ImportError:
-        return [*checks, Check("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
+        return [*checks, Diagnosis("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
 
 
-def verdicts(checks: Sequence[Check]) -> dict[str, list[str]]:
+def verdicts(checks: Sequence[Diagnosis]) -> dict[str, list[str]]:
     """What stops each scale."""
     return {scale: [check.what for check in checks if scale in check.stops] for scale in SCALES}
 

@@ -8,7 +8,7 @@ SCALES = ("toy", "smoke", "paper")
 
 
 @dataclass(frozen=True)
-class Check:
+class Diagnosis:
     """One line of the doctor's report; do: what mends it (empty where all is well); stops: scales that can't run so."""
 
     what: str

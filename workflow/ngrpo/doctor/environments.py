@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ngrpo.doctor.checks import SCALES, Check
+from ngrpo.doctor.checks import SCALES, Diagnosis
 
 DEPLOYED, ELSEWHERE = "deployed", "elsewhere"
 STACK = (
@@ -41,40 +41,42 @@ def differences(have: dict[str, str], lock: dict[str, str]) -> list[str]:
     return sorted(off, key=lambda name: (name not in STACK, name))
 
 
-def environment(name: str, folder: str, locks: list[Path]) -> tuple[list[Check], Path | None, dict[str, str]]:
+def environment(name: str, folder: str, locks: list[Path]) -> tuple[list[Diagnosis], Path | None, dict[str, str]]:
     """Checks of one environment, the lock that it comes nearest to, and its packages.
 
     folder: where it lies; "deployed": the one that this program runs in; "elsewhere": not on this node.
     """
     if folder == ELSEWHERE:
-        return [Check(f"environment {name}", "not on this node, as you say")], None, {}
+        return [Diagnosis(f"environment {name}", "not on this node, as you say")], None, {}
     prefix = Path(sys.prefix if folder == DEPLOYED else folder)
     what = f"environment {name} ({folder})"
     have = installed(prefix)
     if not have:
         if (prefix / "bin/ngrpo").exists():
-            return [Check(what, "only programs: a container's?", "run ngrpo doctor inside it too")], None, {}
+            return [Diagnosis(what, "only programs: a container's?", "run ngrpo doctor inside it too")], None, {}
         return (
-            [Check(what, "isn't there", f"{_make(name, locks[0])}, or name its folder: --{name} FOLDER", SCALES)],
+            [Diagnosis(what, "isn't there", f"{_make(name, locks[0])}, or name its folder: --{name} FOLDER", SCALES)],
             None,
             {},
         )
     locks = [lock for lock in locks if lock.exists()]
     if not locks:
-        return [Check(what, f"{len(have)} packages, no lock to compare them with")], None, have
+        return [Diagnosis(what, f"{len(have)} packages, no lock to compare them with")], None, have
     lock = min(locks, key=lambda path: len(differences(have, read_lock(path))))
     pins = read_lock(lock)
     off = differences(have, pins)
     if not off:
-        checks = [Check(what, f"{len(pins)} packages as in {lock.name}")]
+        checks = [Diagnosis(what, f"{len(pins)} packages as in {lock.name}")]
     else:
         some = ", ".join(f"{n} {have.get(n, 'missing')} (lock: {pins[n]})" for n in off[:SHOWN])
         more = f" and {len(off) - SHOWN} more" if len(off) > SHOWN else ""
         stops = SCALES if any(n in STACK or n not in have for n in off) else ()
         state = f"{len(off)} of {len(pins)} packages aren't as in {lock.name}: {some}{more}"
-        checks = [Check(what, state, _make(name, lock), stops)]
+        checks = [Diagnosis(what, state, _make(name, lock), stops)]
     if not (prefix / "bin/ngrpo").exists():
-        checks.append(Check(f"ngrpo in {folder}", "not installed", f"{folder}/bin/pip install --no-deps -e .", SCALES))
+        checks.append(
+            Diagnosis(f"ngrpo in {folder}", "not installed", f"{folder}/bin/pip install --no-deps -e .", SCALES)
+        )
     return checks, lock, have
 
 
@@ -82,20 +84,20 @@ def _make(name: str, lock: Path) -> str:
     return "make env-gpu" if "gpu" in lock.name else "make env"
 
 
-def stack(have: dict[str, str], lock: Path | None) -> list[Check]:
+def stack(have: dict[str, str], lock: Path | None) -> list[Diagnosis]:
     """What training and sampling are made of, and flash-attn, which only the paper's scale uses."""
     names = ("verl", "sglang", "torch", "transformers", "ray")
     state = ", ".join(f"{n} {have.get(n, 'missing')}" for n in names)
     gpu = lock is not None and "gpu" in lock.name
     checks = [
-        Check("stack", state)
+        Diagnosis("stack", state)
         if gpu
-        else Check(
+        else Diagnosis(
             "stack", f"{state}: for CPUs", "paper: make env-gpu on a GPU node, then --train .venv-gpu", ("paper",)
         )
     ]
     if gpu:
         flash = have.get("flash-attn")
         lacks = "" if flash else "make env-gpu installs it; envs/train-gpu.lock says how"
-        checks.append(Check("flash-attn", flash or "missing", lacks, () if flash else ("paper",)))
+        checks.append(Diagnosis("flash-attn", flash or "missing", lacks, () if flash else ("paper",)))
     return checks

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ngrpo.doctor.checks import SCALES, Check, short_of
+from ngrpo.doctor.checks import SCALES, Diagnosis, short_of
 
 PYTHON = (3, 11)
 CORES = {"toy": 1, "smoke": 1, "paper": 8}
@@ -38,11 +38,11 @@ def run(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def python() -> Check:
+def python() -> Diagnosis:
     """This Python's version."""
     right = sys.version_info[:2] == PYTHON
     wanted = ".".join(map(str, PYTHON))
-    return Check(
+    return Diagnosis(
         "Python",
         f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "" if right else f"both environments need Python {wanted}: install it, then make env PYTHON=python{wanted}",
@@ -50,14 +50,14 @@ def python() -> Check:
     )
 
 
-def cores() -> Check:
+def cores() -> Diagnosis:
     """Cores that this process may use."""
     n = len(os.sched_getaffinity(0))
     stops = short_of(n, CORES)
-    return Check("cores", str(n), f"ask for {CORES['paper']} or more" if stops else "", stops)
+    return Diagnosis("cores", str(n), f"ask for {CORES['paper']} or more" if stops else "", stops)
 
 
-def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Check:
+def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Diagnosis:
     """Memory of the node, or of the container or job that we are in."""
     total = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemTotal" in line)
     state = f"{total / GB:.0f} GB"
@@ -65,24 +65,24 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cg
         total = int(limit.read_text())
         state = f"{total / GB:.0f} GB allowed here (the node has {state})"
     stops = short_of(total / GB, MEMORY)
-    return Check("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
+    return Diagnosis("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
 
 
-def disk(results: Path) -> Check:
+def disk(results: Path) -> Diagnosis:
     """Room where results go."""
     place = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free / GB
     stops = short_of(free, DISK)
     do = f"{stops[-1]} needs {DISK[stops[-1]]} GB; name another folder: --config results=FOLDER" if stops else ""
-    return Check("disk", f"{free:.0f} GB free for {results}", do, stops)
+    return Diagnosis("disk", f"{free:.0f} GB free for {results}", do, stops)
 
 
-def shared_memory(place: Path = Path("/dev/shm")) -> Check:
+def shared_memory(place: Path = Path("/dev/shm")) -> Diagnosis:
     """Room in /dev/shm; with too little Ray goes to disk, so only the GPUs' own traffic stops."""
     free = shutil.disk_usage(place).free / GB if place.exists() else 0.0
     short = short_of(free, SHARED_MEMORY)
     do = f"{short[-1]} wants {SHARED_MEMORY[short[-1]]} GB (docker: --shm-size, a job: more memory)" if short else ""
-    return Check("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
+    return Diagnosis("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
 
 
 def _number(text: str) -> float:
@@ -93,14 +93,14 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def gpus() -> tuple[Check, bool]:
+def gpus() -> tuple[Diagnosis, bool]:
     """GPUs of this node, and whether they can run the paper's scale."""
     fields = "--query-gpu=name,memory.total,driver_version,compute_cap"
     output = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
     rows = [[part.strip() for part in line.split(",")] for line in (output or "").splitlines() if line.count(",") == 3]
     if not rows:
         there = shutil.which("nvidia-smi") is not None
-        return Check("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
+        return Diagnosis("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
     name, mib, driver, capability = rows[0]
     gb = _number(mib) * 2**20 / GB
     state = f"{len(rows)} × {name}, {gb:.0f} GB, driver {driver}, capability {capability}"
@@ -110,22 +110,22 @@ def gpus() -> tuple[Check, bool]:
         (gb >= GPU_MEMORY, f"the paper's models need GPUs of {GPU_MEMORY} GB or more"),
     ):
         if not good:
-            return Check("GPUs", state, do, ("paper",)), False
+            return Diagnosis("GPUs", state, do, ("paper",)), False
     few = len(rows) < GPUS
-    return Check("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
+    return Diagnosis("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
 
 
-def compiler() -> Check:
+def compiler() -> Diagnosis:
     """nvcc, with which flashinfer compiles its kernels."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
     output = run(nvcc, "--version") if nvcc else None
     if output is None:
-        return Check(
+        return Diagnosis(
             "CUDA compiler",
             "no nvcc",
             "flashinfer compiles with it: load the CUDA 12.4 module, or set CUDA_HOME",
             ("paper",),
         )
     release = next((word.rstrip(",") for line in output.splitlines() for word in line.split() if word[:1] == "V"), "?")
-    return Check("CUDA compiler", f"nvcc {release} at {nvcc}")
+    return Diagnosis("CUDA compiler", f"nvcc {release} at {nvcc}")

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ngrpo.doctor.checks import SCALES, Check
+from ngrpo.doctor.checks import SCALES, Diagnosis
 from ngrpo.doctor.machine import run
 
 WAIT = 5  # seconds for the hub's answer
 SHOWN = 3
 
 
-def slurm() -> tuple[Check, bool]:
+def slurm() -> tuple[Diagnosis, bool]:
     """The cluster's partitions with GPUs, and whether there are any."""
     output = run("sinfo", "--noheader", "--format=%P|%G|%D|%l")
     if output is None:
-        return Check("SLURM", "none (no sinfo, or it doesn't answer)"), False
+        return Diagnosis("SLURM", "none (no sinfo, or it doesn't answer)"), False
     rows = [line.split("|") for line in output.splitlines() if line.count("|") == 3]
     gpu = [f"{p.rstrip('*')} ({n} nodes, {g}, up to {t})" for p, g, n, t in rows if "gpu" in g]
     if not gpu:
-        return Check("SLURM", f"{len({r[0] for r in rows})} partitions, no GPUs"), False
-    return Check("SLURM", f"GPUs in {'; '.join(sorted(gpu))}"), True
+        return Diagnosis("SLURM", f"{len({r[0] for r in rows})} partitions, no GPUs"), False
+    return Diagnosis("SLURM", f"GPUs in {'; '.join(sorted(gpu))}"), True
 
 
 def sources(config: Path, scale: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -66,11 +66,11 @@ def reachable(endpoint: str) -> bool:
     return True
 
 
-def hub(config: Path, results: Path) -> Check:
+def hub(config: Path, results: Path) -> Diagnosis:
     """Whether what comes from the hub can be fetched, lies in its cache, or is in results already."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if reachable(endpoint):
-        return Check("hub", f"{endpoint} answers")
+        return Diagnosis("hub", f"{endpoint} answers")
     state = "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else f"{endpoint} doesn't answer"
     lacking: dict[str, list[str]] = {}
     for scale in SCALES:
@@ -80,10 +80,10 @@ def hub(config: Path, results: Path) -> Check:
                 if not (cache() / folder / "snapshots").is_dir():
                     lacking.setdefault(scale, []).append(source["repo"])
     if not lacking:
-        return Check("hub", f"{state}; all that is needed is in {cache()} or in results")
+        return Diagnosis("hub", f"{state}; all that is needed is in {cache()} or in results")
     missing = sorted({repo for repos in lacking.values() for repo in repos})
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    return Check(
+    return Diagnosis(
         "hub",
         f"{state}; not in {cache()}: {', '.join(missing[:SHOWN])}{more}",
         "run `huggingface-cli download` where there is network, with HF_HOME on a shared disk",
@@ -91,7 +91,7 @@ def hub(config: Path, results: Path) -> Check:
     )
 
 
-def data_folder(config: Path, results: Path, folder: Path | None) -> Check:
+def data_folder(config: Path, results: Path, folder: Path | None) -> Diagnosis:
     """Whether the files that scales read from the user's folder are there."""
     lacking: dict[str, list[str]] = {}
     for scale in SCALES:
@@ -102,6 +102,8 @@ def data_folder(config: Path, results: Path, folder: Path | None) -> Check:
                     lacking.setdefault(scale, []).append(path)
     place = "none named" if folder is None else str(folder)
     if not lacking:
-        return Check("data folder", place if folder else "not needed")
+        return Diagnosis("data folder", place if folder else "not needed")
     files = ", ".join(sorted({path for paths in lacking.values() for path in paths}))
-    return Check("data folder", f"{place}; missing: {files}", "--data-folder FOLDER with these files", tuple(lacking))
+    return Diagnosis(
+        "data folder", f"{place}; missing: {files}", "--data-folder FOLDER with these files", tuple(lacking)
+    )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 VERSIONS = {"model": 1, "neighbors": 1, "train": 1, "sample": 1, "diagnostics": 1}
 
-_PAGE = ("audit", "claims", "grading", "report", "statistics", "study")
+_PAGE = ("audit", "claims", "formatting", "grades", "report", "statistics", "study")
 CODE: dict[str, tuple[str, ...]] = {
-    "dataset": ("data", "grading"),
-    "training_data": ("data", "grading", "stages.training_data"),
-    "grade": ("grading",),
-    "analyze": ("audit", "grading", "report", "statistics", "study"),
+    "dataset": ("data", "grades", "grading"),
+    "training_data": ("data", "grades", "grading", "stages.training_data"),
+    "grade": ("grades", "grading"),
+    "analyze": ("audit", "formatting", "grades", "report", "statistics", "study"),
     "notebook": _PAGE,
     "report": _PAGE,
 }
