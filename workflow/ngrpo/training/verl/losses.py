@@ -1,10 +1,13 @@
-"""Objectives in verl: GRPO's loss is its own; all others of `ngrpo.method.objectives` join its registry."""
+"""Objectives in verl: GRPO's loss is its own; all others of `ngrpo.method.objectives` join its registry.
+
+verl is imported where its registry is used, not here: a run's settings need the names alone, before Ray's environment
+is set (`ngrpo.training.nodes.set_environment`).
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 
 from ngrpo.errors import UserError
 from ngrpo.method.objectives import kinds, loss_of
@@ -41,12 +44,16 @@ class PolicyLoss:
 
 def _missing() -> list[str]:
     """Objectives that verl lacks, and doesn't find in its registry."""
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
     registered = {kind: POLICY_LOSS_REGISTRY.get(kind) for kind in kinds() if kind not in VERLS_OWN}
     return [kind for kind, loss in registered.items() if not isinstance(loss, PolicyLoss) or loss.kind != kind]
 
 
 def register() -> None:
     """Add the objectives that verl lacks to its registry; a second call changes nothing."""
+    from verl.trainer.ppo.core_algos import register_policy_loss
+
     for kind in _missing():
         register_policy_loss(kind)(PolicyLoss(kind))
 
