@@ -12,7 +12,6 @@ settings, `cpu` what a machine without a GPU needs. Requests without our `custom
 
 import functools
 import multiprocessing.connection
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -150,9 +149,11 @@ def _deaths_reported() -> Iterator[None]:
         seen: set[Any] = set()
         while not over.wait(0.1):
             seen |= set(multiprocessing.active_children()) - before
-            if multiprocessing.connection.wait([process.sentinel for process in seen], timeout=0):
-                os.kill(os.getpid(), signal.SIGQUIT)
-                return
+            while multiprocessing.connection.wait([process.sentinel for process in seen], timeout=0):
+                # again until it is heard: a signal just before the main thread blocks in a read doesn't end the read
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGQUIT)
+                if over.wait(1):
+                    return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -121,8 +121,8 @@ class SGLangEngine:
 
     def _died(self, *signal_and_frame: object) -> None:
         """A child of sglang reports an error that it doesn't survive; its log is on stderr."""
-        self._dead = True
-        if not hasattr(self, "server"):
+        first, self._dead = not self._dead, True
+        if first and not hasattr(self, "server"):
             raise UserError("an sglang process died while it started; its message is above", where="sglang")
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
