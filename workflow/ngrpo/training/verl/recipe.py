@@ -13,7 +13,7 @@ from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl import accelerator
 
 VERLS_OWN = {"grpo": "vanilla"}
-"""The objectives whose loss verl has itself, and its names for them; here, because `losses` imports verl, and so Ray."""
+"""The objectives whose loss verl has itself, and its names; here, because `losses` imports verl, and so Ray."""
 
 
 def total_steps(spec: RunSpec, problems: int) -> int:
