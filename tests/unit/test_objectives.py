@@ -146,7 +146,7 @@ def test_verl_finds_every_objective_under_its_name(monkeypatch: pytest.MonkeyPat
     losses.register()
     losses.check()
     for kind in set(kinds()) - set(losses.VERLS_OWN):
-        assert get_policy_loss_fn(losses.loss_mode(kind)).kind == kind
+        assert get_policy_loss_fn(kind).kind == kind
     monkeypatch.setitem(POLICY_LOSS_REGISTRY, "gspo", get_policy_loss_fn("gpg"))
     with pytest.raises(UserError, match="verl doesn't use our loss of 'gspo'"):
         losses.check()

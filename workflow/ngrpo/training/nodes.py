@@ -58,7 +58,9 @@ def _scontrol(*question: str) -> str:
 
 
 def set_environment() -> None:
-    """What Ray reads when it is imported, here and in every process that it starts; call before that."""
+    """What Ray reads when it is imported, here and in every process that it starts. Raises RuntimeError after that."""
+    if "ray" in sys.modules:
+        raise RuntimeError("Ray is imported already: it would not know this run's token")
     os.environ.update(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=secrets.token_hex(32),

@@ -11,13 +11,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method.objectives import kinds, loss_of
-
-VERLS_OWN = {"grpo": "vanilla"}  # the objectives that verl computes itself, and its names for them
-
-
-def loss_mode(kind: str) -> str:
-    """verl's name of an objective: its setting `actor.policy_loss.loss_mode`."""
-    return VERLS_OWN.get(kind, kind)
+from ngrpo.training.verl.recipe import VERLS_OWN
 
 
 class PolicyLoss:

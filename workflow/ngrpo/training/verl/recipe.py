@@ -11,7 +11,9 @@ from ngrpo.study.mixing import settings as mixer_settings
 from ngrpo.study.run_log import planned_steps
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl import accelerator
-from ngrpo.training.verl.losses import loss_mode
+
+VERLS_OWN = {"grpo": "vanilla"}
+"""The objectives whose loss verl has itself, and its names; here, because `losses` imports verl, and so Ray."""
 
 
 def total_steps(spec: RunSpec, problems: int) -> int:
@@ -41,7 +43,7 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.actor.optim.weight_decay": t.weight_decay,
         "actor_rollout_ref.actor.ppo_mini_batch_size": t.mini_batch_prompts,
         "actor_rollout_ref.actor.ppo_epochs": 1,
-        "actor_rollout_ref.actor.policy_loss.loss_mode": loss_mode(o.kind),
+        "actor_rollout_ref.actor.policy_loss.loss_mode": VERLS_OWN.get(o.kind, o.kind),
         "actor_rollout_ref.actor.clip_ratio_low": o.clip[0],
         "actor_rollout_ref.actor.clip_ratio_high": o.clip[1],
         "actor_rollout_ref.actor.clip_ratio_c": 3.0,
