@@ -37,7 +37,7 @@ def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], tol
     "words",
     [
         ["-n", "ngrpo-toy"],
-        ["-n", "all", "--until", "sample"],
+        ["-n", "all", "--until", "sample-toy-held-out"],
         ["-n", "all", "--forcerun", "train"],
         ["-n", "{results}/toy/report/index.html"],
         ["--list-rules"],
