@@ -94,12 +94,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_partitions_of_mixed_nodes(commands) -> None:
-    found = partitions()
-    assert found["h100"].gpus == {"h100": 8, "h100_pcie": 4}
-    assert (found["h100"].minutes, found["h100"].cpus, found["h100"].nodes) == (2880, 128, 4)
-    assert found["any"].gpus == {"": 4}
-    assert found["any"].minutes == float("inf")
-    assert found["short"].memory_mb == 256000
+    by_name = partitions()
+    assert by_name["h100"].gpus == {"h100": 8, "h100_pcie": 4}
+    assert (by_name["h100"].minutes, by_name["h100"].cpus, by_name["h100"].nodes) == (2880, 128, 4)
+    assert by_name["any"].gpus == {"": 4}
+    assert by_name["any"].minutes == float("inf")
+    assert by_name["short"].memory_mb == 256000
     assert "account: lab" in check_cluster(CLUSTER)
 
 

@@ -49,9 +49,9 @@ def test_every_distinct_spec_is_made_exactly_once(paper: Study) -> None:
 
 def rows_of(study: Study, table: str):
     """(row, model) of a table's cells."""
-    found = study.study.tables[table]
-    for row in found.rows:
-        for model in found.models or study.size.models:
+    shown = study.study.tables[table]
+    for row in shown.rows:
+        for model in shown.models or study.size.models:
             if row.models is None or model in row.models:
                 yield row, model
 
@@ -92,9 +92,9 @@ def test_a_target_of_something_unknown_is_refused(tmp_path: Path) -> None:
 
 def test_rows_that_a_model_does_not_have_make_no_cell(paper: Study) -> None:
     labels = {model: {c.label for c in paper.cells["table1"] if c.model == model} for model in paper.models}
-    for model, found in labels.items():
-        assert ("Soft Thinking" in found) == (model in REASONING)
-        assert {"Base", "GRPO", "STHT", "N-GRPO"} <= found
+    for model, present in labels.items():
+        assert ("Soft Thinking" in present) == (model in REASONING)
+        assert {"Base", "GRPO", "STHT", "N-GRPO"} <= present
 
 
 def test_released_runs_differ_from_the_papers_as_the_scripts_say(paper: Study) -> None:

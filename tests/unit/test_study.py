@@ -60,10 +60,10 @@ def test_equal_specs_are_one_run_and_one_evaluation(config) -> None:
     twin = {**study["methods"]["ngrpo"], "title": "again"}
     rows = [*study["tables"]["main"]["rows"], {"label": "again", "method": "twin"}]
     folder = config({"methods/twin": twin, "tables/main/rows": rows})
-    found = load_study(folder, "toy")
-    assert set(found.runs) == {"grpo-toy", "ngrpo-toy"}
-    assert len(found.evaluations) == 3
-    assert [c.evaluation for c in found.cells["main"] if c.label == "again"] == ["ngrpo-toy/standard/toy-held-out"]
+    study = load_study(folder, "toy")
+    assert set(study.runs) == {"grpo-toy", "ngrpo-toy"}
+    assert len(study.evaluations) == 3
+    assert [c.evaluation for c in study.cells["main"] if c.label == "again"] == ["ngrpo-toy/standard/toy-held-out"]
     # the control: one changed value is another run
     twin["exploration"] = {**twin["exploration"], "rho": 0.2}
     assert set(load_study(config({"methods/twin": twin, "tables/main/rows": rows}), "toy").runs) == {

@@ -17,7 +17,7 @@ def snakemake(results: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["ablation-roh"], "there is no target 'ablation-roh'\n{where}\n  do:    did you mean 'ablation-rho'?"),
         (["main", "ngrpo-toi"], "there is no target 'ngrpo-toi'\n{where}\n  do:    did you mean 'ngrpo-toy'?"),
@@ -26,10 +26,10 @@ def snakemake(results: Path, *words: str) -> subprocess.CompletedProcess:
         (["all", "--forcerun", "analys"], "there is no rule 'analys'\n{where}\n  do:    did you mean 'analyze'?"),
     ],
 )
-def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], told: str, tmp_path: Path) -> None:
+def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], message: str, tmp_path: Path) -> None:
     ended = snakemake(tmp_path, "-n", *words)
     assert ended.returncode == 1
-    assert told.format(where="  where: the command line, at scale toy") in ended.stdout
+    assert message.format(where="  where: the command line, at scale toy") in ended.stdout
     assert "Traceback" not in ended.stdout
 
 

@@ -134,8 +134,8 @@ def test_snakemakes_own_report_holds_the_page_and_its_figures(toy: Toy) -> None:
 
 def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: Toy) -> None:
     samples = toy.results / "toy" / "evaluations" / "ngrpo-toy" / "standard"
-    kept, lost = samples / "toy-held-out.samples.parquet", samples / "toy-other.samples.parquet"
-    inode, before = kept.stat().st_ino, lost.read_bytes()
+    other, lost = samples / "toy-held-out.samples.parquet", samples / "toy-other.samples.parquet"
+    inode, before = other.stat().st_ino, lost.read_bytes()
     lost.unlink()
     assert toy.planned() == {}, "samples whose grades are there may be deleted"
     (samples / "toy-other.grades.parquet").unlink()
@@ -143,7 +143,7 @@ def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: 
     done = toy.snakemake()
     assert done.returncode == 0, done.stdout[-8000:]
     assert "already there: toy-held-out" in done.stdout
-    assert kept.stat().st_ino == inode
+    assert other.stat().st_ino == inode
     assert lost.read_bytes() == before
     assert "Nothing to be done" in toy.snakemake().stdout
 

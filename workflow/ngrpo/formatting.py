@@ -33,9 +33,9 @@ def short(number: float | None, digits: int = 3) -> str:
     return ABSENT if pd.isna(number) else plain(float(f"{number:.{digits}g}"))
 
 
-def count(number: object) -> str:
+def count(number: float | None) -> str:
     """A whole number."""
-    return ABSENT if pd.isna(number) else f"{int(number)}"
+    return ABSENT if number is None or pd.isna(number) else f"{int(number)}"
 
 
 def effect(value: float, unit: str) -> str:

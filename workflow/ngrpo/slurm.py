@@ -61,14 +61,14 @@ def _minutes(limit: str) -> float:
 
 def partitions() -> dict[str, Partition]:
     """Every partition of the cluster."""
-    found: dict[str, Partition] = {}
+    by_name: dict[str, Partition] = {}
     for line in _slurm("sinfo", "--noheader", "--all", "--format=%R|%l|%c|%m|%G|%D").splitlines():
         name, limit, cpus, memory, gres, nodes = (part.strip() for part in line.split("|"))
-        before = found.get(name)
+        before = by_name.get(name)
         gpus = dict(before.gpus) if before else {}
         for kind, count in re.findall(r"gpu(?::([^:,(]+))??:(\d+)", gres):
             gpus[kind] = max(gpus.get(kind, 0), int(count))
-        found[name] = Partition(
+        by_name[name] = Partition(
             name,
             _minutes(limit),
             max(int(cpus.rstrip("+")), before.cpus if before else 0),
@@ -76,7 +76,7 @@ def partitions() -> dict[str, Partition]:
             gpus,
             int(nodes) + (before.nodes if before else 0),
         )
-    return found
+    return by_name
 
 
 def _named(name: str | None, key: str, known: dict[str, Partition], where: Path) -> Partition:
@@ -184,13 +184,13 @@ def orphans(folder: Path | None = None) -> dict[str, str]:
     Snakemake locks its folder, so before it submits anything, all such jobs are a dead Snakemake's.
     """
     here = os.path.realpath(folder or Path.cwd())
-    found = {}
+    jobs = {}
     for line in _slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%T|%Z|%k").splitlines():
         job, state, workdir, comment = line.split("|", 3)
         ended = state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
         if comment.startswith("rule_") and not ended and os.path.realpath(workdir) == here:
-            found[job] = comment.removeprefix("rule_").replace("_wildcards_", " ")
-    return found
+            jobs[job] = comment.removeprefix("rule_").replace("_wildcards_", " ")
+    return jobs
 
 
 def job_end() -> float | None:

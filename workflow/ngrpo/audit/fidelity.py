@@ -140,10 +140,10 @@ def switch_effects(study: Study, results: Results) -> list[dict]:
             if spec.policy.id != one or spec.decoding.mixer.kind != "none" or second not in study.evaluations:
                 continue
             grades = {e: read_grades(study, results, e) for e in (name, second)}
-            lost = [f"Evaluation {e}: {g.status}: {g.note}" for e, g in grades.items() if g.frame is None]
-            missing += lost
-            if not lost:
-                table = compare(grades[name].frame, grades[second].frame, study.size.evaluation.pass_at, where=second)
+            missing += [f"Evaluation {e}: {g.status}: {g.note}" for e, g in grades.items() if g.frame is None]
+            ours, theirs = grades[name].frame, grades[second].frame
+            if ours is not None and theirs is not None:
+                table = compare(ours, theirs, study.size.evaluation.pass_at, where=second)
                 files = [results.relative(results.evaluation(e).grades) for e in (name, second)]
                 rows += [{**row, "benchmark": spec.benchmark.id, "files": files} for row in table.to_dict("records")]
         effects.append({"paper": one, "other": other, "switches": switches, "rows": rows, "missing": missing})

@@ -103,7 +103,9 @@ class Reader:
         """A value a problem of a usable evaluation."""
         key = (name, metric, estimator)
         if key not in self._values:
-            self._values[key] = problem_values(self._grades[name].frame, metric, estimator, where=name)
+            frame = self._grades[name].frame
+            assert frame is not None, f"{name} was asked for its values and isn't usable"
+            self._values[key] = problem_values(frame, metric, estimator, where=name)
         return self._values[key]
 
     def log(self, method: str, model: str, seed: int | None, missing: list[str]) -> tuple[str, pd.DataFrame] | None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
-from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, ModelCosts
+from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, CpuStage, ModelCosts
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.reading import read_yaml
@@ -43,7 +45,7 @@ class Costs:
 
     def __init__(self, study: Study, results: Results):
         """Raises UserError where the study's configuration folder declares no costs of its scale."""
-        where = study.folder / COSTS_FILE
+        where = (study.folder or Path()) / COSTS_FILE
         self.file = read_yaml(CostsFile, where)
         if study.scale not in self.file.scales:
             raise unknown_name("scale", study.scale, self.file.scales, where=where)
@@ -51,10 +53,10 @@ class Costs:
         self.results = results
         self.steps: dict[str, list[float]] = {}
         """Of each run of a base model that has logged enough: its mean seconds a step."""
-        for run, spec in study.runs.items():
-            training = run_spent(results.run(run))
+        for run_id, run in study.runs.items():
+            training = run_spent(results.run(run_id))
             if training and len(training[0]) >= ENOUGH:
-                self.steps.setdefault(spec.model.id, []).append(sum(training[0]) / len(training[0]))
+                self.steps.setdefault(run.model.id, []).append(sum(training[0]) / len(training[0]))
         self.sampled: dict[str, list[tuple[float, float]]] = {}
         """Of each evaluation of a base model or its policies: tokens a response, device-hours a token."""
         for name, spec in study.evaluations.items():
@@ -81,8 +83,9 @@ class Costs:
     def problems(self, spec: EvaluationSpec) -> int:
         """Problems of an evaluation: as in its data, else as its data set declares."""
         card, dataset = self.results.dataset(spec.benchmark.id).card, spec.benchmark.dataset
-        declared = dataset.rows or getattr(dataset.source, "count", UNKNOWN_PROBLEMS)
-        rows = read_json(card)["rows_out"] if card.exists() else declared
+        made: int = getattr(dataset.source, "count", UNKNOWN_PROBLEMS)
+        declared = dataset.rows or made
+        rows: int = read_json(card)["rows_out"] if card.exists() else declared
         return min(rows, dataset.limit or rows)
 
     def train(self, spec: RunSpec, steps: int, *, declared: bool = False) -> Span:
@@ -103,7 +106,7 @@ class Costs:
 
     def cheap(self, stage: str) -> Span:
         """Wall hours of a job without devices."""
-        low, high = self.declared.minutes.get(stage, (0.0, 0.0))
+        low, high = self.declared.minutes.get(cast(CpuStage, stage), (0.0, 0.0))
         return Span(low / 60, high / 60)
 
 

@@ -44,13 +44,13 @@ class Batch:
 def batches(study: Study, decided: Decided) -> list[Batch]:
     """Every evaluation of the study in one batch: as decided before and in that order, the others by their tables."""
     place = {f"{s}/{b}": tuple(group) for s, groups in decided.items() for group in groups for b in group}
-    found: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
+    groups: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
     for name, tables in _asking(study).items():
         system, _, benchmark = name.rpartition("/")
-        found.setdefault((system, place.get(name, tables), name in place), []).append(benchmark)
+        groups.setdefault((system, place.get(name, tables), name in place), []).append(benchmark)
     return [
         Batch(system, tuple(sorted(benchmarks, key=group.index) if decided_before else benchmarks))
-        for (system, group, decided_before), benchmarks in found.items()
+        for (system, group, decided_before), benchmarks in groups.items()
     ]
 
 

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from ngrpo.study.base import Config, Id
 
 COSTS_FILE = "costs.yaml"
-CPU_STAGES = ("dataset", "model", "training_data", "neighbors", "diagnostics", "grade", "analyze", "notebook", "report")
+CpuStage = Literal[
+    "dataset", "model", "training_data", "neighbors", "diagnostics", "grade", "analyze", "notebook", "report"
+]
 
 
 class ModelCosts(Config):
@@ -40,7 +42,7 @@ class ScaleCosts(Config):
     """Rows that training data have, until they are there to be counted."""
     models: dict[Id, ModelCosts]
     """Costs by base model."""
-    minutes: dict[Literal[CPU_STAGES], tuple[float, float]]
+    minutes: dict[CpuStage, tuple[float, float]]
     """Of a job of each cheap stage."""
 
     @model_validator(mode="after")

@@ -4,16 +4,17 @@ Tables name rows; rows name runs and evaluations. Runs with equal specs are one 
 comes first in the study; so are evaluations.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, write_json
 from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import MixerConfig, NoMixer
+from ngrpo.study.mixing import MixerConfig, NoMixer, TableFields
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
@@ -88,9 +89,10 @@ class Study:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
         if not mixer.needs_table:
             return None
-        space = f".{mixer.space.replace('_', '-')}" if mixer.space else ""
-        name = f"{model.id}.{mixer.metric}.k{mixer.k}{space}"
-        spec = NeighborSpec(model=model, metric=mixer.metric, k=mixer.k, space=mixer.space)
+        table = cast(TableFields, mixer)
+        space = f".{table.space.replace('_', '-')}" if table.space else ""
+        name = f"{model.id}.{table.metric}.k{table.k}{space}"
+        spec = NeighborSpec(model=model, metric=table.metric, k=table.k, space=table.space)
         self.neighbors.setdefault(name, spec)
         return name
 
@@ -244,7 +246,12 @@ def _cell(study: Study, row: Row, model_id: str, benchmark: str) -> Cell:
 def _check_names(study: Study, folder: Path) -> None:
     """Raises UserError where two things that can be asked for by name have the same one."""
     named: dict[str, str] = {}
-    kinds = {"model": study.models, "neighbor table": study.neighbors, "run": study.runs, "table": study.cells}
+    kinds: dict[str, Mapping[str, object]] = {
+        "model": study.models,
+        "neighbor table": study.neighbors,
+        "run": study.runs,
+        "table": study.cells,
+    }
     for kind, names in kinds.items():
         for name in names:
             if (other := named.setdefault(name, kind)) != kind:

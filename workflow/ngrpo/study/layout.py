@@ -221,7 +221,7 @@ class Results:
     @classmethod
     def of(cls, results: "Path | Results") -> "Results":
         """These results, given as such or as their folder."""
-        return results if isinstance(results, cls) else cls(Path(results))
+        return results if isinstance(results, Results) else cls(Path(results))
 
     @property
     def data(self) -> Path:

@@ -3,7 +3,7 @@
 Each field that the paper and its released code treat differently names both (see `ngrpo.study.switches`).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
@@ -16,6 +16,7 @@ def _unset(paper: object) -> BeforeValidator:
 
 
 Metric = Literal["cosine", "l2", "l1"]
+Space = Literal["embedding", "lm_head"]
 
 
 class MixerConfig(Config):
@@ -30,6 +31,25 @@ class MixerConfig(Config):
     def replayed(self) -> bool:
         """Whether training feeds again what the rollout fed."""
         return True
+
+
+class TableFields(Protocol):
+    """What the configuration of a mixer with `needs_table` has: which neighbor table it is."""
+
+    @property
+    def metric(self) -> Metric:
+        """Distance."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Columns, the anchor's included."""
+        ...
+
+    @property
+    def space(self) -> Space | None:
+        """Whose rows; None: the input embedding's."""
+        ...
 
 
 class NoMixer(MixerConfig):
@@ -57,7 +77,7 @@ class NeighborMixer(MixerConfig):
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
     stop_after: str | None = None
     """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
-    space: Annotated[Literal["embedding", "lm_head"] | None, _unset("embedding")] = None
+    space: Annotated[Space | None, _unset("embedding")] = None
     """Where neighbors are looked for: rows of E (None: the paper) or of the output layer ("lm_head": the release)."""
     refresh: Literal[1] | None = None
     """1: the table is rebuilt from the policy's own weights at every training step, as the release's search amounts to;

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 from ngrpo.files import canonical_json, whole_file
+from ngrpo.study.base import Config
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.declared_costs import CostsFile
 
-SCHEMAS = {"study.schema.json": StudyFile, "scale.schema.json": ScaleFile, "costs.schema.json": CostsFile}
+SCHEMAS: dict[str, type[Config]] = {
+    "study.schema.json": StudyFile,
+    "scale.schema.json": ScaleFile,
+    "costs.schema.json": CostsFile,
+}
 
 
 def schema_texts() -> dict[str, str]:

@@ -14,7 +14,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json
 from ngrpo.study.base import Config, Id
 from ngrpo.study.engines import EngineName
-from ngrpo.study.mixing import Metric, Mixer, NoMixer
+from ngrpo.study.mixing import Metric, Mixer, NoMixer, Space
 from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
@@ -77,7 +77,7 @@ class NeighborSpec(Spec):
     model: ModelSpec
     metric: Metric
     k: int
-    space: Literal["embedding", "lm_head"] | None = None
+    space: Space | None = None
     """Rows of the input embedding (None: the paper) or of the output layer ("lm_head": the release)."""
     special_tokens: Literal["keep", "exclude"] = "keep"
     """Whether special tokens can be neighbors; Eq. 7 runs over the whole vocabulary, so they can."""

@@ -42,7 +42,7 @@ def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None
 @njit(nogil=True, cache=True, fastmath=_REORDER)
 def _measured(u: Array, v: Array, metric: int) -> Any:
     """⟨u, v⟩, Σ(u − v)² or Σ|u − v| of two float32 rows, in float64; the same for (v, u)."""
-    total = 0.0
+    total: Any = 0.0
     if metric == 0:
         for c in range(u.shape[0]):
             total += np.float64(u[c]) * np.float64(v[c])

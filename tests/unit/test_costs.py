@@ -1,0 +1,63 @@
+"""Declared costs: every model of every scale has them, and mistakes in config/costs.yaml are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_study import ROOT, make_study
+
+from ngrpo.errors import UserError
+from ngrpo.planning.costs import Costs
+from ngrpo.planning.jobs import planned_jobs
+from ngrpo.planning.text import ledger_text
+from ngrpo.study.expand import load_study
+from ngrpo.study.layout import Results
+
+CONFIG = ROOT / "config"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda v: v["scales"]["paper"]["models"].pop("r1-qwen-1.5b"),
+            "no costs are declared for the model 'r1-qwen-1.5b'",
+        ),
+        (
+            lambda v: v["scales"]["paper"]["models"]["r1-qwen-1.5b"].update(step_seconds=[9, 3]),
+            "no range from low to high",
+        ),
+        (lambda v: v["scales"]["paper"]["minutes"].update(grade=[3, -1]), "grade: 3.0 to -1.0 is no range"),
+        (lambda v: v["scales"].pop("paper"), "no scale 'paper'"),
+        (lambda v: v.update(curency="EUR"), "did you mean 'currency'"),
+    ],
+)
+def test_broken_costs_are_named(tmp_path: Path, change, message: str) -> None:
+    study, results = make_study(tmp_path, "paper", problems=1), Results(tmp_path / "paper")
+    value = yaml.safe_load((CONFIG / "costs.yaml").read_text())
+    change(value)
+    (study.folder / "costs.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(UserError, match=message):
+        planned_jobs(study, results, Costs(study, results), "grpo-r1-qwen-1.5b")
+
+
+@pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])
+def test_every_model_of_every_scale_has_costs(scale: str, tmp_path: Path) -> None:
+    study = load_study(CONFIG, scale)
+    costs = Costs(study, Results(tmp_path / scale))
+    assert all(costs.train(spec, costs.total_steps(spec)).high > 0 for spec in study.runs.values())
+    assert all(costs.sample(spec).high > 0 for spec in study.evaluations.values())
+
+
+def test_a_study_of_a_users_files_is_planned_with_their_folder(tmp_path: Path) -> None:
+    study, files = load_study(CONFIG, "smoke"), Results(tmp_path / "smoke")
+    data = tmp_path / "data"
+    for spec in study.datasets.values():
+        if spec.dataset.source.kind == "folder":
+            (data / spec.dataset.source.file).parent.mkdir(parents=True, exist_ok=True)
+            (data / spec.dataset.source.file).touch()
+    costs = Costs(study, files)
+    jobs = planned_jobs(study, files, costs, data_folder=data)
+    assert "train" in ledger_text(study, files, jobs, costs)
+    with pytest.raises(UserError, match="none is named"):
+        planned_jobs(study, files, costs)
