@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method import neighbor_table
 from ngrpo.method.knn import kernels
 from ngrpo.method.knn import search as searching
 from ngrpo.method.knn.filters import AngleFilter, ManhattanFilter, lower_bound, measure
-from ngrpo.method.neighbor_table import Table, build, changed_rows, excluded_tokens, nearest, refresh
+from ngrpo.method.neighbor_table import Table, build, excluded_tokens, nearest
 
 pytestmark = pytest.mark.train
 METRICS = ("cosine", "l2", "l1")
@@ -301,7 +300,7 @@ def test_a_table_survives_its_file(tmp_path):
     table = build(adversarial("zeros"), 3, "l1", vocabulary_size=230)
     table.save(tmp_path / "t.safetensors")
     again = Table.load(tmp_path / "t.safetensors")
-    for name in ("ids", "margins", "excluded"):
+    for name in ("ids", "excluded"):
         assert torch.equal(getattr(table, name), getattr(again, name))
     for name in ("metric", "special_tokens", "vocabulary_size", "E_digest", "k"):
         assert getattr(table, name) == getattr(again, name)
@@ -325,43 +324,3 @@ def test_a_table_for_something_else_is_refused(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"not a table")
     with pytest.raises(UserError, match="not readable"):
         Table.load(tmp_path / "broken.safetensors")
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("step", [0.0, 1e-5, 1e-2, 1.0])
-def test_refresh_equals_a_new_build_and_counts_the_changed_rows(metric, step):
-    E = adversarial("zeros")
-    table = build(E, 3, metric, vocabulary_size=235)
-    new = E * (1 + step * torch.randn(E.shape, generator=torch.Generator().manual_seed(3)))
-    rebuilt = build(new, 3, metric, vocabulary_size=235)
-    expected = int((rebuilt.ids != table.ids).any(1).sum())
-    for previous in (None, E):
-        refreshed, changed = refresh(table, new, previous=previous)
-        assert torch.equal(refreshed.ids, rebuilt.ids)
-        assert refreshed.E_digest == rebuilt.E_digest
-        assert (refreshed.margins <= rebuilt.margins + 1e-12).all() or previous is None
-        assert changed == expected == changed_rows(table, new, previous=previous)
-    assert (expected > 0) == (step >= 1e-2)  # negative control: a large step does change rows
-
-
-def test_refresh_searches_only_rows_that_may_have_changed(monkeypatch):
-    E = adversarial("plain")
-    table = build(E, 3, "cosine")
-    asked = []
-    whole = neighbor_table._nearest
-    monkeypatch.setattr(neighbor_table, "_nearest", lambda *a: asked.append(a[-1]) or whole(*a))
-    changed_rows(table, E * (1 + 1e-5 * torch.randn_like(E)), previous=E)
-    assert asked[0].numel() < 40
-    with pytest.raises(UserError, match="isn't the matrix"):
-        changed_rows(table, E + 1, previous=E + 2)
-
-
-def test_margins_hold_chained_through_refreshes():
-    g = torch.Generator().manual_seed(9)
-    E = adversarial("plain")
-    table = build(E, 3, "l2")
-    for _ in range(6):
-        new = E + 2e-3 * torch.randn(E.shape, generator=g)
-        table, _ = refresh(table, new, previous=E)
-        E = new
-        assert torch.equal(table.ids, build(E, 3, "l2").ids)

@@ -177,7 +177,7 @@ def own_settings(
     """What our parts in verl read, below keys `ngrpo` of verl's. Raises UserError for a missing table."""
     t = spec.training
     exploration = mixer_settings(spec.exploration, vocabulary)
-    if exploration["kind"] == "neighbors" and inputs.neighbors is None:
+    if spec.exploration.needs_table and inputs.neighbors is None:
         raise UserError("exploration mixes neighbors and no table is given", where=f"run {spec.id}", do="--neighbors")
     identity = {"run_dir": str(run.folder), "spec": str(run.spec), "spec_digest": spec.digest, "seed": spec.seed}
     requests = t.batch_prompts * t.group // ranks.total * ranks.tensor_parallel
