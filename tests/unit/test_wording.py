@@ -29,6 +29,7 @@ BRITISH = re.compile(
 )
 ALLOWED = {
     "CANCELLED": "a state as SLURM writes it",
+    "grey": "a color as Snakemake names it in a graph of rules",
 }
 """Words that another program spells so."""
 
