@@ -165,6 +165,7 @@ def test_paper_scale_has_no_banner_and_an_average(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=3)
     analyze("main", study, Results(tmp_path / "paper"), Results(tmp_path / "paper").table("main"))
     words = written(study, Results(tmp_path / "paper")).words()
+    assert "grades are gone" not in words  # an average has none of its own
     assert "not the paper" not in words
     assert "average of the benchmarks" in words
 

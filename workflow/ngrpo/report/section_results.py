@@ -111,7 +111,7 @@ def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:
     ok = first["status"] == "ok"
     return {
         "label": first["label"],
-        "evaluation": first["evaluation"],
+        "evaluation": None if pd.isna(first["evaluation"]) else first["evaluation"],  # an average has none
         "status": first["status"],
         "note": first["note"] or "",
         "cells": [cells.loc[key].to_dict() for key in columns if key in cells.index] if ok else [],
