@@ -23,6 +23,7 @@ from pathlib import Path
 from ngrpo.errors import UserError
 
 JOIN_SECONDS = 180.0  # for all nodes to join
+STARTED = "Ray runtime started."  # as `ray start` says it
 END_SECONDS = 15.0  # for Ray to end by itself
 AMD_GPUS = "ROCR_VISIBLE_DEVICES"  # SLURM sets it beside CUDA_VISIBLE_DEVICES, and verl takes both for a mistake
 _NOT_OF_A_STEP = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
@@ -66,6 +67,7 @@ def set_environment() -> None:
         RAY_AUTH_TOKEN=secrets.token_hex(32),
         RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0",
         RAY_USAGE_STATS_ENABLED="0",
+        RAY_gcs_server_request_timeout_seconds=f"{JOIN_SECONDS:.0f}",  # Ray's own 60 are few on a busy machine
     )
     os.environ.pop(AMD_GPUS, None)
 
@@ -93,7 +95,7 @@ def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
     with contextlib.ExitStack() as started:
         log = started.enter_context(open(folder / "nodes.out", "ab"))
         process = started.enter_context(_session(head, log))
-        _wait_for_port(ip, int(port), process, folder)
+        _wait_for_head(process, folder)
         if others:
             join = shlex.join([*common, f"--address={address}"])
             tidy = f'[ "$(hostname)" = {socket.gethostname()} ] || rm -rf {shlex.quote(str(folder))}'
@@ -157,13 +159,12 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for_port(ip: str, port: int, head: subprocess.Popen, folder: Path) -> None:
-    deadline = time.monotonic() + JOIN_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((ip, port), timeout=1):
-            return
+def _wait_for_head(head: subprocess.Popen, folder: Path) -> None:
+    """Until `ray start` says that all of the head's processes run: its port is open before others can join it."""
+    deadline, output = time.monotonic() + JOIN_SECONDS, folder / "nodes.out"
+    while STARTED not in output.read_text(errors="replace"):
         if head.poll() is not None or time.monotonic() > deadline:
-            lines = (folder / "nodes.out").read_text(errors="replace").strip().splitlines()
+            lines = output.read_text(errors="replace").strip().splitlines()
             raise UserError(
                 f"Ray doesn't start: {lines[-1] if lines else 'it says nothing'}",
                 where="training environment",
