@@ -8,6 +8,7 @@ UV ?= $(WORKFLOW)/bin/uv
 CORES ?= 2
 SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs
 
 .PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench gpu-lock \
@@ -50,16 +51,16 @@ test: ## all tests that need neither root, a GPU nor other people's data (about 
 	@$(MAKE) --no-print-directory test-workflow test-docs test-train test-sglang test-toy test-crate
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
-	$(WORKFLOW)/bin/pytest -m "not toy and not slurm"
+	$(WORKFLOW)/bin/pytest $(PYTEST_FLAGS) -m "not toy and not slurm"
 
 test-docs: env ## docs and README: names, links, commands, quoted outputs; the worked examples, followed
 	$(WORKFLOW)/bin/pytest tests/docs
 
 test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
-	$(TRAIN)/bin/pytest tests/unit tests/workflow/test_training.py
+	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) tests/workflow/test_training.py tests/unit
 
 test-sglang: $(TRAIN)/.ready ## what every engine promises, on the real sglang engine on CPU; training on two ranks and with TP 2
-	$(TRAIN)/bin/pytest -m "not layouts" tests/contract tests/workflow/test_layouts.py
+	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) -m "not layouts" tests/contract tests/workflow/test_layouts.py
 
 test-layouts: $(TRAIN)/.ready ## every mixer through verl on one rank, two ranks and TP 2, with a resume (about 20 minutes)
 	$(TRAIN)/bin/pytest tests/workflow/test_layouts.py
