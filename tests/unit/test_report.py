@@ -65,6 +65,11 @@ def written(study, results: Results) -> Page:
     return Page(results.report.page.read_text(encoding="utf-8"))
 
 
+def shown(study, results: Results) -> Page:
+    """The page without the files beside it, which take longer to draw."""
+    return Page(page(study, results, results.report.folder))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory):
     """A finished toy study, its results and its page; tests only read them."""
@@ -164,7 +169,7 @@ def test_a_finished_study_has_no_complaints_and_the_toy_is_marked(finished) -> N
 def test_paper_scale_has_no_banner_and_an_average(tmp_path: Path) -> None:
     study = make_study(tmp_path, "paper", problems=3)
     analyze("main", study, Results(tmp_path / "paper"), Results(tmp_path / "paper").table("main"))
-    words = written(study, Results(tmp_path / "paper")).words()
+    words = shown(study, Results(tmp_path / "paper")).words()
     assert "grades are gone" not in words  # an average has none of its own
     assert "not the paper" not in words
     assert "average of the benchmarks" in words
@@ -175,11 +180,11 @@ def test_a_deleted_evaluation_is_named_with_its_command(toy) -> None:
     gone = results.evaluation("grpo-toy/standard/toy-held-out").grades
     gone.unlink()
     command = f"snakemake --cores 2 {gone}"
-    before = written(study, results).words()
+    before = shown(study, results).words()
     for said in ("isn’t complete", command, "grades are gone"):
         assert said in before
     analyze("main", study, results, results.table("main"))
-    after = written(study, results).words()
+    after = shown(study, results).words()
     for said in ("missing: not there yet", command):
         assert said in after
 
@@ -189,9 +194,9 @@ def test_a_missing_table_and_one_of_another_study_are_named(toy) -> None:
     path = results.table("main")
     frame = pd.read_parquet(path)
     frame.assign(spec="0123456789ab").to_parquet(path, index=False)
-    assert "another version of the study" in written(study, results).words()
+    assert "another version of the study" in shown(study, results).words()
     path.unlink()
-    words = written(study, results).words()
+    words = shown(study, results).words()
     for said in ("isn't computed yet", f"snakemake --cores 2 {path}"):
         assert said in words
 
@@ -207,7 +212,7 @@ def test_a_missing_table_and_one_of_another_study_are_named(toy) -> None:
 def test_a_run_that_isnt_finished_is_named(toy, damage, said: str) -> None:
     study, results = toy
     damage(results.run("ngrpo-toy"))
-    words = written(study, results).words()
+    words = shown(study, results).words()
     for part in ("Training run ngrpo-toy", said, "snakemake --cores 2 ngrpo-toy"):
         assert part in words
 
@@ -216,7 +221,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out_of_the_curves(toy) -> None:
     study, results = toy
     log = results.run("ngrpo-toy").metrics
     log.write_text(log.read_text() + '{"step": 101, "rew')
-    assert "100 of 100" in written(study, results).words()
+    assert "100 of 100" in shown(study, results).words()
 
 
 def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
@@ -225,7 +230,7 @@ def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     rows[40]["parity/max"] = 0.3
     log.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    words = written(study, results).words()
+    words = shown(study, results).words()
     assert "Not to be trusted. Run ngrpo-toy" in words
     assert words.index("Not to be trusted") < words.index("Results")
 
@@ -257,7 +262,7 @@ def test_a_misnamed_claim_says_so_in_its_place(toy) -> None:
     study, results = toy
     file = study.folder / "claims.yaml"
     file.write_text(file.read_text().replace("method: ngspo}", "method: ngsp}"))
-    words = written(study, results).words()
+    words = shown(study, results).words()
     assert "The claim names what doesn’t exist: there is no method 'ngsp' (did you mean 'ngspo'?)" in words
 
 
@@ -265,7 +270,7 @@ def test_a_study_without_claims_and_paper_values_still_has_its_page(toy) -> None
     study, results = toy
     for name in ("claims.yaml", "paper_values.yaml"):
         (study.folder / name).unlink()
-    assert "nothing is claimed" in written(study, results).words()
+    assert "nothing is claimed" in shown(study, results).words()
 
 
 def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:

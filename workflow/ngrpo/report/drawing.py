@@ -110,11 +110,19 @@ def add_legend(axes: Axes, **place: Any) -> None:
     axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0], **place)
 
 
+def lay_out(figure: Figure) -> None:
+    """Place a figure's parts for all files of it; matplotlib would draw it twice and place them twice for each."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 def svg(figure: Figure, name: str, title: str, description: str) -> str:
     """A figure as inline SVG: a title and description for screen readers, ids unique by `name`, no date, no fonts.
 
     name: an id, unique in the page. Same figure, same bytes.
     """
+    lay_out(figure)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

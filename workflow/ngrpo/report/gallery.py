@@ -43,6 +43,7 @@ class Gallery:
 def _complete(figure: Figure, title: str) -> None:
     """Give a figure that leaves its page a title and, where several systems are in it, a legend."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=THEME["muted"][0])
+    figure.set_layout_engine("constrained")  # everything is placed anew
     [axes] = figure.axes
     handles, labels = axes.get_legend_handles_labels()
     lines = (len(labels) + 1) // 2 if len(labels) > 1 and axes.get_legend() is None else 0
