@@ -19,6 +19,7 @@ include: "rules/evaluate.smk"
 include: "rules/diagnostics.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
+include: "rules/cluster.smk"
 
 
 localrules:
@@ -28,6 +29,7 @@ localrules:
     analyze,
     notebook,
     report,
+    crate,
 
 
 rule all:

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+sys.path.insert(0, str(PROJECT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
-from ngrpo.slurm import before_submission
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest
 from ngrpo.study.batches import decide_batches
@@ -35,14 +35,6 @@ shell.prefix(SETTINGS.environments.shell_prefix())
 
 # Options that name the study, for stages that read all of it.
 STUDY_OPTIONS = f"--config {quote(SETTINGS.config)} --scale {SETTINGS.scale} --results {quote(SETTINGS.results)}"
-
-
-onstart:
-    if SETTINGS.cluster:
-        try:
-            before_submission(SETTINGS.cluster)
-        except UserError as e:
-            raise WorkflowError(str(e)) from None
 
 
 def is_rule(name, among_rules=workflow.is_rule):
@@ -117,6 +109,11 @@ def run_inputs(wildcards):
 def nodes_of(wildcards):
     """The nodes of a run's training."""
     return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)[0]
+
+
+def tasks_of(wildcards):
+    """Tasks of a run's training, where SLURM must be told; else None."""
+    return SETTINGS.tasks(nodes_of(wildcards))
 
 
 def tensor_parallel_of(wildcards):

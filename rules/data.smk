@@ -30,6 +30,7 @@ rule training_data:
         RESULTS.log("training_data", "{dataset}.{model}"),
     conda:
         "../envs/train.yaml"
+    threads: SETTINGS.threads("training-data")
     resources:
         **SETTINGS.needs("training-data"),
     params:

@@ -9,6 +9,7 @@ rule diagnostics:
         RESULTS.log("diagnostics", "{run}"),
     conda:
         "../envs/train.yaml"
+    threads: SETTINGS.threads("diagnostics")
     resources:
         **SETTINGS.needs("diagnostics"),
     params:

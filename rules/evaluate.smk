@@ -17,7 +17,7 @@ for _rule, _benchmarks in {batch.rule: batch.benchmarks for batch in BATCHES}.it
             system=one_of(batch.system for batch in BATCHES if batch.rule == _rule),
         conda:
             "../envs/train.yaml"
-        threads: STUDY.size.threads
+        threads: SETTINGS.threads("sample", STUDY.size.threads)
         resources:
             **SETTINGS.needs("sample"),
             shard_samples=STUDY.size.shard_samples,
@@ -41,7 +41,7 @@ rule grade:
         RESULTS.log("grade", "{evaluation}"),
     conda:
         "../envs/workflow.yaml"
-    threads: 2
+    threads: SETTINGS.threads("grade", 2)
     resources:
         **SETTINGS.needs("grade"),
     params:

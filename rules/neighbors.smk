@@ -9,6 +9,7 @@ rule neighbors:
         RESULTS.log("neighbors", "{table_id}"),
     conda:
         "../envs/train.yaml"
+    threads: SETTINGS.threads("neighbors")
     resources:
         **SETTINGS.needs("neighbors"),
     params:

@@ -10,10 +10,11 @@ rule train:
         RESULTS.log("train", "{run}"),
     conda:
         "../envs/train.yaml"
-    threads: STUDY.size.threads
+    threads: SETTINGS.threads("train", STUDY.size.threads)
     resources:
         **SETTINGS.needs("train"),
         nodes=nodes_of,
+        tasks=tasks_of,
         tensor_parallel=tensor_parallel_of,
     params:
         version=VERSIONS["train"],

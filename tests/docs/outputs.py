@@ -42,7 +42,7 @@ FILES = {
     ),
     "`--config` and `slurm/site.yaml`": (
         "Keys of the command line's `--config KEY=VALUE …` and of any file after `--configfile`. `slurm/site.yaml` is\n"
-        "such a file, which `--profile slurm` reads: see [cluster.md](cluster.md).",
+        "such a file, which `--profile slurm` reads first: see [cluster.md](cluster.md).",
         Settings,
     ),
 }

@@ -10,7 +10,8 @@ from clone import STEPS, Clone
 from mini import MiniSlurm
 
 from ngrpo.errors import UserError
-from ngrpo.slurm import check_cluster, partitions
+from ngrpo.slurm.partitions import partitions
+from ngrpo.slurm.preflight import check_cluster
 from ngrpo.study.cluster import Cluster
 
 pytestmark = pytest.mark.slurm

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from ngrpo.errors import UserError
-from ngrpo.slurm import before_submission, check_cluster, job_end, orphans, partitions
+from ngrpo.slurm.squeue import job_end, orphans
+from ngrpo.slurm.partitions import partitions
+from ngrpo.slurm.preflight import before_submission, check_cluster
 from ngrpo.study.cluster import Cluster
 from ngrpo.study.settings import read_settings
 
@@ -35,7 +37,8 @@ def test_only_a_training_is_told_to_leave_and_no_job_outlasts_the_time_limit() -
     assert CLUSTER.needs("train")["slurm_extra"] == "--signal=TERM@300"
     assert "slurm_extra" not in CLUSTER.needs("sample")
     short = Cluster.model_validate({**SITE, "walltime": 40, "extra": "--qos=long"})
-    assert short.needs("train")["slurm_extra"] == "--signal=TERM@240 --qos=long"  # not before it has begun
+    assert short.needs("train")["slurm_extra"] == "--signal=TERM@240"  # not before it has begun
+    assert short.needs("train")["qos"] == "long"
     assert short.needs("grade")["runtime"] == 40
 
 

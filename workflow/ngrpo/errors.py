@@ -1,6 +1,7 @@
 """The one exception for mistakes that a user can mend: it says what is wrong, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -10,6 +11,9 @@ class UserError(Exception):
     what: what is wrong, one sentence. where: file and key, command or row. do: what mends it.
     """
 
+    label = "error"
+    """The word before the message on the command line."""
+
     def __init__(self, what: str, *, where: object | None = None, do: str | None = None):
         self.what, self.where, self.do = what, where, do
         lines = [what]
@@ -18,6 +22,18 @@ class UserError(Exception):
         if do is not None:
             lines.append(f"  do:    {do}")
         super().__init__("\n".join(lines))
+
+
+class Unfinished(UserError):
+    """Not a mistake: work that ended early, or a fault that another try may not meet. A failed job is tried again."""
+
+    label = "unfinished"
+
+
+def ends_in_mistake(log: str) -> bool:
+    """Whether a command's output ends in a mistake that another try would only repeat."""
+    messages = re.findall(r"^(error|unfinished): .*\n(?:.*\n)*?  (?:where|do): ", log + "\n", re.MULTILINE)
+    return messages[-1:] == [UserError.label]
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def reaching_hub(what: str, repo: str, revision: str) -> Iterator[None]:
     except HFValidationError as e:
         raise UserError(f"not a hub id: {e}", where=repo, do="write it as owner/name") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as e:
-        raise UserError(
+        raise Unfinished(
             f"the hub can't be reached: {e}",
             where=repo,
             do=f"fetch it on a node with network first, or use a {what} of kind `folder`",

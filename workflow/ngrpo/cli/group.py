@@ -27,7 +27,7 @@ class Commands(click.Group):
         try:
             return super().main(*args, **kwargs)
         except UserError as e:
-            error = e
+            error: UserError = e
         except ModuleNotFoundError as e:
             if e.name is None or e.name.split(".")[0] == "ngrpo":
                 raise
@@ -35,7 +35,7 @@ class Commands(click.Group):
             error = UserError(what, where=sys.prefix, do="run it in the other environment (docs/environments.md)")
         if "--traceback" in sys.argv:
             tracebacks.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error.label}: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,10 +1,11 @@
 """What a user sets on Snakemake's command line or in a config file: scale, folders, and where each environment lies."""
 
+import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
@@ -13,26 +14,62 @@ from ngrpo.study.reading import parse
 
 DEPLOYED = "deployed"  # the environment is on PATH already: conda or a container put it there
 
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
 
 class Environments(Config):
-    """Where each rule's environment lies: a folder with bin/ngrpo (venv or conda prefix), or the word "deployed"."""
+    """Where each rule's environment lies, a folder with bin/ngrpo (venv or conda prefix) or the word "deployed"; and
+    what its jobs find there.
+    """
 
     workflow: str = ".venv"
     """Orchestration and analysis (envs/workflow.lock)."""
     train: str = ".venv-train"
     """Training and sampling (envs/train-cpu.lock, or a GPU image)."""
+    setup: str = ""
+    """Shell lines run before each job's command, such as "module load cuda/12.4"; one that fails ends the job."""
+    scratch: str | None = None
+    """Folder for temporary files, made where it isn't, best on a node's own disk; may hold $VARIABLES of the job."""
+    variables: dict[Variable, str] = Field(default_factory=dict)
+    """Environment variables of every job, such as HF_HOME and TRITON_CACHE_DIR; values may hold other $VARIABLES."""
 
     def shell_functions(self) -> str:
         """Bash functions `workflow_env` and `train_env`, by which rules start a program of either environment."""
         lines = []
-        for name, folder in self:
+        for name, folder in (("workflow", self.workflow), ("train", self.train)):
             program = '"$1"' if folder == DEPLOYED else f'{shlex.quote(folder)}/bin/"$1"'
             lines.append(f'{name}_env() {{ {program} "${{@:2}}"; }}; ')
         return "".join(lines)
 
+    def shell_setup(self) -> str:
+        """Bash that prepares a job: the setup lines, variables and the temporary folder; ends the job on an error."""
+        lines = ["set -e"]  # not -u: the modules and conda scripts of many sites read variables that aren't set
+        lines += [self.setup] if self.setup.strip() else []
+        for name, value in self.variables.items():
+            lines += [f"export {name}={_expanding(value, f'environments.variables.{name}')}"]
+        if self.scratch:
+            lines += [
+                f"export TMPDIR={_expanding(self.scratch, 'environments.scratch')}",
+                '(umask 077; mkdir -p "$TMPDIR")',
+            ]
+        return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+
     def shell_prefix(self) -> str:
-        """What Snakemake puts before every shell command: strict mode and the two functions, braces doubled for it."""
-        return f"set -euo pipefail; {self.shell_functions()}".replace("{", "{{").replace("}", "}}")
+        """What Snakemake puts before every shell command: setup, strict mode, the two functions; braces doubled."""
+        text = f"{self.shell_setup()}set -euo pipefail; {self.shell_functions()}"
+        return text.replace("{", "{{").replace("}", "}}")
+
+
+def _expanding(value: str, key: str) -> str:
+    """A value for bash: its $VARIABLES and a leading ~ expand in the job, and nothing else does."""
+    if value == "~" or value.startswith("~/"):
+        value = f"$HOME{value[1:]}"
+    parts = []
+    for text, braced, plain in re.findall(r"([^$]+)|\$\{(\w+)\}|\$(\w+)|\$", value):
+        name = braced or plain
+        unset = f"{name} is not set ({key})"
+        parts.append(f'"${{{name}:?{unset}}}"' if name else shlex.quote(text or "$"))
+    return "".join(parts)
 
 
 class Settings(Config):
@@ -61,6 +98,14 @@ class Settings(Config):
     def needs(self, stage: Stage) -> dict[str, Any]:
         """Snakemake's resources of a stage's job: on one machine, nothing that limits it."""
         return self.cluster.needs(stage) if self.cluster else {"checkpoint_minutes": CHECKPOINT_MINUTES}
+
+    def threads(self, stage: Stage, here: int = 1) -> int:
+        """Threads of a stage's job: the CPUs that it is given on a cluster, and `here` of them on one machine."""
+        return self.cluster.cpus(stage) if self.cluster else here
+
+    def tasks(self, nodes: int) -> int | None:
+        """Tasks that SLURM must be asked for where a training runs on so many nodes; None: by itself one on each."""
+        return self.cluster.tasks(nodes) if self.cluster else None
 
     def layout(self, run: str, model: str) -> tuple[int, int]:
         """Nodes of a run's training, and the GPUs that share a rollout engine."""

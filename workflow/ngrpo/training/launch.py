@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
-from ngrpo.slurm import job_end
+from ngrpo.slurm.squeue import job_end
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec
@@ -85,7 +85,7 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
     run, best = checkpoints.run, checkpoints.best
     logged = [row["step"] for row in read_metrics(run.metrics)]
     if checkpoints.step != steps or best is None or logged != list(range(1, steps + 1)):
-        raise UserError(
+        raise Unfinished(
             f"the run ended at step {checkpoints.step} of {steps}, with {len(logged)} steps logged",
             where=run.folder,
             do="see train.log there; running the same command again resumes",

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished
 from ngrpo.files import read_json, write_json
 from ngrpo.study.layout import RunFiles
 
@@ -28,7 +28,7 @@ def _started(pid: int) -> str | None:
 
 
 def check_lease(run: RunFiles, holder: dict[str, Any]) -> None:
-    """Raise UserError unless `holder` (a `Lease.holder`) still has this run folder; asked before each write to it.
+    """Raise Unfinished unless `holder` (a `Lease.holder`) still has this run folder; asked before each write to it.
 
     Ray's processes can outlive the trainer that started them by seconds: what they'd write then would be another's.
     """
@@ -40,7 +40,7 @@ def check_lease(run: RunFiles, holder: dict[str, Any]) -> None:
         what = f"the trainer, process {holder['pid']}, is gone"
     else:
         return
-    raise UserError(f"{what}; nothing more is written", where=run.folder, do="running the same command again resumes")
+    raise Unfinished(f"{what}; nothing more is written", where=run.folder, do="running the same command again resumes")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 class Lease:
     """One trainer a run folder: a file with host, process, job and heartbeat; a context manager.
 
-    Raises UserError where another living trainer holds it. A holder whose process on this host is gone, or whose
+    Raises Unfinished where another living trainer holds it. A holder whose process on this host is gone, or whose
     heartbeat stands still, is dead: another host's is watched until it beats or LEASE_SECONDS have passed. A trainer
     that finds its lease taken (it was suspended, say) sets `lost` and gets a SIGTERM.
     """
@@ -126,7 +126,7 @@ class Lease:
             if held is None:
                 continue
             if self._is_alive(held) and self._beats(held):
-                raise UserError(
+                raise Unfinished(
                     f"another trainer works in this run folder: process {held['pid']} on {held['host']}, "
                     f"job {held['job']}",
                     where=self.path.parent,

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 
 JOIN_SECONDS = 180.0  # for all nodes to join
 STARTED = "Ray runtime started."  # as `ray start` says it
@@ -114,7 +114,7 @@ def wait_for_nodes(nodes: int) -> None:
     deadline = time.monotonic() + JOIN_SECONDS
     while (alive := sum(node["Alive"] for node in ray.nodes())) < nodes:
         if time.monotonic() > deadline:
-            raise UserError(
+            raise Unfinished(
                 f"{alive} of {nodes} nodes joined Ray within {JOIN_SECONDS:.0f} s",
                 where="training environment",
                 do="can nodes reach each other by the address of their host names? see train.log in the run folder",
@@ -165,7 +165,7 @@ def _wait_for_head(head: subprocess.Popen, folder: Path) -> None:
     while STARTED not in output.read_text(errors="replace"):
         if head.poll() is not None or time.monotonic() > deadline:
             lines = output.read_text(errors="replace").strip().splitlines()
-            raise UserError(
+            raise Unfinished(
                 f"Ray doesn't start: {lines[-1] if lines else 'it says nothing'}",
                 where="training environment",
                 do="is there room in the temporary folder, and memory?",

@@ -19,7 +19,7 @@ from ngrpo.engines import sglang as plugin
 from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.model_folder import end_tokens, model_config
 from ngrpo.engines.sglang import cpu
-from ngrpo.errors import UserError, unknown_name
+from ngrpo.errors import Unfinished, UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 
 
@@ -123,7 +123,7 @@ class SGLangEngine:
         """A child of sglang reports an error that it doesn't survive; its log is on stderr."""
         first, self._dead = not self._dead, True
         if first and not hasattr(self, "server"):
-            raise UserError("an sglang process died while it started; its message is above", where="sglang")
+            raise Unfinished("an sglang process died while it started; its message is above", where="sglang")
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
         """The samples, in the order of the requests."""
@@ -171,7 +171,7 @@ class SGLangEngine:
             await asyncio.wait({task}, timeout=1)
             if not task.done() and (self._dead or any(_has_ended(p) for p in self._processes)):
                 task.cancel()
-                raise UserError(
+                raise Unfinished(
                     "an sglang process died", where="sglang", do="see its messages above; log_level=info says more"
                 )
         try:

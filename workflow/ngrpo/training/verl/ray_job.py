@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import digest
 from ngrpo.study.layout import RunFiles
 from ngrpo.training.nodes import ray_nodes, wait_for_nodes
@@ -47,8 +47,8 @@ def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
         _save_logs(folder, run, str(error))
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
-        raise UserError(
+            raise type(cause)(str(cause)) from None
+        raise Unfinished(
             f"training failed: {type(cause or error).__name__}: {_last_line(error)}",
             where=run.train_log,
             do="running the same command again resumes after the last checkpoint",

@@ -17,7 +17,7 @@ from verl.workers.rollout.sglang_rollout.sglang_rollout import AsyncEngine, SGLa
 
 from ngrpo.engines import sglang as plugin
 from ngrpo.engines.sglang import cpu
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 from ngrpo.method.mixers import Mixer, NoMixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.training.verl.actor import KEY
@@ -58,7 +58,7 @@ def _free_port(first: int) -> int:
     for port in range(first + os.getpid() % 97, 60_000, 97):
         if is_port_available(port):
             return port
-    raise UserError("no free port for sglang", where=f"ports from {first}")
+    raise Unfinished("no free port for sglang", where=f"ports from {first}")
 
 
 class MixingRollout(SGLangRollout):

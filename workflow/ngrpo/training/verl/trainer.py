@@ -17,7 +17,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.ray_trainer import compute_advantage as stock_advantage
 from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as stock_save_question
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 from ngrpo.study.layout import RunFiles
 from ngrpo.training.checkpoints import Checkpoints, cut_metrics
 from ngrpo.training.lease import check_lease
@@ -116,14 +116,14 @@ class Trainer(RayPPOTrainer):
         return self.files.stop.exists()
 
     def logged(self, step: int) -> None:
-        """A step's line is written: commit its checkpoint. Raises UserError where the run was asked to end."""
+        """A step's line is written: commit its checkpoint. Raises Unfinished where the run was asked to end."""
         self.schedule.stepped(time.time())
         if self.written != step:
             return
         self.checkpoints.commit(step)
         if self.stopping() and step < self.total_training_steps:
             why = self.files.stop.read_text() or "it was asked to"
-            raise UserError(
+            raise Unfinished(
                 f"the run ends because {why}; step {step} of {self.total_training_steps} is saved",
                 where=self.files.folder,
                 do="running the same command again resumes there",
