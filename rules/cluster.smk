@@ -28,7 +28,9 @@ def restart_times(job, stock=Job.restart_times.fget):
     for log in map(Path, job.log):
         is_new = log.exists() and log.stat().st_mtime >= STARTED
         if is_new and ends_in_mistake(log.read_text(errors="replace")):
-            logger.info(f"It isn't tried again: another try would end as this did ({log}).")
+            logger.info(
+                f"It isn't tried again: another try would end as this did ({log})."
+            )
             return 0
     return stock(job)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ngrpo.errors import UserError
-from ngrpo.slurm.squeue import job_end, orphans
 from ngrpo.slurm.partitions import partitions
 from ngrpo.slurm.preflight import before_submission, check_cluster
+from ngrpo.slurm.squeue import job_end, orphans
 from ngrpo.study.cluster import Cluster
 from ngrpo.study.settings import read_settings
 

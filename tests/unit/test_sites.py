@@ -31,7 +31,7 @@ def submitted(site: Cluster, stage: str, nodes: int = 1) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("gres", "found"),
+    ("gres", "gpus"),
     [
         ("gpu:2080ti:8(S:0-1)", {"2080ti": 8}),
         ("gpu:4090:4", {"4090": 4}),
@@ -46,8 +46,8 @@ def submitted(site: Cluster, stage: str, nodes: int = 1) -> set[str]:
         ("", {}),
     ],
 )
-def test_gpu_names_as_sinfo_prints_them(gres: str, found: dict[str, int]) -> None:
-    assert gpus_of(gres) == found
+def test_gpu_names_as_sinfo_prints_them(gres: str, gpus: dict[str, int]) -> None:
+    assert gpus_of(gres) == gpus
 
 
 @pytest.mark.parametrize("kind", ["2080ti", "1g.10gb", "nvidia_a100_3g.20gb", "h100"])
@@ -177,7 +177,8 @@ def test_a_job_finds_its_modules_variables_and_scratch(tmp_path: Any) -> None:
     ]  # fmt: skip
     assert scratch.stat().st_mode & 0o777 == 0o700
     missing = shell(environments, "echo not here", WHERE=str(tmp_path))
-    assert missing.returncode and "not here" not in missing.stdout
+    assert missing.returncode == 1
+    assert "not here" not in missing.stdout
     assert "SLURM_JOB_ID is not set (environments.scratch)" in missing.stderr
 
 

@@ -44,7 +44,7 @@ else:
         shown.write(f"{{number}}|FAILED\\n")
 print(number)
 """
-"""Tables of the cosine end in a user's mistake, of L1 in a crash; of L2 they are made, and forgotten by squeue at once."""
+"""Tables of the cosine end in a user's mistake, of L1 in a crash; of L2 they are made, and squeue never shows them."""
 
 
 class Site:
@@ -60,9 +60,8 @@ class Site:
             "gpu": {"partition": "big", "type": "2080ti", "per_node": 4, "cpus": 3},
             **cluster,
         }
-        self.settings.write_text(yaml.safe_dump({
-            "scale": "toy", "results": str(self.results), "cluster": site, "environments": {"train": str(folder / "env")}
-        }))  # fmt: skip
+        settings = {"scale": "toy", "results": str(self.results), "environments": {"train": str(folder / "env")}}
+        self.settings.write_text(yaml.safe_dump({**settings, "cluster": site}))
         python, given = sys.executable, {"folder": str(self.jobs), "results": str(self.results)}
         self._program("bin/sbatch", SBATCH.format(python=python, **given))
         self._program("bin/squeue", f'#!/bin/sh\ncase "$*" in *--name*) cat {self.jobs}/squeue.txt; esac\n')

@@ -119,9 +119,8 @@ def _end_of(job: str, log: Path | None) -> str:
         return known[0]
     if log is None or not log.exists():
         return "UNKNOWN"  # the executor takes it for a success, and Snakemake then looks for the job's files
-    return (
-        "COMPLETED" if "(100%) done" in log.read_text(errors="replace") else "FAILED"
-    )  # its own Snakemake's last word
+    # what the job's own Snakemake says last
+    return "COMPLETED" if "(100%) done" in log.read_text(errors="replace") else "FAILED"
 
 
 def notice_ends(answers: Answers | None = None) -> None:

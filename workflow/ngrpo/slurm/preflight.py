@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.slurm.executor import check_submission
-from ngrpo.slurm.squeue import memory_seconds, orphans
 from ngrpo.slurm.partitions import Partition, partitions
+from ngrpo.slurm.squeue import memory_seconds, orphans
 from ngrpo.study.cluster import NO_ACCOUNT, STAGES, Cluster
 from ngrpo.study.sbatch import SITE_FILE
 
@@ -48,16 +48,17 @@ def check_cluster(cluster: Cluster, where: Path = SITE) -> list[str]:
         _check_account(str(cluster.terms(on_gpu)["account"]), where)
     check_submission(cluster, where)
     remembers = memory_seconds()
-    return [
+    lines = [
         f"account: {', '.join(sorted({str(cluster.terms(on_gpu)['account']) for on_gpu in (False, True)}))}",
         f"training: {cluster.gpu.per_node} GPUs of partition '{gpu.name}' ({gpu.gpu_text()}, {gpu.nodes} nodes)",
         f"sampling: 1 GPU of partition '{gpu.name}'",
         f"the rest: partition '{cpu.name}' ({cpu.nodes} nodes)",
-        *([] if remembers is None or remembers >= LONG_ENOUGH else [
-            f"SLURM forgets a job {remembers} s after its end (MinJobAge): a job that squeue no longer shows has ended, as "
-            "sacct says or else its own log"
-        ]),
-    ]  # fmt: skip
+    ]
+    if remembers is not None and remembers < LONG_ENOUGH:
+        lines.append(
+            f"SLURM forgets a job {remembers} s after its end (MinJobAge): what squeue no longer shows has ended"
+        )
+    return lines
 
 
 def before_submission(cluster: Cluster, where: Path = SITE) -> list[str]:
@@ -65,7 +66,7 @@ def before_submission(cluster: Cluster, where: Path = SITE) -> list[str]:
 
     Raises UserError where the site's settings don't fit, or a dead Snakemake's jobs still run in this folder.
     """
-    found = check_cluster(cluster, where)
+    lines = check_cluster(cluster, where)
     left = orphans()
     if left:
         listed = "; ".join(f"{job} ({what})" for job, what in left.items())
@@ -75,7 +76,7 @@ def before_submission(cluster: Cluster, where: Path = SITE) -> list[str]:
             do=f"wait until they end, or end them (a training saves its step first): scancel --signal=TERM --full "
             f"{' '.join(left)}; then start again",
         )
-    return found
+    return lines
 
 
 def _named(name: str | None, key: str, known: dict[str, Partition], where: Path) -> Partition:

@@ -16,12 +16,14 @@ _SHORT = {
     "A": "account", "p": "partition", "q": "qos", "C": "constraint", "M": "clusters", "t": "time", "G": "gpus",
     "c": "cpus-per-task", "n": "ntasks", "N": "nodes", "J": "job-name", "o": "output", "e": "error", "i": "input",
     "D": "chdir", "w": "nodelist", "x": "exclude", "L": "licenses", "d": "dependency", "b": "begin", "a": "array",
-    "F": "nodefile", "S": "core-spec", "m": "distribution", "B": "extra-node-info", "k": "no-kill", "s": "oversubscribe",
-    "O": "overcommit", "H": "hold", "Q": "quiet", "v": "verbose", "W": "wait",
+    "F": "nodefile", "S": "core-spec", "m": "distribution", "B": "extra-node-info", "k": "no-kill",
+    "s": "oversubscribe", "O": "overcommit", "H": "hold", "Q": "quiet", "v": "verbose", "W": "wait",
 }  # fmt: skip
-_WITHOUT_VALUE = {"exclusive", "no-kill", "oversubscribe", "overcommit", "hold", "quiet", "verbose", "wait", "contiguous",
-                  "spread-job", "use-min-nodes", "ignore-pbs", "get-user-env", "requeue", "no-requeue", "parsable",
-                  "test-only", "reboot", "help", "usage", "version"}  # fmt: skip
+_WITHOUT_VALUE = {
+    "exclusive", "no-kill", "oversubscribe", "overcommit", "hold", "quiet", "verbose", "wait", "contiguous", "spread-job",
+    "use-min-nodes", "ignore-pbs", "get-user-env", "requeue", "no-requeue", "parsable", "test-only", "reboot", "help",
+    "usage", "version",
+}  # fmt: skip
 
 _MEMORY = "set cluster.cpu.memory_gb and cluster.gpu.memory_gb (how they are asked for: cluster.memory)"
 _CPUS = "set cluster.cpu.cpus and cluster.gpu.cpus"

@@ -48,10 +48,8 @@ class Environments(Config):
         for name, value in self.variables.items():
             lines += [f"export {name}={_expanding(value, f'environments.variables.{name}')}"]
         if self.scratch:
-            lines += [
-                f"export TMPDIR={_expanding(self.scratch, 'environments.scratch')}",
-                '(umask 077; mkdir -p "$TMPDIR")',
-            ]
+            lines += [f"export TMPDIR={_expanding(self.scratch, 'environments.scratch')}"]
+            lines += ['(umask 077; mkdir -p "$TMPDIR")']
         return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
     def shell_prefix(self) -> str:
