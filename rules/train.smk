@@ -1,5 +1,6 @@
 # Training runs. Checkpoints and metrics are not declared, so a failed or killed job keeps them; the model comes last.
-# A cluster's pre-termination signal (SIGTERM) goes to the whole job: the trainer answers it, shell and tee wait.
+# A cluster's pre-termination signal (SIGTERM) goes to the whole job, and Ctrl-C to all in the terminal: the trainer
+# answers them, shell and tee wait.
 rule train:
     input:
         unpack(run_inputs),
@@ -21,7 +22,7 @@ rule train:
         neighbors=neighbor_option,
         checkpoint_every=STUDY.size.checkpoint_every,
     shell:
-        "trap '' TERM; "
+        "trap '' TERM INT; "
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbors} --checkpoint-every {params.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"

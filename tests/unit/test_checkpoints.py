@@ -1,5 +1,6 @@
 """Checkpoints count only when they are whole and named; one trainer at a time holds a run folder. No torch needed."""
 
+import errno
 import json
 import os
 import subprocess
@@ -196,6 +197,25 @@ def test_a_living_trainer_keeps_others_out(tmp_path: Path) -> None:
         with Lease(RunFiles(tmp_path)) as lease:  # killed: its lease is there and counts no more
             assert json.loads(lease.path.read_text())["pid"] == os.getpid()
     assert not lease.path.exists()
+
+
+def test_a_folder_without_hard_links_is_held_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*names: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(lease_module.os, "link", refused)
+    monkeypatch.setattr(lease_module, "HALF_WRITTEN", 0.2)
+    with Lease(RunFiles(tmp_path)) as lease:
+        check_lease(RunFiles(tmp_path), lease.holder)
+        with pytest.raises(UserError, match=f"another trainer .* process {os.getpid()}"), Lease(RunFiles(tmp_path)):
+            pass
+    assert not lease.path.exists()
+    lease.path.touch()  # a trainer that died while it wrote its lease
+    with Lease(RunFiles(tmp_path)):
+        assert json.loads(lease.path.read_text())["pid"] == os.getpid()
+    _claim(tmp_path, pid=os.getppid(), started="1")
+    with Lease(RunFiles(tmp_path)):
+        assert json.loads(lease.path.read_text())["pid"] == os.getpid()
 
 
 def _beating(path: Path, stop: threading.Event) -> None:

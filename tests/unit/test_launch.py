@@ -1,9 +1,16 @@
-"""Starting a training: what must not have happened before."""
+"""Starting a training, where SLURM is out of reach too; and ending it by signals."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from ngrpo.errors import UserError
 
 pytestmark = pytest.mark.train
 
@@ -22,3 +29,54 @@ def test_ray_is_not_imported_before_its_environment_is_set() -> None:
 
 def test_an_early_import_would_be_seen() -> None:
     assert imported_with("ngrpo.training.verl.trainer")
+
+
+WAITS = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from ngrpo.training.launch import _orderly_end
+stop = Path(sys.argv[1])
+with _orderly_end(stop, SimpleNamespace(lost=False), "[train]"):
+    print("training", flush=True)
+    deadline = time.monotonic() + 60
+    while not stop.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_told_to_end_saves_first(number: int, tmp_path: Path) -> None:
+    """As the rule starts it: a shell, its pipe and the trainer all get the signal, as in a terminal or on a cluster."""
+    rule = (Path(__file__).resolve().parents[2] / "rules" / "train.smk").read_text()
+    trap = re.search(r"trap '' [A-Z ]+; ", rule)[0]
+    log, stop, program = tmp_path / "log", tmp_path / "stop", tmp_path / "waits.py"
+    program.write_text(WAITS)
+    shell = f"set -euo pipefail; {trap}{sys.executable} {program} {stop} 2>&1 | tee {log}"
+    with subprocess.Popen(["bash", "-c", shell], stdout=subprocess.DEVNULL, start_new_session=True) as job:
+        deadline = time.monotonic() + 60
+        while not (log.exists() and "training" in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(job.pid, number)
+        assert job.wait(60) == 0
+    said = log.read_text().splitlines()
+    assert said[0] == "training"
+    assert "asked to end: finishing the step" in said[1]
+    assert said[2:] == ["saved"]
+
+
+def test_a_container_without_slurms_commands_trains_on_one_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ngrpo.training.launch import _time_to_save
+    from ngrpo.training.nodes import other_nodes
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    assert _time_to_save(30) is None
+    assert "the end of this job's time isn't known (there is no `squeue` on this machine)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no `scontrol` here") as caught:
+        other_nodes(2)
+    assert "in a container: bind SLURM's commands" in str(caught.value)

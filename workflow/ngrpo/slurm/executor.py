@@ -83,8 +83,8 @@ class Answers:
     The executor knows a job's end by a word such as COMPLETED or CANCELLED. It doesn't take sacct's `CANCELLED by 1000`
     for one; a job that squeue no longer shows (SLURM forgets those that ended MinJobAge seconds ago) still runs for it;
     and where nobody answers (a controller restarts, accounting is off) it forgets all jobs itself, and never ends. Here
-    states are their first word; a job that squeue hasn't shown for PATIENCE seconds has ended, as sacct says or else the
-    job's own log; where sacct doesn't answer squeue is asked, and where nobody does the jobs are taken to run.
+    states are their first word; a job that squeue hasn't shown for PATIENCE seconds has ended, as sacct or else its own
+    log says; where sacct doesn't answer squeue is asked, and where nobody does the jobs are taken to run.
     """
 
     PATIENCE = 60.0  # seconds; a controller that has just started may not know all jobs yet

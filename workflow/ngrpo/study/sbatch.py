@@ -20,9 +20,10 @@ _SHORT = {
     "s": "oversubscribe", "O": "overcommit", "H": "hold", "Q": "quiet", "v": "verbose", "W": "wait",
 }  # fmt: skip
 _WITHOUT_VALUE = {
-    "exclusive", "no-kill", "oversubscribe", "overcommit", "hold", "quiet", "verbose", "wait", "contiguous", "spread-job",
-    "use-min-nodes", "ignore-pbs", "get-user-env", "requeue", "no-requeue", "parsable", "test-only", "reboot", "help",
-    "usage", "version",
+    "exclusive", "no-kill", "oversubscribe", "overcommit", "hold", "quiet", "verbose", "wait", "contiguous",
+    "spread-job", "use-min-nodes", "ignore-pbs", "get-user-env", "requeue", "no-requeue",
+    "parsable", "test-only", "reboot",
+    "help", "usage", "version",
 }  # fmt: skip
 
 _MEMORY = "set cluster.cpu.memory_gb and cluster.gpu.memory_gb (how they are asked for: cluster.memory)"

@@ -1,7 +1,7 @@
 """The training stage: verl on Ray, started, watched and ended; the best checkpoint exported last.
 
-Workers' output goes to train.log in the run folder, progress to stdout. SIGTERM lets the step end, saves it and leaves;
-a second one leaves at once.
+Workers' output goes to train.log in the run folder, progress to stdout. SIGTERM and Ctrl-C let the step end, save it
+and leave; a second one leaves at once.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from ngrpo.training.verl import accelerator
 from ngrpo.training.verl.ray_job import run_verl
 from ngrpo.training.verl.recipe import Ranks, RunInputs, Saving, compose, total_steps
 
+ENDS = (signal.SIGTERM, signal.SIGINT)
 SAME_SIGNAL = 10.0  # seconds within which signals are one
 
 
@@ -104,8 +105,19 @@ def _note_hardware(path: Path, start: int) -> None:
 
 
 def _time_to_save(checkpoint_minutes: float) -> float | None:
-    """When this job's time is over, if it is a SLURM job. Raises UserError where nothing would be saved before."""
-    ends = job_end()
+    """When this job's time is over, if it is a SLURM job and that can be known.
+
+    Raises UserError where nothing would be saved before.
+    """
+    try:
+        ends = job_end()
+    except UserError as unknown:
+        print(
+            f"[train] the end of this job's time isn't known ({unknown.what}): the run is saved every "
+            f"{checkpoint_minutes:g} minutes, and when SLURM announces the end",
+            flush=True,
+        )
+        return None
     if ends is not None and ends - time.time() < checkpoint_minutes * 60:
         raise UserError(
             f"this job ends in {max(0.0, ends - time.time()) / 60:.1f} minutes, and a training is saved every "
@@ -119,7 +131,7 @@ def _time_to_save(checkpoint_minutes: float) -> float | None:
 
 @contextlib.contextmanager
 def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
-    """SIGTERM (the pre-termination signal) asks the trainer to save and end; again, or without a lease, it ends.
+    """SIGTERM (the pre-termination signal) or Ctrl-C asks the trainer to save and end; again, or without lease, it ends.
 
     SLURM sends each signal more than once (by itself, and through srun): only one that comes later is another.
     """
@@ -131,14 +143,18 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
         if not first:
             first.append(time.monotonic())
             stop.touch()
-            os.write(1, f"{label} asked to end: finishing the step, then saving it\n".encode())
+            os.write(
+                1,
+                f"{label} asked to end: finishing the step, then saving it; asked again, it leaves at once\n".encode(),
+            )
 
     stop.unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, leave)
+    before = [signal.signal(number, leave) for number in ENDS]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(ENDS, before, strict=True):
+            signal.signal(number, handler)
         stop.unlink(missing_ok=True)
 
 

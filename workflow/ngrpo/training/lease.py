@@ -1,6 +1,7 @@
 """One trainer a run folder: runs/{run}/lease.json says who trains there: host, process, job, heartbeat."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.errors import Unfinished
-from ngrpo.files import read_json, write_json
+from ngrpo.files import write_json
 from ngrpo.study.layout import RunFiles
 
 LEASE_SECONDS = 120.0  # a heartbeat older than this is a dead trainer's
+HALF_WRITTEN = 10.0  # seconds that a lease may take to be written
 
 
 def _started(pid: int) -> str | None:
@@ -44,11 +46,40 @@ def check_lease(run: RunFiles, holder: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lease says, None where there is none."""
+    """What a lease says, None where there is none.
+
+    One that is being written for the first time, where there are no hard links, is waited for; a half-written one that
+    stays so was a dead trainer's.
+    """
+    deadline = time.monotonic() + HALF_WRITTEN
+    while True:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError:
+            if time.monotonic() > deadline:
+                return {"host": "?", "pid": 0, "started": None, "job": "none", "heartbeat": 0.0}
+            time.sleep(0.1)
+
+
+def _create(path: Path, claim: Path) -> None:
+    """Give a whole file a second name, which only one of several can do. Raises FileExistsError where it is taken.
+
+    Some file systems (exFAT, some FUSE and object stores) know no hard links: there the name is made first, which only
+    one can do as well, and the text follows.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        os.link(claim, path)
+    except FileExistsError:
+        raise
+    except OSError as refused:
+        if refused.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL):
+            raise
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(claim.read_text(encoding="utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Lease:
@@ -116,10 +147,10 @@ class Lease:
         return self
 
     def _take(self, claim: Path) -> None:
-        """Link the claim to the lease's name, which only one of several trainers can do."""
+        """Give the claim the lease's name, which only one of several trainers can do."""
         while True:
             try:
-                os.link(claim, self.path)
+                _create(self.path, claim)
                 return
             except FileExistsError:
                 held = _read(self.path)
@@ -142,8 +173,9 @@ class Lease:
             os.replace(self.path, aside)
         except FileNotFoundError:
             return  # another trainer was faster
-        if read_json(aside) != dead and not self.path.exists():
-            os.link(aside, self.path)
+        if _read(aside) != dead:
+            with contextlib.suppress(FileExistsError):
+                _create(self.path, aside)
         aside.unlink()
 
     def __exit__(self, *error: object) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ngrpo.errors import Unfinished, UserError
+from ngrpo.slurm.commands import answer
 
 JOIN_SECONDS = 180.0  # for all nodes to join
 STARTED = "Ray runtime started."  # as `ray start` says it
@@ -55,7 +57,14 @@ def other_nodes(nodes: int) -> list[str]:
 
 
 def _scontrol(*question: str) -> str:
-    return subprocess.run(("scontrol", "show", *question), capture_output=True, text=True, check=True).stdout
+    for command in ("scontrol", "srun"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"a training on several nodes starts Ray through SLURM, and there is no `{command}` here",
+                where="PATH",
+                do="in a container: bind SLURM's commands, libraries and munge's socket into it; or train on one node",
+            )
+    return answer("scontrol", "show", *question)
 
 
 def set_environment() -> None:
@@ -128,7 +137,8 @@ def _session(command: list[str], log) -> Iterator[subprocess.Popen]:
     libc = ctypes.CDLL(None)
 
     def end_with_this_process() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a job's shell may have it ignored
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # a job's shell may have it ignored
         libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; killed outright, `ray start` would leave Ray behind
 
     environment = {k: v for k, v in os.environ.items() if k in _NOT_OF_A_STEP or not k.startswith(("SLURM_", "SRUN_"))}

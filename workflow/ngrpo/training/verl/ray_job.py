@@ -33,11 +33,12 @@ def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
     environment = get_ppo_ray_runtime_env()
     environment["env_vars"].update(accelerator.worker_environment(), TMPDIR=str(folder))
     environment["worker_process_setup_hook"] = plugin
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with ray_nodes(folder, ranks.nodes, accelerator.ray_resources(ranks.devices)) as address:
             ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
-            signal.signal(signal.SIGTERM, handler)  # ray.init puts a handler of its own in place, which aborts
+            for number, handler in handlers.items():
+                signal.signal(number, handler)  # ray.init puts a handler of its own in SIGTERM's place, which aborts
             wait_for_nodes(ranks.nodes)
             try:
                 run_ppo(config)
