@@ -131,7 +131,7 @@ def _time_to_save(checkpoint_minutes: float) -> float | None:
 
 @contextlib.contextmanager
 def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
-    """SIGTERM (the pre-termination signal) or Ctrl-C asks the trainer to save and end; again, or without lease, it ends.
+    """SIGTERM (before a job is over) or Ctrl-C asks the trainer to save and end; again, or without a lease: it ends.
 
     SLURM sends each signal more than once (by itself, and through srun): only one that comes later is another.
     """
