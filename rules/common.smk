@@ -219,6 +219,12 @@ def data_folder_option(wildcards):
     return f"--data-folder {folder}" if wildcards.dataset in FOLDER_FILES else ""
 
 
+def asked_option(wildcards):
+    """The command-line option of a data set whose problems are asked, not only trained on."""
+    asked = {STUDY.size.validation, *(e.benchmark.id for e in STUDY.evaluations.values())}
+    return "--asked" if wildcards.dataset in asked else ""
+
+
 def benchmark_options(wildcards):
     """The command-line options that name the problem files to keep out."""
     return " ".join(f"--benchmark {quote(str(path))}" for path in kept_out(wildcards))

@@ -13,8 +13,9 @@ rule dataset:
     params:
         code=code_of("dataset"),
         folder=data_folder_option,
+        asked=asked_option,
     shell:
-        "train_env ngrpo dataset {input.spec:q} {params.folder} --out {output.problems:q} 2>&1 | tee {log:q}"
+        "train_env ngrpo dataset {input.spec:q} {params.folder} {params.asked} --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:

@@ -40,7 +40,10 @@ ROLES = {"training_data": "training", "validation": "checkpoint choice"}
 
 # --- data cards ---
 
-CARD_KEYS = ("rows_in", "left", "rows_out", "without_answer", "max_prompt_tokens", "kept_out_of", "origin", "sha256")
+CARD_KEYS = (
+    *("rows_in", "left", "rows_out", "without_answer", "ungradable", "max_prompt_tokens", "kept_out_of"),
+    *("near_duplicates", "near_duplicate_similarity", "origin", "sha256"),
+)
 """What the page shows of a data card, in this order; the card itself names every row that left."""
 
 

@@ -10,13 +10,14 @@ from ngrpo.cli.options import FILE, FOLDER, data_folder_option, out_option, spec
 @click.command()
 @spec_argument
 @data_folder_option
+@click.option("--asked", is_flag=True, help="Its problems are asked: refuse those that have no answer to grade by.")
 @out_option
-def dataset(spec: Path, data_folder: Path | None, out: Path) -> None:
+def dataset(spec: Path, data_folder: Path | None, asked: bool, out: Path) -> None:
     """Fetch or make a data set: problems with answers, and a card."""
     from ngrpo.data.datasets import make_dataset
     from ngrpo.study.specs import DatasetSpec, read_spec
 
-    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder)
+    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder, asked=asked)
 
 
 @click.command()

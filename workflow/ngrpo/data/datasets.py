@@ -1,11 +1,10 @@
 """Data sets as the workflow reads them: one parquet file of problems with answers, and a card of where they came from.
 
-Sources: generated (toy), the Hugging Face hub at a revision, or a .jsonl, .json or .parquet file in the user's folder.
+Sources: generated (toy), the Hugging Face hub at a revision, or a file in the user's folder (`ngrpo.data.row_files`).
+What a row's columns may hold: `ngrpo.data.values`; multiple choice: `ngrpo.data.choices`.
 """
 
-import json
 import math
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ngrpo.data import toy
-from ngrpo.errors import UserError, nearest_name
+from ngrpo.data.choices import choice_row
+from ngrpo.data.gradable import ungradable
+from ngrpo.data.row_files import read_rows
+from ngrpo.data.values import answer_text, field, is_null, text_of
+from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, file_sha256, whole_file, write_json
-from ngrpo.grading.extract import CHOICES, last_boxed
+from ngrpo.grading.extract import boxes, last_boxed
 from ngrpo.hub import reaching_hub
-from ngrpo.study.sources import FolderDataset, HubDataset, ToyProblems
+from ngrpo.study.sources import Fields, FolderDataset, HubDataset, ToyProblems
 from ngrpo.study.specs import DatasetSpec
 
 SCHEMA = pa.schema(
@@ -32,11 +35,15 @@ SCHEMA = pa.schema(
     ]
 )
 
+SHOWN = 5  # ids that a message names
 
-def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = None) -> None:
+
+def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = None, asked: bool = False) -> None:
     """Read or make the data set and write `out` (SCHEMA) with `.card.json` beside it.
 
-    Raises UserError for an unreachable hub, a missing folder, file or field, an unreadable file, duplicate ids, or a
+    asked: its problems are asked (benchmarks, validation): each needs an answer, and the card and a printed line name
+    those whose answer the grader doesn't match with itself. Raises UserError for an unreachable hub, a missing folder,
+    file or field, an unreadable file, a value that isn't text, duplicate ids, asked problems without an answer, or a
     number of rows other than the one that the specification names.
     """
     source = spec.dataset.source
@@ -53,6 +60,9 @@ def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = Non
         where = f"{source.repo}, split {source.split}"
     rows = [_row(spec, raw_row, number, where) for number, raw_row in enumerate(raw)]
     _check(spec, rows, where)
+    if asked:
+        _check_answers(rows, where)
+    unmatched = sorted(ungradable(rows)) if asked else []
     write_problems(out, rows)
     card = {
         "dataset": spec.id,
@@ -62,10 +72,14 @@ def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = Non
         "rows_out": len(rows),
         "left": {},
         "without_answer": sum(r["answer"] is None for r in rows),
+        **({"ungradable": unmatched} if asked else {}),
         "sha256": file_sha256(out),
     }
     write_json(card_path(out), card)
     print(f"[dataset {spec.id}] {len(rows)} problems ({origin})")
+    if unmatched:
+        some = ", ".join(unmatched[:SHOWN]) + (f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else "")
+        print(f"[dataset {spec.id}] the grader can't match the answer of {some}: no response to it can be right")
 
 
 def card_path(problems: Path) -> Path:
@@ -93,37 +107,6 @@ def read_problems(path: Path) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl, .json (a list, or one under "data") or .parquet file, as they are."""
-    if path.is_dir():
-        raise UserError("this is a folder, not a file of rows", where=path, do="name a file in it")
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path).to_pylist()
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            # not splitlines(): JSON strings may hold U+2028 and other separators as they are
-            lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-            rows: Any = []
-            for number, line in lines:
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError as e:
-                    raise UserError(f"not readable as JSON: {e}", where=f"{path}, line {number}") from None
-        elif path.suffix == ".json":
-            rows = json.loads(text)
-            rows = rows.get("data", rows) if isinstance(rows, dict) else rows
-        else:
-            raise UserError(f"can't read {path.suffix or 'such'} files", where=path, do="use .jsonl, .json or .parquet")
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except (pa.ArrowInvalid, json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
-        raise UserError(f"not readable: {e}", where=path, do="fetch or export it again") from None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-        raise UserError("not a list of rows", where=path)
-    return rows
-
-
 def _from_hub(source: HubDataset) -> tuple[list[dict[str, Any]], str]:
     """A hub data set's rows and its origin with the commit that a branch stood for."""
     import hashlib
@@ -145,86 +128,66 @@ def _from_hub(source: HubDataset) -> tuple[list[dict[str, Any]], str]:
     return rows, f"{source.repo} at {commit}, split {source.split}, sha256 of rows {seen}"
 
 
-def _field(row: dict, name: str, number: int, where: object) -> Any:
-    if name not in row:
-        near = nearest_name(name, row)
-        raise UserError(
-            f"the field '{name}' is missing; there are {', '.join(sorted(row))}",
-            where=f"{where}, row {number + 1}",
-            do=f"name it in the data set's `fields`{f', e.g. {near}' if near else ''}",
-        )
-    return row[name]
-
-
-def _needed(raw: dict, name: str, what: str, number: int, where: object) -> str:
-    """A field's text, which mustn't be blank."""
-    value = _field(raw, name, number, where)
-    text = "" if value is None else str(value).strip()
-    if not text:
-        raise UserError(f"an empty {what}", where=f"{where}, row {number + 1}, field '{name}'")
-    return text
-
-
-def answer_text(value: Any) -> str | None:
-    """An answer as text: 27.0 and "27.0" become "27"; blank and null become None."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    text = str(value).strip()
-    whole = text[:-2] if text.endswith(".0") else None
-    if whole is not None and whole.lstrip("-").isdigit():
-        text = whole
-    return text or None
-
-
-def _row(spec: DatasetSpec, raw: dict, number: int, where: object) -> dict[str, Any]:
+def _row(spec: DatasetSpec, raw: dict[str, Any], number: int, source: object) -> dict[str, Any]:
     """One row in our schema."""
-    names, kind = spec.dataset.fields, spec.dataset.kind
-    problem = _needed(raw, names.problem, "problem", number, where)
-    row_id = _needed(raw, names.id, "id", number, where) if names.id else f"{number:05d}"
-    solution_field = names.solution or ("solution" if "solution" in raw else None)
-    solution = _field(raw, solution_field, number, where) if solution_field else None
-    order = None
+    names, kind, where = spec.dataset.fields, spec.dataset.kind, f"{source}, row {number + 1}"
+    asked = field(raw, names.problem, where)
+    problem = "" if is_null(asked) else text_of(asked, names.problem, "problem", where)
+    row_id = answer_text(field(raw, names.id, where), names.id, "id", where) if names.id else f"{number:05d}"
+    for name, text, what in ((names.problem, problem, "problem"), (names.id, row_id, "id")):
+        if not text:
+            raise UserError(f"an empty {what}", where=f"{where}, field '{name}'")
+    solution, order = _solution(names, raw, where), None
     if kind == "choice":
-        problem, answer, order = _choices(spec, raw, problem, row_id, number, where)
+        problem, answer, order = choice_row(names, raw, problem, f"{spec.id}/{row_id}", where)
     elif names.answer is None:
-        answer = last_boxed(str(solution or ""))
+        answer = _boxed(solution or "", names, where)
     else:
-        answer = answer_text(_field(raw, names.answer, number, where))
-    row = {
-        "id": row_id, "problem": problem, "answer": answer, "solution": solution and str(solution), "kind": kind,
-        "order": order,
-    }  # fmt: skip
+        answer = answer_text(field(raw, names.answer, where), names.answer, where=where)
+    row = {"id": row_id, "problem": problem, "answer": answer, "solution": solution, "kind": kind, "order": order}
     for name, text in row.items():
         try:
             (text or "").encode()
         except UnicodeEncodeError as e:
-            raise UserError(f"the {name} isn't Unicode text: {e}", where=f"{where}, row {number + 1}") from None
+            raise UserError(f"the {name} isn't Unicode text: {e}", where=where) from None
     return row
 
 
-def _choices(
-    spec: DatasetSpec, raw: dict[str, Any], problem: str, row_id: str, number: int, where: object
-) -> tuple[str, str | None, str | None]:
-    """A question with its options in a fixed random order: text, right letter, order."""
-    names, here = spec.dataset.fields, f"{where}, row {number + 1}"
-    if names.choices is None:
-        answer = answer_text(_field(raw, names.answer or "answer", number, where))
-        if answer not in (None, *CHOICES):
-            raise UserError(f"the answer '{answer}' is none of {', '.join(CHOICES)}", where=here)
-        return problem, answer, None
-    if isinstance(names.choices, tuple):
-        given = [_field(raw, name, number, where) for name in names.choices]
-    else:
-        given = _field(raw, names.choices, number, where)
-    if not isinstance(given, list) or any(o is None for o in given):
-        raise UserError(f"the options aren't a list of texts: {given!r}", where=here)
-    options = [str(o).strip() for o in given]
-    if len(options) != len(CHOICES):
-        raise UserError(f"{len(options)} options instead of {len(CHOICES)}", where=here)
-    order = list(range(len(options)))
-    random.Random(f"{spec.id}/{row_id}").shuffle(order)
-    lines = [f"{letter}) {options[i]}" for letter, i in zip(CHOICES, order, strict=True)]
-    return "\n".join([problem, "", *lines]), CHOICES[order.index(0)], "".join(map(str, order))
+def _solution(names: Fields, raw: dict[str, Any], where: str) -> str | None:
+    """A row's solution as it is; a column of that name that nobody named counts where it holds text."""
+    if names.solution is None:
+        value = raw.get("solution")
+        return value if isinstance(value, str) and value else None
+    value = field(raw, names.solution, where)
+    if is_null(value) or value == "":
+        return None
+    text = text_of(value, names.solution, "solution", where)
+    return value if isinstance(value, str) else text
+
+
+def _boxed(solution: str, names: Fields, where: str) -> str | None:
+    """The answer in a solution's box. Raises UserError where several boxes differ and no rule is named."""
+    different = list(dict.fromkeys("".join(box.split()) for box in boxes(solution)))
+    if len(different) > 1 and names.boxes is None:
+        shown = ", ".join(f"\\boxed{{{box:.40}}}" for box in different[:4])
+        raise UserError(
+            f"the solution has {len(different)} different boxes: {shown}; which is the answer?",
+            where=f"{where}, field '{names.solution or 'solution'}'",
+            do="name the answer's column in the data set's `fields`, or set `boxes: last` there",
+        )
+    return last_boxed(solution)
+
+
+def _check_answers(rows: list[dict], where: object) -> None:
+    lacking = [row["id"] for row in rows if row["answer"] is None]
+    if lacking:
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        raise UserError(
+            f"{len(lacking)} of {len(rows)} problems have no answer, and no response to them could be graded: "
+            f"{', '.join(lacking[:SHOWN])}{more}",
+            where=where,
+            do="correct the data set's `fields`, or leave these rows out of the file",
+        )
 
 
 def _check(spec: DatasetSpec, rows: list[dict], where: object) -> None:

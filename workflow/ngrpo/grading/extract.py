@@ -47,6 +47,22 @@ def _last_box(text: str, begin: int) -> tuple[int, int]:
     return start, stop
 
 
+def boxes(text: str) -> list[str]:
+    """The contents of all \\boxed{…} whose braces balance, stripped, as they open; of nested ones the inner."""
+    opened: list[tuple[int, bool]] = []  # where a box's content starts (-1: a plain brace), and whether it holds a box
+    spans: list[tuple[int, int]] = []
+    for match in _BRACES.finditer(text):
+        if match.lastgroup in ("box", "open"):
+            opened.append((match.end() if match.lastgroup == "box" else -1, False))
+        elif match.lastgroup == "close" and opened:
+            start, holds_a_box = opened.pop()
+            if start >= 0 and not holds_a_box:
+                spans.append((start, match.start()))
+            if opened and (holds_a_box or start >= 0):
+                opened[-1] = (opened[-1][0], True)
+    return [text[start:stop].strip() for start, stop in sorted(spans)]
+
+
 def strict_choice(text: str) -> str | None:
     """The letter of the last line that reads exactly `Answer: X`; None where there is none."""
     letters = _STRICT_CHOICE.findall(text)

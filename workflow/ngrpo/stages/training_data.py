@@ -1,34 +1,27 @@
-"""Which training problems stay: short enough, gradable, each once, and in no benchmark. The card says why each left."""
+"""Which training problems stay: short enough, gradable, each once, and in no benchmark. The card says why each left.
 
-import re
-import unicodedata
+Problems that are nearly a benchmark's stay, as in the paper's training set, and are counted and named in the card; with
+`near_duplicates` set they leave. How both are told: `ngrpo.data.similarity`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ngrpo.data.datasets import card_path, read_problems, write_problems
+from ngrpo.data.gradable import ungradable
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
+from ngrpo.data.similarity import NEAR, Overlap, fingerprint
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, write_json
-from ngrpo.grading import Grader, Item
 from ngrpo.progress import steps
 from ngrpo.study.specs import TrainingDataSpec
 
-REASONS = ("no answer", "unparsable answer", "duplicate", "in a benchmark", "prompt too long")
-
-_LATEX_SPACE = re.compile(r"\\[,;:!> ]|~|\\(?:quad|qquad|left|right|displaystyle)(?![a-zA-Z])|[\s$]+")
-
-
-def fingerprint(problem: str) -> str:
-    """A problem's text without case, white space, dollar signs and LaTeX spacing: equal ones are one problem."""
-    return _LATEX_SPACE.sub("", unicodedata.normalize("NFKC", problem)).casefold()
-
-
-def unparsable(rows: list[dict], workers: int) -> set[str]:
-    """Ids of mathematical answers that the grader can't match with themselves: no response could ever be right."""
-    items = [Item(r["id"], f"\\boxed{{{r['answer']}}}", r["answer"]) for r in rows if r["kind"] == "math"]
-    with Grader(workers=workers) as grader:
-        grades = grader.grade(items)
-    return {item.id for item, grade in zip(items, grades, strict=True) if grade.grade != "correct"}
+REASONS = (
+    *("no answer", "unparsable answer", "duplicate", "in a benchmark"),
+    *("prompt too long", "nearly in a benchmark"),
+)
 
 
 def make_training_data(
@@ -40,11 +33,11 @@ def make_training_data(
     Raises UserError where nothing is left.
     """
     rows = read_problems(problems)
-    held_out = {fingerprint(r["problem"]) for path in benchmarks for r in read_problems(path)}
-    tokenizer = open_tokenizer(model)
-    bad = unparsable([r for r in rows if r["answer"]], workers)
     label = f"[training-data {spec.dataset.id}.{spec.model.id}]"
-    staying, left = _sort(rows, spec, label, tokenizer=tokenizer, held_out=held_out, unparsable=bad)
+    sorting = _Sorting(spec, open_tokenizer(model), _Benchmarks(benchmarks), ungradable(rows, workers))
+    for row in steps(rows, label, "problems"):
+        sorting.sort(row)
+    staying, left = sorting.staying, sorting.left
     if not staying:
         raise UserError(
             f"no training problem is left of {len(rows)}: {', '.join(f'{len(v)} {k}' for k, v in left.items() if v)}",
@@ -54,6 +47,8 @@ def make_training_data(
     beyond = [row["id"] for row in staying[spec.dataset.dataset.limit :]] if spec.dataset.dataset.limit else []
     if beyond:
         staying, left["beyond the limit"] = staying[: spec.dataset.dataset.limit], beyond
+    ids = {row["id"] for row in staying}
+    near = [pair for pair in sorting.near if pair["id"] in ids]
     write_problems(out, staying)
     write_json(
         card_path(out),
@@ -65,6 +60,9 @@ def make_training_data(
             "rows_out": len(staying),
             "left": {reason: len(ids) for reason, ids in left.items()},
             "left_ids": left,
+            "near_duplicates": len(near),
+            "near_duplicate_similarity": spec.near_duplicates or NEAR,
+            "near_duplicate_pairs": near,
             "max_prompt_tokens": spec.max_prompt_tokens,
             "kept_out_of": sorted(path.stem for path in benchmarks),
             "sha256": file_sha256(out),
@@ -72,37 +70,62 @@ def make_training_data(
     )
     gone = ", ".join(f"{len(ids)} {reason}" for reason, ids in left.items() if ids)
     print(f"{label} {len(staying)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))
+    if near:
+        print(f"{label} {len(near)} of them are nearly a benchmark's problem (see {card_path(out).name})")
 
 
-def _sort(
-    rows: list[dict], spec: TrainingDataSpec, label: str, *, tokenizer: Any, held_out: set[str], unparsable: set[str]
-) -> tuple[list[dict], dict[str, list[str]]]:
-    """The rows that stay, and the ids of the others under the first reason that applies.
+class _Benchmarks:
+    """What training mustn't see."""
 
-    held_out: fingerprints of the benchmarks' problems. unparsable: ids of rows whose answer can't be graded.
-    """
-    left: dict[str, list[str]] = {reason: [] for reason in REASONS}
-    staying: list[dict] = []
-    seen: set[str] = set()
+    def __init__(self, files: Sequence[Path]):
+        problems = {f"{path.stem}/{row['id']}": row["problem"] for path in files for row in read_problems(path)}
+        self.fingerprints = {fingerprint(problem) for problem in problems.values()}
+        self.overlap = Overlap(problems)
 
-    def prompt_length(problem: str) -> int:
-        return len(prompt_ids(tokenizer, spec.model.model, spec.dataset.dataset, problem))
 
-    for row in steps(rows, label, "problems"):
+@dataclass
+class _Sorting:
+    """Sorts rows into those that stay and those that leave, by the first reason that applies."""
+
+    spec: TrainingDataSpec
+    tokenizer: Any
+    benchmarks: _Benchmarks
+    ungradable: set[str]
+    """Ids of rows whose answer can't be graded."""
+    staying: list[dict] = field(default_factory=list)
+    left: dict[str, list[str]] = field(default_factory=lambda: {reason: [] for reason in REASONS})
+    near: list[dict] = field(default_factory=list)
+    """Of each row that stays and is nearly a benchmark's problem: id, of which, similarity."""
+    seen: set[str] = field(default_factory=set)
+
+    def sort(self, row: dict) -> None:
+        """Put a row where it belongs."""
         key = fingerprint(row["problem"])
-        if not row["answer"]:
-            reason = "no answer"
-        elif row["id"] in unparsable:
-            reason = "unparsable answer"
-        elif key in seen:
-            reason = "duplicate"
-        elif key in held_out:
-            reason = "in a benchmark"
-        elif prompt_length(row["problem"]) > spec.max_prompt_tokens:
-            reason = "prompt too long"
+        reason = self._reason(row, key) or self._nearly(row)
+        if reason:
+            self.left[reason].append(row["id"])
         else:
-            staying.append(row)
-            seen.add(key)
-            continue
-        left[reason].append(row["id"])
-    return staying, left
+            self.staying.append(row)
+            self.seen.add(key)
+
+    def _reason(self, row: dict, key: str) -> str | None:
+        if not row["answer"]:
+            return "no answer"
+        if row["id"] in self.ungradable:
+            return "unparsable answer"
+        if key in self.seen:
+            return "duplicate"
+        if key in self.benchmarks.fingerprints:
+            return "in a benchmark"
+        spec = self.spec
+        tokens = prompt_ids(self.tokenizer, spec.model.model, spec.dataset.dataset, row["problem"])
+        return "prompt too long" if len(tokens) > spec.max_prompt_tokens else None
+
+    def _nearly(self, row: dict) -> str | None:
+        similar = self.benchmarks.overlap.most_similar(row["problem"])
+        if similar is None or similar[1] < (self.spec.near_duplicates or NEAR):
+            return None
+        if self.spec.near_duplicates:
+            return "nearly in a benchmark"
+        self.near.append({"id": row["id"], "of": similar[0], "similarity": round(similar[1], 3)})
+        return None

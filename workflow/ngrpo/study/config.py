@@ -120,6 +120,10 @@ class ScaleFile(Config):
     """The data set that chooses checkpoints; nothing else is measured on it."""
     benchmarks: tuple[Id, ...] = Field(min_length=1)
     """The data sets of tables that name none."""
+    near_duplicates: float | None = Field(None, gt=0, le=1)
+    """Similarity to a benchmark's problem from which a training problem is left out, 0 to 1, such as 0.7. None: only
+    equal problems are left out, as nearly all of the paper's training set stays; the card counts and names those of
+    0.7 and more."""
     training: Training
     """Hyperparameters of every run; a method may set its own."""
     decoding: Limits

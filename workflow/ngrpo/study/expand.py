@@ -81,6 +81,7 @@ class Study:
                 model=model,
                 benchmarks=tuple(self.datasets[b] for b in kept_out),
                 max_prompt_tokens=self.size.training.max_prompt_tokens,
+                near_duplicates=self.size.near_duplicates,
             )
             for i, model in self.models.items()
         }

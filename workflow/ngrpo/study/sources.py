@@ -112,17 +112,21 @@ DatasetSource = Annotated[ToyProblems | HubDataset | FolderDataset, Field(discri
 
 
 class Fields(Config):
-    """Names of the source's columns."""
+    """Names of the source's columns; names joined by dots lead into structs and lists: `reward_model.ground_truth`,
+    `prompt.0.content`."""
 
     problem: str = "problem"
-    """The question."""
+    """The question: text, or a list of messages with one user turn and nothing else, whose text is taken."""
     answer: str | None = "answer"
-    """None: the answer is the last \\boxed{} of the solution."""
+    """The reference: text or a number. None: the answer is the \\boxed{} of the solution, or the first of `choices`."""
     solution: str | None = None
-    """A worked solution; None: there is none."""
+    """A worked solution; None: the column `solution`, where there is one that holds text."""
     choices: str | tuple[str, ...] | None = None
-    """Options of a multiple-choice question, the right one first: a column of lists, or one column an option (GPQA).
-    They are shuffled by a recorded permutation."""
+    """Options of a multiple-choice question: a column of lists, or one column an option (GPQA). The right one is named
+    by `answer`: by its number (0 is the first), letter or text; without such a column it is the first. They are
+    shuffled by a recorded permutation."""
+    boxes: Literal["last"] | None = None
+    """Which box of a solution with several different ones is the answer; None: such a row is refused."""
     id: str | None = None
     """Identifies a row; None: its number."""
 

@@ -68,6 +68,8 @@ class TrainingDataSpec(Spec):
     benchmarks: tuple[DatasetSpec, ...]
     """Problems in any of these, validation included, are dropped."""
     max_prompt_tokens: int
+    near_duplicates: float | None = None
+    """Similarity to a benchmark's problem from which problems are dropped, too; None: they stay and are counted."""
 
 
 class NeighborSpec(Spec):
