@@ -221,7 +221,10 @@ def data_folder_option(wildcards):
 
 def asked_option(wildcards):
     """The command-line option of a data set whose problems are asked, not only trained on."""
-    asked = {STUDY.size.validation, *(e.benchmark.id for e in STUDY.evaluations.values())}
+    asked = {
+        STUDY.size.validation,
+        *(e.benchmark.id for e in STUDY.evaluations.values()),
+    }
     return "--asked" if wildcards.dataset in asked else ""
 
 
