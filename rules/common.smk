@@ -10,8 +10,9 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.files import digest
+from ngrpo.files import digest, read_json
 from ngrpo.study.batches import decide_batches
+from ngrpo.study.contents import content_digest
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.settings import read_settings
@@ -88,6 +89,19 @@ def kept_out(wildcards):
     """The problem files that training data must not overlap with."""
     spec = STUDY.training_data[wildcards.model]
     return [RESULTS.dataset(b.id).problems for b in spec.benchmarks]
+
+
+def model_version(wildcards):
+    """The version of what makes a base model; of one that is the user's folder also what is in there."""
+    source = STUDY.models[wildcards.model].model.source
+    if source.kind != "folder":
+        return VERSIONS["model"]
+    folder, card = Path(source.path).expanduser(), RESULTS.model(wildcards.model).card
+    if folder.is_dir():
+        return f"{VERSIONS['model']} {content_digest(folder)}"
+    # a folder that is gone since: what was copied stays
+    copied = read_json(card).get("content", "") if card.exists() else ""
+    return f"{VERSIONS['model']} {copied}"
 
 
 def neighbor_model(wildcards):
@@ -226,6 +240,20 @@ def asked_option(wildcards):
         *(e.benchmark.id for e in STUDY.evaluations.values()),
     }
     return "--asked" if wildcards.dataset in asked else ""
+
+
+def mirror_of(wildcards):
+    """The archive that stands in for the hub; empty without one. A resource: it changes no result."""
+    return (
+        getattr(STUDY.datasets[wildcards.dataset].dataset.source, "mirror", None) or ""
+    )
+
+
+def sha256_of(wildcards):
+    """What a hub's rows must be; empty where the configuration doesn't say."""
+    return (
+        getattr(STUDY.datasets[wildcards.dataset].dataset.source, "sha256", None) or ""
+    )
 
 
 def benchmark_options(wildcards):

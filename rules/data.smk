@@ -10,12 +10,16 @@ rule dataset:
         RESULTS.log("dataset", "{dataset}"),
     conda:
         "../envs/train.yaml"
+    resources:
+        mirror=mirror_of,
+        sha256=sha256_of,
     params:
         code=code_of("dataset"),
         folder=data_folder_option,
         asked=asked_option,
     shell:
-        "train_env ngrpo dataset {input.spec:q} {params.folder} {params.asked} --out {output.problems:q} 2>&1 | tee {log:q}"
+        "train_env ngrpo dataset {input.spec:q} {params.folder} {params.asked}"
+        " --mirror {resources.mirror:q} --sha256 {resources.sha256:q} --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:

@@ -9,6 +9,6 @@ rule model:
     conda:
         "../envs/train.yaml"
     params:
-        version=VERSIONS["model"],
+        version=model_version,
     shell:
         "train_env ngrpo model {input.spec:q} --out {output:q} 2>&1 | tee {log:q}"

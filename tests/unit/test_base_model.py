@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from ngrpo.hub import reaching_hub
 from ngrpo.method.neighbor_table import Table, nearest
 from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import embedding, make_table
+from ngrpo.stages.weights import check_weights
+from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.study.sources import (
     Dataset,
@@ -100,6 +103,22 @@ def _edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+NORM = "model.norm.weight"
+
+
+def _weights(folder: Path, change: Callable[[dict], dict]) -> None:
+    """Save a model's tensors anew, changed."""
+    from safetensors.torch import load_file, save_file
+
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+
+
+def _infinite(tensors: dict) -> dict:
+    (name,) = (name for name in tensors if "embed_tokens" in name)
+    tensors[name][-1, -1] = float("inf")
+    return tensors
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -115,6 +134,33 @@ BROKEN = {
     "unknown model type": (lambda folder: _edit(folder / "config.json", model_type="qwen99"), "is unknown here"),
     "cut weights": (lambda folder: _cut(folder / "model.safetensors"), "weights aren't whole"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "not readable as JSON"),
+    "pickled weights": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "(?s)no safetensors weights.*pickled ones",
+    ),
+    "missing tensors": (
+        lambda folder: _weights(folder, lambda t: {k: t[k] for k in list(t)[::2]}),
+        "lack 1[0-9] tensors that the configuration asks for: ",
+    ),
+    "one tensor missing": (
+        lambda folder: _weights(folder, lambda t: {k: v for k, v in t.items() if k != NORM}),
+        f"lack 1 tensors .*: {NORM}",
+    ),
+    "wrong shape": (
+        lambda folder: _weights(folder, lambda t: {**t, NORM: t[NORM][:64].clone()}),
+        f"{NORM} is 64, the configuration asks for 128",
+    ),
+    "another config": (lambda folder: _edit(folder / "config.json", num_hidden_layers=1), "hold 1[0-9] tensors that"),
+    "a number that is none": (
+        lambda folder: _weights(folder, lambda t: {**t, NORM: t[NORM] * float("nan")}),
+        f"weights of {NORM} aren't finite",
+    ),
+    "infinity": (lambda folder: _weights(folder, _infinite), "weights of .*embed_tokens.weight aren't finite"),
+    "a config without sense": (lambda folder: _edit(folder / "config.json", num_attention_heads=0), "no model can be"),
+    "quantized": (
+        lambda folder: _edit(folder / "config.json", quantization_config={"quant_method": "gptq"}),
+        "quantized",
+    ),
     "no architecture": (lambda folder: _edit(folder / "config.json", architectures=None), "not a causal"),
 }
 
@@ -128,6 +174,67 @@ def test_a_folder_that_is_no_model_is_refused_and_nothing_is_left(model: Path, t
     with pytest.raises(UserError, match=words):
         make_model(_folder(source), tmp_path / "copy")
     assert not list(tmp_path.glob("*copy*"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_output_layer_may_be_there_once_and_another_must_be(tmp_path: Path, tied: bool) -> None:
+    _untied(tmp_path / "m", tied=tied)
+    check_weights(tmp_path / "m", "m")
+    file = "model.safetensors"
+    assert (b"lm_head.weight" in (tmp_path / "m" / file).read_bytes()) != tied
+    _weights(tmp_path / "m", lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"})
+    if tied:
+        check_weights(tmp_path / "m", "m")
+    else:
+        with pytest.raises(UserError, match=r"lack 1 tensors .*lm_head\.weight"):
+            check_weights(tmp_path / "m", "m")
+
+
+def test_weights_in_shards_are_checked_through_their_index(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    _untied(folder, max_shard_size="2KB")
+    check_weights(folder, "m")
+    (folder / "consolidated.safetensors").write_bytes(b"not looked at: the index doesn't name it")
+    check_weights(folder, "m")
+    index = folder / "model.safetensors.index.json"
+    places = json.loads(index.read_text())
+    _edit(index, weight_map={k: v for k, v in places["weight_map"].items() if v != places["weight_map"][NORM]})
+    with pytest.raises(UserError, match="lack [0-9]+ tensors"):
+        check_weights(folder, "m")
+    _edit(index, weight_map={NORM: "../elsewhere.safetensors"})
+    with pytest.raises(UserError, match="no index of weights"):
+        check_weights(folder, "m")
+
+
+def test_a_folder_of_ones_own_is_copied_and_known_by_its_content(model: Path, tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    shutil.copytree(model, source)
+    make_model(_folder(source), copy)
+    before = _files(copy)
+    assert json.loads((copy / MODEL_CARD).read_text())["content"] == content_digest(source)
+    assert all(path.stat().st_nlink == 1 for path in copy.iterdir())
+    at = content_digest(source)
+    os.utime(source / "config.json", (0, 0))  # a date is no content
+    shutil.copytree(source, tmp_path / "elsewhere")
+    assert content_digest(source) == content_digest(tmp_path / "elsewhere") == at
+    _weights(source, lambda t: {**t, NORM: t[NORM] + 1})
+    os.utime(source / "model.safetensors", (0, 0))
+    assert content_digest(source) != at
+    assert _files(copy) == before  # writing over one's own file changes no result
+    make_model(_folder(source), copy)
+    assert json.loads((copy / MODEL_CARD).read_text())["content"] == content_digest(source)
+
+
+def test_a_large_files_content_is_seen_at_its_ends_and_between(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(8 * 2**20))
+    seen = {content_digest(tmp_path)}
+    for place in (0, 4 * 2**20, 8 * 2**20 - 1):
+        with open(path, "r+b") as file:
+            file.seek(place // 2**16 * 2**16 if place < 8 * 2**20 - 1 else place)
+            file.write(b"\1" * (2**17 if 0 < place < 8 * 2**20 - 1 else 1))
+        seen.add(content_digest(tmp_path))
+    assert len(seen) == 4
 
 
 def test_without_a_chat_template_plain_prompts_will_do(model: Path, tmp_path: Path) -> None:
@@ -206,7 +313,7 @@ def test_special_tokens_are_left_out_where_asked(model: Path, tmp_path: Path) ->
     assert not (ids[3:] < 3).any()  # <pad>, <bos> and <eos> are 0, 1 and 2
 
 
-def _untied(folder: Path, **saving) -> tuple:
+def _untied(folder: Path, tied: bool = False, **saving) -> tuple:
     """A tiny model whose input and output rows differ, saved to the folder: E, lm_head."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -215,7 +322,7 @@ def _untied(folder: Path, **saving) -> tuple:
     made = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, tie_word_embeddings=False,
+            num_key_value_heads=1, tie_word_embeddings=tied,
         )
     )  # fmt: skip
     made.save_pretrained(folder, **saving)

@@ -168,6 +168,19 @@ def test_another_specs_run_is_moved_aside_whole(tmp_path: Path, capsys: pytest.C
         assert (aside / "metrics.jsonl").exists()
 
 
+def test_a_run_on_other_data_or_another_base_model_is_moved_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"base model": "a", "training data": "b"}
+    _committed(tmp_path)  # as before inputs were written down: it goes on
+    assert Checkpoints(RunFiles(tmp_path), "one").prepare(inputs) == 4
+    assert Checkpoints(RunFiles(tmp_path), "one").prepare(inputs) == 4
+    again = Checkpoints(RunFiles(tmp_path), "one")
+    assert (again.prepare({**inputs, "base model": "c"}), again.step, again.best) == (0, 0, None)
+    assert "a run with another base model (at step 4)" in capsys.readouterr().out
+    assert (tmp_path / "superseded/one/checkpoints/global_step_4").exists()
+
+
 def test_metrics_of_later_steps_and_half_lines_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3)) + '{"step": 4, "rew')

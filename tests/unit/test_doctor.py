@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hub_cache import fill_cache
 
 from ngrpo import doctor
 from ngrpo.doctor import environments, machine, outside
@@ -219,14 +220,23 @@ def test_the_hub_answers_or_its_cache_has_everything_or_what_lacks_is_named(tmp_
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
     check = outside.hub(config, tmp_path)
     assert check.stops == ("paper",)
-    repos = {s["repo"].replace("/", "--"): kind for kind, _, s in outside.sources(config, "paper")}
-    for repo, kind in repos.items():
-        (tmp_path / "cache" / f"{kind}--{repo}" / "snapshots").mkdir(parents=True)
+    files = {
+        "models": dict.fromkeys(("config.json", "tokenizer_config.json", "model.safetensors"), b"x"),
+        "datasets": {"test.jsonl": b"x"},
+    }
+    for kind, _, source in outside.sources(config, "paper"):
+        at = {"repo": source["repo"], "files": files[kind], "commit": source["revision"]}
+        snapshot = fill_cache(tmp_path / "cache", kind.removesuffix("s"), **at)
+        if "R1-Distill-Qwen-1.5B" in source["repo"]:
+            looked_at = snapshot
     assert outside.hub(config, tmp_path).stops == ()
-    shutil.rmtree(tmp_path / "cache" / f"models--{next(r for r, kind in repos.items() if kind == 'models')}")
-    check = outside.hub(config, tmp_path)
-    assert check.stops == ("paper",)
-    assert "DeepSeek-R1-Distill-Qwen-1.5B" in check.state
+    # half a download, and another commit, aren't what the study needs
+    for before, after in (("model.safetensors", "gone"), (looked_at, looked_at.with_name("f" * 40))):
+        (looked_at / before).rename(looked_at / after)
+        check = outside.hub(config, tmp_path)
+        assert check.stops == ("paper",)
+        assert "DeepSeek-R1-Distill-Qwen-1.5B" in check.state
+        (looked_at / after).rename(looked_at / before)
 
 
 def test_files_of_the_data_folder_are_missed_by_name(tmp_path):

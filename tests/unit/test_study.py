@@ -132,6 +132,20 @@ def test_titles_are_not_identity_and_values_are(config) -> None:
     assert changed.digest != before.digest
 
 
+def test_commits_are_taken_everywhere_and_branches_where_no_verdicts_are_given(config) -> None:
+    source = {"kind": "hub", "repo": "a/b", "revision": "main"}
+    assert load_study(config(toy={"models/toy/source": source}), "toy").models["toy"].model.source.revision == "main"
+    pinned = {"verdicts": True, "models/toy/source": {**source, "revision": "0" * 40}}
+    assert load_study(config(toy=pinned), "toy").size.verdicts
+
+
+def test_near_duplicates_are_another_training_set_where_they_are_left_out(config) -> None:
+    before, after = (load_study(config(toy=toy), "toy") for toy in ({}, {"near_duplicates": 0.7}))
+    assert after.training_data["toy"].near_duplicates == 0.7
+    assert before.runs["ngrpo-toy"].digest != after.runs["ngrpo-toy"].digest
+    assert before.datasets == after.datasets
+
+
 def test_changing_one_method_leaves_the_other_specs_alone(config) -> None:
     before = load_study(config(), "toy").specs()
     after = load_study(config({"methods/ngrpo/exploration": {"kind": "neighbors", "rho": 0.3}}), "toy").specs()
@@ -167,6 +181,20 @@ def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_pa
         ({}, {"models/Toy_1": {"source": {"kind": "toy"}}}, ["Toy_1"]),
         ({}, {"extra_seeds": [2, 1]}, ["a seed is given twice", "extra_seeds"]),
         ({"methods/ngrpo/exploration": {"kind": "neighbors", "roh": 1}}, {}, ["'roh'", "did you mean 'rho'"]),
+        ({}, {"near_duplicates": 2}, ["near_duplicates", "less than or equal to 1"]),
+        (
+            {},
+            {"verdicts": True, "models/toy/source": {"kind": "hub", "repo": "a/b", "revision": "main"}},
+            ["'main' isn't a commit", "models.toy.source.revision", "40 hexadecimal"],
+        ),
+        (
+            {},
+            {
+                "verdicts": True,
+                "datasets/toy-train/source": {"kind": "hub", "repo": "a/b", "revision": "0" * 39, "split": "train"},
+            },
+            ["isn't a commit", "datasets.toy-train.source.revision"],
+        ),
     ],
 )
 def test_mistakes_are_named_with_file_key_and_nearest_name(config, study, toy, words) -> None:

@@ -11,13 +11,19 @@ from ngrpo.cli.options import FILE, FOLDER, data_folder_option, out_option, spec
 @spec_argument
 @data_folder_option
 @click.option("--asked", is_flag=True, help="Its problems are asked: refuse those that have no answer to grade by.")
+@click.option("--mirror", help="URL of an archive of a hub's data set, for when the hub doesn't give it.")
+@click.option("--sha256", help="What the SHA-256 of a hub's rows must be; default: what the first fetch recorded.")
 @out_option
-def dataset(spec: Path, data_folder: Path | None, asked: bool, out: Path) -> None:
+def dataset(
+    spec: Path, data_folder: Path | None, asked: bool, mirror: str | None, sha256: str | None, out: Path
+) -> None:
     """Fetch or make a data set: problems with answers, and a card."""
     from ngrpo.data.datasets import make_dataset
+    from ngrpo.data.fetching import Archive
     from ngrpo.study.specs import DatasetSpec, read_spec
 
-    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder, asked=asked)
+    archive = Archive(mirror or None, sha256 or None)
+    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder, asked=asked, archive=archive)
 
 
 @click.command()

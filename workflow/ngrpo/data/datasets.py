@@ -4,7 +4,6 @@ Sources: generated (toy), the Hugging Face hub at a revision, or a file in the u
 What a row's columns may hold: `ngrpo.data.values`; multiple choice: `ngrpo.data.choices`.
 """
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ import pyarrow.parquet as pq
 
 from ngrpo.data import toy
 from ngrpo.data.choices import choice_row
+from ngrpo.data.fetching import Archive, hub_rows
 from ngrpo.data.gradable import ungradable
 from ngrpo.data.row_files import read_rows
 from ngrpo.data.values import answer_text, field, is_null, text_of
 from ngrpo.errors import UserError
-from ngrpo.files import canonical_json, file_sha256, whole_file, write_json
+from ngrpo.files import file_sha256, whole_file, write_json
 from ngrpo.grading.extract import boxes, last_boxed
-from ngrpo.hub import reaching_hub
-from ngrpo.study.sources import Fields, FolderDataset, HubDataset, ToyProblems
+from ngrpo.study.sources import Fields, FolderDataset, ToyProblems
 from ngrpo.study.specs import DatasetSpec
 
 SCHEMA = pa.schema(
@@ -38,13 +37,20 @@ SCHEMA = pa.schema(
 SHOWN = 5  # ids that a message names
 
 
-def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = None, asked: bool = False) -> None:
+def make_dataset(
+    spec: DatasetSpec,
+    out: Path,
+    *,
+    data_folder: Path | None = None,
+    asked: bool = False,
+    archive: Archive | None = None,
+) -> None:
     """Read or make the data set and write `out` (SCHEMA) with `.card.json` beside it.
 
     asked: its problems are asked (benchmarks, validation): each needs an answer, and the card and a printed line name
-    those whose answer the grader doesn't match with itself. Raises UserError for an unreachable hub, a missing folder,
-    file or field, an unreadable file, a value that isn't text, duplicate ids, asked problems without an answer, or a
-    number of rows other than the one that the specification names.
+    those whose answer the grader doesn't match with itself. archive: of a hub's data set. Raises UserError for an
+    unreachable hub, a missing folder, file or field, an unreadable file, a value that isn't text, duplicate ids, asked
+    problems without an answer, or another number of rows, or other rows, than those that were asked for.
     """
     source = spec.dataset.source
     if isinstance(source, ToyProblems):
@@ -56,7 +62,7 @@ def make_dataset(spec: DatasetSpec, out: Path, *, data_folder: Path | None = Non
         where = data_folder / source.file
         raw, origin = read_rows(where), f"{source.file}, sha256 {file_sha256(where)}"
     else:
-        raw, origin = _from_hub(source)
+        raw, origin = hub_rows(source, fetched_path(out), archive or Archive())
         where = f"{source.repo}, split {source.split}"
     rows = [_row(spec, raw_row, number, where) for number, raw_row in enumerate(raw)]
     _check(spec, rows, where)
@@ -87,6 +93,11 @@ def card_path(problems: Path) -> Path:
     return problems.with_suffix(".card.json")
 
 
+def fetched_path(problems: Path) -> Path:
+    """Where it is written which rows the hub gave for a problem file."""
+    return problems.with_suffix(".fetched.json")
+
+
 def write_problems(out: Path, rows: list[dict[str, Any]]) -> None:
     """Write problems with the declared schema, whole or not at all."""
     with whole_file(out) as part:
@@ -105,27 +116,6 @@ def read_problems(path: Path) -> list[dict[str, Any]]:
     if missing:
         raise UserError(f"the column '{missing[0]}' is missing", where=path, do="make it with `ngrpo dataset`")
     return table.to_pylist()
-
-
-def _from_hub(source: HubDataset) -> tuple[list[dict[str, Any]], str]:
-    """A hub data set's rows and its origin with the commit that a branch stood for."""
-    import hashlib
-
-    from datasets import load_dataset
-    from huggingface_hub import HfApi
-
-    with reaching_hub("data set", source.repo, source.revision):
-        commit = HfApi().dataset_info(source.repo, revision=source.revision).sha
-        try:
-            rows = list(load_dataset(source.repo, source.subset, split=source.split, revision=commit))
-        except ValueError as e:  # an unknown split or subset
-            raise UserError(str(e), where=source.repo, do="correct the data set's `split` or `subset`") from None
-    # canonical JSON, which is hashed, has no NaN
-    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
-    seen = hashlib.sha256(canonical_json(rows).encode()).hexdigest()
-    if source.sha256 is not None and seen != source.sha256:
-        raise UserError(f"the rows' sha256 is {seen}, not the recorded one", where=f"{source.repo} at {commit}")
-    return rows, f"{source.repo} at {commit}, split {source.split}, sha256 of rows {seen}"
 
 
 def _row(spec: DatasetSpec, raw: dict[str, Any], number: int, source: object) -> dict[str, Any]:

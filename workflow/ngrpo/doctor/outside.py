@@ -11,6 +11,7 @@ from typing import Any
 
 from ngrpo.doctor.checks import SCALES, Diagnosis
 from ngrpo.doctor.machine import run
+from ngrpo.hub import Kind, cache_folder, cached_snapshot, is_offline
 
 WAIT = 5  # seconds for the hub's answer
 SHOWN = 3
@@ -47,15 +48,9 @@ def _made(results: Path, scale: str, kind: str, name: str) -> bool:
     return (results / scale / made[kind]).exists()
 
 
-def cache() -> Path:
-    """The hub's cache, by its own rules."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-
-
 def reachable(endpoint: str) -> bool:
     """Whether the hub answers."""
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+    if is_offline():
         return False
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=WAIT).close()
@@ -71,22 +66,24 @@ def hub(config: Path, results: Path) -> Diagnosis:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if reachable(endpoint):
         return Diagnosis("hub", f"{endpoint} answers")
-    state = "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else f"{endpoint} doesn't answer"
+    state = "offline (HF_HUB_OFFLINE)" if is_offline() else f"{endpoint} doesn't answer"
     lacking: dict[str, list[str]] = {}
     for scale in SCALES:
         for kind, name, source in sources(config, scale):
             if source.get("kind") == "hub" and not _made(results, scale, kind, name):
-                folder = f"{kind}--{source['repo'].replace('/', '--')}"
-                if not (cache() / folder / "snapshots").is_dir():
-                    lacking.setdefault(scale, []).append(source["repo"])
+                what: Kind = "model" if kind == "models" else "dataset"
+                repo, revision = source.get("repo", ""), source.get("revision", "")
+                if not cached_snapshot(what, repo, revision):
+                    lacking.setdefault(scale, []).append(repo)
     if not lacking:
-        return Diagnosis("hub", f"{state}; all that is needed is in {cache()} or in results")
+        return Diagnosis("hub", f"{state}; all that is needed is in {cache_folder()} or in results")
     missing = sorted({repo for repos in lacking.values() for repo in repos})
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
     return Diagnosis(
         "hub",
-        f"{state}; not in {cache()}: {', '.join(missing[:SHOWN])}{more}",
-        "run `huggingface-cli download` where there is network, with HF_HOME on a shared disk",
+        f"{state}; not, or not whole, in {cache_folder()}: {', '.join(missing[:SHOWN])}{more}",
+        "where there is network run `snakemake fetch`, or `huggingface-cli download REPO --revision COMMIT` with"
+        " HF_HOME on a disk that both see",
         tuple(lacking),
     )
 

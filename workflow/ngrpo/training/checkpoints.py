@@ -2,6 +2,7 @@
 
 ```
 runs/{run}/checkpoints/checkpoint.json     whose spec; the last two whole checkpoints; written last, at once
+runs/{run}/checkpoints/inputs.json         what identifies the content of its base model, data and validation problems
 runs/{run}/checkpoints/global_step_{n}/    verl's own files: weights, optimizer, schedule, random state
 runs/{run}/checkpoints/best_{n}/           a Hugging Face folder: the policy with the best validation score
 ```
@@ -15,6 +16,7 @@ copy) is seen, and the one before it is used.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from ngrpo.errors import UserError
@@ -27,7 +29,7 @@ class Checkpoints:
 
     def __init__(self, run: RunFiles, spec: str):
         self.run, self.spec, self.folder = run, spec, run.checkpoints
-        self._card = self.folder / "checkpoint.json"
+        self._card, self._inputs = self.folder / "checkpoint.json", self.folder / "inputs.json"
         self.committed: list[dict] = []
         """The last one or two checkpoints, newest first: step, best, files (path → bytes)."""
         self.best: dict | None = None
@@ -46,15 +48,23 @@ class Checkpoints:
         """Where the policy of a step lies, or will lie, if it is the best."""
         return self.folder / f"best_{step}"
 
-    def prepare(self) -> int:
+    def prepare(self, inputs: Mapping[str, str] | None = None) -> int:
         """Leave nothing but whole checkpoints, in a form that verl resumes from; returns the last one's step, or 0.
 
-        A checkpoint of another spec is moved aside with all that its run left, so that nothing is lost or mixed. Raises
-        UserError where there are checkpoints and none is whole.
+        inputs: what identifies the content of what the run is trained on and from; a spec names only where they come
+        from. A checkpoint of another spec, or of other inputs, is moved aside with all that its run left, so that
+        nothing is lost or mixed. Raises UserError where there are checkpoints and none is whole.
         """
-        if self._card.exists() and read_json(self._card)["spec"] != self.spec:
-            self._set_aside(read_json(self._card))
+        if self._card.exists():
+            card, before = read_json(self._card), read_json(self._inputs) if self._inputs.exists() else None
+            if card["spec"] != self.spec:
+                self._set_aside(card, "another spec's run")
+            elif inputs is not None and before is not None and before != inputs:
+                changed = [name for name in inputs if inputs[name] != before.get(name)]
+                self._set_aside(card, f"a run with another {' and '.join(changed)}")
         self.folder.mkdir(parents=True, exist_ok=True)
+        if inputs is not None:
+            write_json(self._inputs, dict(inputs))
         self._drop_broken()
         marker = self.folder / "latest_checkpointed_iteration.txt"
         if self.step:
@@ -122,8 +132,8 @@ class Checkpoints:
                 if old.name not in named:
                     shutil.rmtree(old)
 
-    def _set_aside(self, card: dict) -> None:
-        """Move another spec's run to superseded/ in the run folder."""
+    def _set_aside(self, card: dict, whose: str) -> None:
+        """Move another run to superseded/ in the run folder."""
         aside = self.run.folder / "superseded" / card["spec"]
         number = 1
         while aside.exists():
@@ -134,7 +144,8 @@ class Checkpoints:
         for path in (self.run.metrics, self.run.verl_settings, self.run.train_log, self.folder):
             if path.exists():
                 os.replace(path, aside / path.name)
-        print(f"[train] this folder held another spec's run (at step {card['step']}): moved to {aside}", flush=True)
+        self.committed, self.best = [], None
+        print(f"[train] this folder held {whose} (at step {card['step']}): moved to {aside}", flush=True)
 
 
 def _size(path: Path) -> int:

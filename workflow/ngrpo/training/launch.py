@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ngrpo.errors import Unfinished, UserError
-from ngrpo.files import read_json, whole_folder, write_json
+from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.study.layout import MODEL_CARD, RunFiles
@@ -66,7 +66,7 @@ def train(
     with Lease(run) as lease, _orderly_end(run.stop, lease, label):
         if not run.spec.exists() or run.spec.read_text(encoding="utf-8") != spec.text():
             write_json(run.spec, spec.json_value())
-        start = Checkpoints(run, spec.digest).prepare()
+        start = Checkpoints(run, spec.digest).prepare(_contents(inputs))
         steps = total_steps(spec, pq.read_metadata(inputs.data).num_rows)
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
@@ -79,6 +79,17 @@ def train(
         best = _finish(Checkpoints(run, spec.digest), steps, out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
     print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)
+
+
+def _contents(inputs: RunInputs) -> dict[str, str]:
+    """What identifies the content of a run's base model, data and validation problems."""
+    card = inputs.model / MODEL_CARD
+    made = read_json(card) if card.exists() else {}
+    return {
+        "base model": digest([made.get("origin", ""), made.get("content", "")]),
+        "training data": file_sha256(inputs.data),
+        "validation problems": file_sha256(inputs.validation),
+    }
 
 
 def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
