@@ -99,7 +99,7 @@ def _from_mirror(source: HubDataset, mirror: str, error: UserError) -> list[dict
             with urllib.request.urlopen(mirror, timeout=WAIT) as answer, open(file, "wb") as copy:
                 shutil.copyfileobj(answer, copy)
         except (OSError, urllib.error.URLError, ValueError) as e:
-            raise UserError(
+            raise type(error)(
                 f"neither hub nor archive gives the data set: {error.what}; {mirror}: {e}",
                 where=source.repo,
                 do=error.do,
