@@ -9,6 +9,7 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
+from ngrpo.claims.needs import TARGET, claim_files, claim_names
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, read_json
 from ngrpo.study.batches import decide_batches
@@ -23,6 +24,7 @@ try:
     STUDY = load_study(Path(SETTINGS.config), SETTINGS.scale)
     FOLDER_FILES = STUDY.folder_files(SETTINGS.data_folder)
     TABLES = STUDY.wanted(SETTINGS.tables)
+    CLAIMS = claim_names(STUDY)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
@@ -212,6 +214,18 @@ def claims_files(wildcards):
     """What the paper says, where the configuration folder has it."""
     names = ("claims.yaml", "paper_values.yaml")
     return [path for n in names if (path := Path(SETTINGS.config) / n).exists()]
+
+
+def evidence_on(claim):
+    """The input function of a claim's target: what its verdict needs."""
+
+    def files(wildcards):
+        try:
+            return [RESULTS.root / path for path in claim_files(claim, STUDY)]
+        except UserError as e:
+            raise WorkflowError(str(e)) from None
+
+    return files
 
 
 def extra_seeds_of(wildcards):

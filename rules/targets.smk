@@ -20,6 +20,16 @@ for _target, _names in STUDY.size.targets.items():
             [RESULTS.root / STUDY.products[name] for name in _names],
 
 
+# What the verdict on one claim of config/claims.yaml needs, with every training seed, and nothing else.
+for _claim in CLAIMS:
+
+    rule:
+        name:
+            f"{TARGET}{_claim}"
+        input:
+            evidence_on(_claim),
+
+
 # Everything that the internet is needed for: run it where there is one (a login node), the rest works offline.
 rule fetch:
     input:

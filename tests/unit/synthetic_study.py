@@ -8,10 +8,10 @@ import pandas as pd
 import yaml
 
 from ngrpo.audit.compliance import verl_settings
-from ngrpo.audit.status import LOGGED
 from ngrpo.files import write_json
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
+from ngrpo.study.run_log import LOGGED
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
@@ -40,10 +40,12 @@ DIAGNOSTICS = {
             "at": [x, 0.0],
             "mixtures": [[x + 0.1, 0.1]],
             "mixture_cosines": [0.97],
+            "mixture_flips": 0.0,
             "noise": [[x, 0.5], [x, -0.5]],
             "noise_cosines": [0.9, 0.8],
+            "noise_flips": flips,
         }
-        for name, x in (("$a", 0.0), (" ", 1.0))
+        for name, x, flips in (("$a", 0.0, 0.5), (" ", 1.0, 0.25))
     ],
 }
 """What `ngrpo diagnostics` writes, small."""
@@ -65,6 +67,8 @@ def make_study(
     (config / "scales").mkdir(parents=True)
     for name in ("study.yaml", "claims.yaml", "paper_values.yaml"):
         (config / name).write_bytes((ROOT / "config" / name).read_bytes())
+    for path in (ROOT / "config" / "scales").glob("*.yaml"):
+        (config / "scales" / path.name).write_bytes(path.read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
     size.update(tables=list(tables), targets={}, demo=None, extra_seeds=list(extra_seeds))

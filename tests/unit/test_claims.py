@@ -8,12 +8,13 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.claims.predicates import Higher, check_names, read_claims, systems_of
+from ngrpo.claims.names import check_names
+from ngrpo.claims.predicates import Higher, Most, Similar, System, read_claims, systems_of
 from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
-from ngrpo.study.paper_values import read_paper_values
+from ngrpo.study.paper_values import PaperValues, read_paper_values
 
 CONFIG = ROOT / "config"
 MODEL = "r1-qwen-1.5b"
@@ -26,6 +27,7 @@ LABELS = {
     ("ngrpo", "standard"): "N-GRPO",
     ("ngrpo", "mixing"): "N-GRPO + mixing",
     ("ngrpo-always", "standard"): "N-GRPO w/o rate",
+    ("ngrpo-rho0.15", "standard"): "ρ = 0.15",
     ("ngrpo-rho0.2", "standard"): "ρ = 0.2",
     ("ngrpo-l2", "standard"): "L2",
     ("ngrpo-l1", "standard"): "L1",
@@ -46,7 +48,7 @@ def by_id(study: Study, results: Results) -> dict[str, ClaimResult]:
 def higher(a: str | None, b: str | None, **changes) -> dict:
     test = {"kind": "higher", "model": MODEL, "system": {"method": a}, "than": [{"method": b}], "metric": "mean"}
     test |= {"benchmarks": ["aime25", "amc23"], "paper": [10.0], **changes}
-    return {"where": "Table 1", "says": "One is above the other.", "test": test}
+    return {"where": "Table 1", "family": "table1", "says": "One is above the other.", "test": test}
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +64,47 @@ def single(tmp_path: Path):
     return make_study(tmp_path, "paper", problems=6), Results(tmp_path / "paper")
 
 
+def printed(paper: PaperValues, model: str, system: System, on: str, metric: str) -> float:
+    """The paper's value in points."""
+    return 100 * paper.value("table1", model, LABELS[system.method, system.decoding], on, metric)[0]
+
+
 def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -> None:
     study, paper = load_study(CONFIG, "paper"), read_paper_values(CONFIG)
-    claims = read_claims(CONFIG)
-    assert len(claims) >= 20
+    claims = {name: claim for name, claim in read_claims(CONFIG).items() if claim.scale == "paper"}
+    assert len(claims) >= 45
     for name, claim in claims.items():
         check_names(name, claim, study, paper)
-        if isinstance(claim.test, Higher) and claim.test.benchmarks != ("aime24",):
-            on = claim.test.benchmarks[0] if len(claim.test.benchmarks) == 1 else "Avg"
-            values = [
-                paper.value("table1", claim.test.model, LABELS[s.method, s.decoding], on, claim.test.metric)[0]
-                for s in systems_of(claim.test)
+        test = claim.test
+        if isinstance(test, Higher | Similar) and test.benchmarks != ("aime24",):
+            for other, benchmarks, points in test.comparisons():
+                on = benchmarks[0] if len(benchmarks) == 1 else "Avg"
+                ours, theirs = (printed(paper, test.model, s, on, test.metric) for s in (test.system, other))
+                if isinstance(test, Higher):
+                    assert points == pytest.approx(ours - theirs, abs=0.006), name
+                else:
+                    assert abs(ours - theirs) <= points, name
+        if isinstance(test, Most):
+            best = [
+                all(
+                    printed(paper, test.model, test.system, b, m) > printed(paper, test.model, s, b, m)
+                    for s in test.than
+                )
+                for b, m in test.cells
             ]
-            assert claim.test.paper == pytest.approx([100 * (values[0] - v) for v in values[1:]], abs=0.006), name
+            assert sum(best) == test.paper, name
+
+
+def test_a_claims_words_and_margins_have_their_source() -> None:
+    for name, claim in read_claims(CONFIG).items():
+        for text in (claim.where, claim.says, claim.family, getattr(claim.test, "why", "given")):
+            assert text, name
+    claims = read_claims(CONFIG)
+    assert claims["ngrpo-mean-1.5b"].words == "comparable"  # the paper doesn't call it higher
+    assert isinstance(claims["ngrpo-mean-1.5b"].test, Similar)
+    assert len(claims["rho-average-1.5b"].test.groups) == 1  # the paper speaks of averages, not of each benchmark
+    assert [s.method for s in systems_of(claims["neighbors-over-gumbel"].test)] == ["ngrpo", "gumbel"]
+    assert claims["inference-mixing-accuracy-7b"].test.metric == "mean"
 
 
 @pytest.mark.parametrize(
@@ -84,11 +114,14 @@ def test_the_projects_claims_name_what_exists_and_the_papers_own_differences() -
         ({"than": [{"method": "grpo", "decoding": "standart"}]}, "no decoding 'standart'.*'standard'"),
         ({"model": "r1-qwen-1.5"}, "no model 'r1-qwen-1.5'.*'r1-qwen-1.5b'"),
         ({"benchmarks": ["aime26"]}, "no benchmark 'aime26'.*'aime2[45]'"),
+        ({"scale": "papr"}, "no scale 'papr'.*'paper'"),
     ],
 )
 def test_a_claim_that_names_what_doesnt_exist_says_so_in_its_place(single, change: dict, message: str) -> None:
     study, results = single
-    set_claims(study, wrong=higher("ngrpo", "grpo", **change), right=higher("ngrpo", "grpo"))
+    wrong = higher("ngrpo", "grpo", **{k: v for k, v in change.items() if k != "scale"})
+    wrong |= {k: v for k, v in change.items() if k == "scale"}
+    set_claims(study, wrong=wrong, right=higher("ngrpo", "grpo"))
     claims = by_id(study, results)
     assert not claims["right"].error
     assert claims["wrong"].error
@@ -101,6 +134,9 @@ def test_a_claim_that_names_what_doesnt_exist_says_so_in_its_place(single, chang
     [
         ({"metric": "passs@4"}, "metric"),
         ({"paper": [1.0, 2.0]}, "2 differences, than has 1"),
+        ({"each": True}, "1 differences, than has 1 systems on 2 benchmarks"),
+        ({"paper": [0.0]}, "greater than 0"),
+        ({"than": [{"method": "ngrpo"}]}, "compared with itself"),
         ({"benchmark": ["aime25"]}, "did you mean 'benchmarks'"),
         ({"kind": "greater"}, "greater"),
     ],
@@ -147,15 +183,20 @@ def test_both_estimators_are_shown_and_pass_at_k_differs_between_them(replicated
 def test_similar_needs_the_interval_within_the_margin(replicated) -> None:
     study, results = replicated
     test = {"kind": "similar", "model": MODEL, "system": {"method": "ngrpo"}, "metric": "mean"}
-    test |= {"benchmarks": ["aime25", "amc23"]}
+    test |= {"benchmarks": ["aime25", "amc23"], "whose": "ours", "why": "a test"}
 
-    def claim(to: str | None, within: float) -> dict:
-        return {"where": "x", "says": "y", "test": {**test, "to": [{"method": to}], "within": within}}
+    def claim(to: str | None, within: float, **more) -> dict:
+        changed = {**test, "to": [{"method": to}], "within": within, **more}
+        return {"where": "x", "family": "x", "says": "y", "test": changed}
 
-    set_claims(study, wide=claim("grpo", 40.0), narrow=claim("grpo", 0.1), base=claim(None, 5.0))
+    wide = claim("grpo", 40.0)
+    set_claims(study, wide=wide, narrow=claim("grpo", 0.1), base=claim(None, 5.0), each=claim("grpo", 40.0, each=True))
     claims = by_id(study, results)
     assert [claims[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
-    assert [p.what.split(", ")[-1] for p in claims["wide"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+    assert [p.what.split(": ")[-1] for p in claims["wide"].parts] == [f"Mean@32, average of aime25, amc23 ({MODEL})"]
+    assert [p.what.split(", ")[-1] for p in claims["each"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+    assert claims["wide"].limit == "ours: a test"
+    assert claims["wide"].parts[0].reference == "margin (ours)"
 
 
 def test_logged_metrics_are_judged_over_runs(replicated) -> None:
@@ -163,10 +204,11 @@ def test_logged_metrics_are_judged_over_runs(replicated) -> None:
 
     def claim(**test) -> dict:
         test = {"model": MODEL, "method": "ngrpo", **test}
-        return {"where": "x", "says": "y", "test": test}
+        return {"where": "x", "family": "x", "says": "y", "test": test}
 
-    cosine = {"kind": "logged", "metric": "mixing_cosine", "paper": 0.9985}
-    slow = {"kind": "slowdown", "than": "grpo", "paper": 5.0}
+    drawn = {"whose": "ours", "why": "a test"}
+    cosine = {"kind": "logged", "metric": "mixing_cosine", "paper": 0.9985, **drawn}
+    slow = {"kind": "slowdown", "than": "grpo", "paper": 5.0, **drawn}
     set_claims(
         study,
         low=claim(**cosine, at_least=0.99),
@@ -174,7 +216,7 @@ def test_logged_metrics_are_judged_over_runs(replicated) -> None:
         most=claim(**cosine, at_most=0.9995),
         quick=claim(**slow, at_most=20.0),
         quicker=claim(**slow, at_most=1.0),
-        misnamed=claim(kind="logged", metric="mixing_cosin", paper=1.0, at_least=0.5),
+        misnamed=claim(kind="logged", metric="mixing_cosin", paper=1.0, at_least=0.5, **drawn),
     )
     claims = by_id(study, results)
     verdicts = [claims[i].verdict for i in ("low", "high", "most", "quick", "quicker")]
@@ -212,8 +254,12 @@ def test_missing_evidence_is_not_run_and_named_with_its_command(single) -> None:
         whole=higher("ngrpo", "grpo", benchmarks=["math500"]),
         log={
             "where": "x",
+            "family": "x",
             "says": "y",
-            "test": {"kind": "slowdown", "model": MODEL, "method": "ngrpo", "than": "grpo", "at_most": 9, "paper": 9},
+            "test": {
+                **{"kind": "slowdown", "model": MODEL, "method": "ngrpo", "than": "grpo", "at_most": 9, "paper": 9},
+                **{"whose": "ours", "why": "a test"},
+            },
         },
     )
     file = results.evaluation(f"grpo-{MODEL}/standard/amc23").grades

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import EvaluationFiles, Results, RunFiles
-from ngrpo.study.run_log import planned_steps, read_metrics
+from ngrpo.study.run_log import LOGGED, planned_steps, read_metrics
 from ngrpo.study.specs import EvaluationSpec, RunSpec
 from ngrpo.study.spent import run_spent
 
@@ -85,26 +85,6 @@ def _overlong(files: EvaluationFiles) -> str:
 
 
 # --- training runs ---
-
-LOGGED = {
-    "step": "step",
-    "reward": "reward/mean",
-    "validation": "validation/score",
-    "response_length": "response/length",
-    "truncated": "response/truncated",
-    "entropy": "policy/entropy",
-    "kl": "policy/kl",
-    "parity_max": "parity/max",
-    "parity_mean": "parity/mean",
-    "mixing_share": "mixing/share",
-    "mixing_cosine": "mixing/cosine_mean",
-    "mixing_cosine_min": "mixing/cosine_min",
-    "mixing_cosine_low": "mixing/cosine_below_0.95",
-    "seconds": "seconds/step",
-    "learning_rate": "policy/learning_rate",
-    "rollout_seconds": "seconds/rollout",
-}
-"""Column of a run's log as analysis names it: the key in metrics.jsonl."""
 
 
 def read_log(path: Path) -> pd.DataFrame:

@@ -13,9 +13,10 @@ import pandas as pd
 
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import Grades, read_grades, run_state
-from ngrpo.claims.predicates import Higher, Logged, Predicate, Similar, Slowdown, System
+from ngrpo.claims.needs import training_seeds
+from ngrpo.claims.predicates import Estimator, Higher, Id, Logged, Metric, Similar, Slowdown, System
 from ngrpo.errors import UserError
-from ngrpo.statistics.decisions import LEAST_SEEDS, Effect, over_problems, over_runs
+from ngrpo.statistics.decisions import LEAST_SEEDS, Arm, Effect, over_problems, over_runs
 from ngrpo.statistics.metrics import problem_values, sampled_sign_flip_p
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -59,7 +60,10 @@ class Evidence:
 
     parts: list[ShownEffect] = field(default_factory=list)
     tests: list[tuple[Effect, float]] = field(default_factory=list)
-    """What must be above 0, and the size that an effect of interest has."""
+    """What must be above 0, and the size that an effect of interest has: all of them, where there are no cells."""
+    cells: list[list[tuple[Effect, float]]] = field(default_factory=list)
+    """The same, by cell: all of a cell's must be above 0, in at least `at_least` cells."""
+    at_least: int = 0
     missing: list[str] = field(default_factory=list)
     replicated: bool = True
     """Whether every trained policy comes with enough seeds."""
@@ -73,7 +77,7 @@ class Reader:
         self._grades: dict[str, Grades] = {}
         self._values: dict[tuple[str, str, str], pd.Series] = {}
         self._logs: dict[str, tuple[str, pd.DataFrame]] = {}
-        self.seeds: tuple[int | None, ...] = (None, *study.size.extra_seeds)
+        self.seeds = training_seeds(study)
 
     def seeds_of(self, *systems: System) -> tuple[int | None, ...]:
         """The seeds over which systems are compared; one where none of them is trained."""
@@ -124,37 +128,44 @@ class Reader:
         return run, log
 
 
-def gather(test: Predicate, reader: Reader) -> Evidence:
-    """The evidence on a predicate at its study's scale. Raises UserError for evaluations that can't be compared."""
-    if isinstance(test, Higher):
-        return _higher(test, reader)
-    if isinstance(test, Similar):
-        return _similar(test, reader)
-    return _logged(test, reader) if isinstance(test, Logged) else _slowdown(test, reader)
-
-
 # --- comparisons of evaluations ---
 
 
-def _higher(test: Higher, reader: Reader) -> Evidence:
+def higher(test: Higher, reader: Reader) -> Evidence:
+    """The evidence on a difference from each of several systems."""
     evidence = Evidence()
-    for other, points in zip(test.than, test.paper, strict=True):
-        pair = _pair(test, other, test.benchmarks, reader, evidence)
+    for other, benchmarks, points in test.comparisons():
+        asked = Comparison(test.model, test.system, other, benchmarks, test.metric, test.estimator)
+        pair = compared(asked, reader, evidence)
         if pair:
             evidence.parts.append(replace(pair[0], paper=points / 100))
             evidence.tests.append((pair[1], points / 100))
     return evidence
 
 
-def _similar(test: Similar, reader: Reader) -> Evidence:
-    evidence, margin = Evidence(), test.within / 100
-    for other in test.to:
-        for benchmark in test.benchmarks:
-            pair = _pair(test, other, [benchmark], reader, evidence)
-            if pair:
-                evidence.parts.append(replace(pair[0], paper=margin, reference="margin"))
-                evidence.tests += [(pair[1].moved(sign, margin), margin) for sign in (1, -1)]
+def similar(test: Similar, reader: Reader) -> Evidence:
+    """The evidence on closeness to each of several systems: both sides of the margin are tested."""
+    evidence = Evidence()
+    for other, benchmarks, points in test.comparisons():
+        asked = Comparison(test.model, test.system, other, benchmarks, test.metric, test.estimator)
+        pair = compared(asked, reader, evidence)
+        if pair:
+            margin = points / 100
+            evidence.parts.append(replace(pair[0], paper=margin, reference=f"margin ({test.whose})"))
+            evidence.tests += [(pair[1].moved(sign, margin), margin) for sign in (1, -1)]
     return evidence
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is asked of two systems on a model: their difference, averaged over benchmarks."""
+
+    model: Id
+    system: System
+    other: System
+    benchmarks: Sequence[Id]
+    metric: Metric
+    estimator: Estimator
 
 
 @dataclass(frozen=True)
@@ -190,46 +201,43 @@ class _Pairing:
         return float(np.mean(values))
 
 
-def _pair(
-    test: Higher | Similar, other: System, benchmarks: Sequence[str], reader: Reader, evidence: Evidence
-) -> tuple[ShownEffect, Effect] | None:
+def compared(asked: Comparison, reader: Reader, evidence: Evidence) -> tuple[ShownEffect, Effect] | None:
     """`system` minus `other`, averaged over benchmarks; None where evidence is missing."""
     missing: list[str] = []
-    seeds = reader.seeds_of(test.system, other)
+    systems = (asked.system, asked.other)
+    seeds = reader.seeds_of(*systems)
     names: dict[tuple[int, str, int | None], str] = {}
-    for benchmark, seed in product(benchmarks, seeds):
-        for side, system in enumerate((test.system, other)):
-            name = reader.evaluation(system, test.model, benchmark, seed, missing)
+    for benchmark, seed in product(asked.benchmarks, seeds):
+        for side, system in enumerate(systems):
+            name = reader.evaluation(system, asked.model, benchmark, seed, missing)
             if name is not None:
                 names[side, benchmark, seed] = name
     evidence.missing += missing
     if missing:
         return None
-    pairing = _Pairing(reader, benchmarks, seeds, names, test.metric)
-    stacked = pairing.differences(test.estimator)
-    trained = any(s.method for s in (test.system, other))
+    pairing = _Pairing(reader, asked.benchmarks, seeds, names, asked.metric)
+    stacked = pairing.differences(asked.estimator)
+    trained = any(s.method for s in systems)
     effect = over_problems(stacked, trained)
     if trained and len(seeds) < LEAST_SEEDS:
         evidence.replicated = False
-    return _shown_pair(test, other, pairing, stacked, effect), effect
+    return _shown_pair(asked, pairing, stacked, effect), effect
 
 
-def _shown_pair(
-    test: Higher | Similar, other: System, pairing: _Pairing, stacked: list[np.ndarray], effect: Effect
-) -> ShownEffect:
+def _shown_pair(asked: Comparison, pairing: _Pairing, stacked: list[np.ndarray], effect: Effect) -> ShownEffect:
     """A pair's effect as the page shows it; the paper's value is the caller's."""
     reader, benchmarks = pairing.reader, pairing.benchmarks
     study, samples = reader.study, reader.study.size.evaluation.samples
     low, high = effect.interval()
     weighted = np.concatenate([d.mean(0) / d.shape[1] / len(stacked) for d in stacked])
-    metric = metric_name(test.metric, samples)
+    metric = metric_name(asked.metric, samples)
     on = "average of " + ", ".join(benchmarks) if len(benchmarks) > 1 else benchmarks[0]
     other_estimator = None
-    if test.metric != "mean":
-        other_estimator = float(over_problems(pairing.differences(OTHER[test.estimator])).estimate)
+    if asked.metric != "mean":
+        other_estimator = float(over_problems(pairing.differences(OTHER[asked.estimator])).estimate)
     files = [reader.results.relative(reader.results.evaluation(name).grades) for name in pairing.names.values()]
     return ShownEffect(
-        what=f"{system_name(study, test.system)} − {system_name(study, other)}: {metric}, {on} ({test.model})",
+        what=f"{system_name(study, asked.system)} − {system_name(study, asked.other)}: {metric}, {on} ({asked.model})",
         unit="points",
         estimate=float(effect.estimate),
         low=float(low),
@@ -237,15 +245,15 @@ def _shown_pair(
         detectable=float(effect.detectable),
         paper=0.0,
         seeds=len(pairing.seeds),
-        a=pairing.mean(0, test.estimator),
-        b=pairing.mean(1, test.estimator),
+        a=pairing.mean(0, asked.estimator),
+        b=pairing.mean(1, asked.estimator),
         p=sampled_sign_flip_p(weighted, 0),
         n=samples,
         problems=sum(d.shape[1] for d in stacked),
         by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
         other_estimator=other_estimator,
         files=tuple(dict.fromkeys(files)),
-        note=_mixed(study, test.model, (test.system, other)),
+        note=_mixed(study, asked.model, (asked.system, asked.other)),
     )
 
 
@@ -269,7 +277,13 @@ def _mixed(study: Study, model: str, systems: Sequence[System]) -> str:
 # --- training logs ---
 
 
-def _logged(test: Logged, reader: Reader) -> Evidence:
+def seen(value: float | np.ndarray) -> Effect:
+    """What was counted whole, such as the worst of all steps: it has no error."""
+    return Effect(np.asarray(value, dtype=float).reshape(()), (Arm(np.array(0.0), 1.0),))
+
+
+def logged(test: Logged, reader: Reader) -> Evidence:
+    """The evidence on a logged metric, over the seeds' runs."""
     evidence = Evidence()
     series: list[np.ndarray] = []
     runs: list[str] = []
@@ -287,15 +301,21 @@ def _logged(test: Logged, reader: Reader) -> Evidence:
     if evidence.missing:
         return evidence
     sign, limit = test.limit
-    effect = over_runs(series)
     side = "at least" if sign > 0 else "at most"
-    what = f"{test.metric.replace('_', ' ')}, mean over steps, {side} {limit:g}: {test.method} ({test.model})"
+    over = "mean over steps" if test.over_steps == "mean" else "in every step"
+    what = f"{test.metric.replace('_', ' ')}, {over}, {side} {limit:g}: {test.method} ({test.model})"
+    if test.over_steps == "worst":
+        series = [np.array([values.min() if sign > 0 else values.max()]) for values in series]
+        effect = seen(min(series) if sign > 0 else max(series))
+    else:
+        effect = over_runs(series)
     _add_logged(evidence, reader, effect, what, "number", test.paper, series, runs)
     evidence.tests.append((effect.moved(sign, -sign * limit), max(abs(test.paper - limit), 1e-12)))
     return evidence
 
 
-def _slowdown(test: Slowdown, reader: Reader) -> Evidence:
+def slowdown(test: Slowdown, reader: Reader) -> Evidence:
+    """The evidence on how much slower one method's rollouts are than another's, over the seeds' runs."""
     evidence = Evidence()
     series: list[np.ndarray] = []
     runs: list[str] = []

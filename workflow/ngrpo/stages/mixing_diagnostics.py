@@ -5,7 +5,8 @@ Written as JSON by the training environment, so that notebooks show it without t
 - `examples`: a problem's response under one seed, plain and mixed; every mixed step with its candidates, their weights
   and the cosine of what was fed and its anchor's embedding;
 - `tokens`: up to ten anchors with their embeddings, the mixtures that were fed there and as many draws of Gaussian
-  noise around them (STHT), all projected on the two main axes of these anchors' embeddings (paper Figure 1).
+  noise around them (STHT), all projected on the two main axes of these anchors' embeddings (paper Figure 1), and the
+  share of mixtures and of noisy vectors whose nearest token in E, by cosine, is another one (token flips).
 
 Departures: the paper doesn't say which ten tokens Figure 1 shows; here they are those that were mixed most often. The
 noise's size is STHT's own (0.33 of the root mean square of E). Cosines are of the whole vectors, not of the projection.
@@ -30,6 +31,8 @@ from ngrpo.study.specs import RunSpec
 
 TOKENS, DRAWS = 10, 40
 MAX_NEW_TOKENS = 256
+TIE = 1e-6
+"""Cosines that differ by less are equal: tokens may share an embedding."""
 
 
 def diagnostics(spec: RunSpec, *, model: Path, neighbors: Path, problems: Path, out: Path, count: int = 64) -> None:
@@ -75,6 +78,13 @@ def _names(tokenizer):
 def _cosines(a: Tensor, b: Tensor) -> list[float]:
     """Cosines of rows (M, d) with rows (M, d) or (1, d)."""
     return [round(c, 6) for c in torch.cosine_similarity(a, b, dim=-1).tolist()]
+
+
+def _flips(vectors: Tensor, anchor: int, E: Tensor) -> float:
+    """The share of vectors (M, d) that lie nearer, by cosine, to another row of E than to the anchor's."""
+    cosines = torch.nn.functional.normalize(vectors, dim=-1) @ E.T / E.norm(dim=-1).clamp_min(1e-12)
+    flipped = cosines.max(-1).values > cosines[:, anchor] + TIE
+    return round(float(flipped.float().mean()), 6)
 
 
 def _fed(sample: Sample, E: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +139,10 @@ def _clouds(samples: list[Sample], E: Tensor, names) -> dict:
                 "at": at(here)[0],
                 "mixtures": at(mixtures),
                 "mixture_cosines": _cosines(mixtures, here),
+                "mixture_flips": _flips(mixtures, anchor, E),
                 "noise": at(noisy),
                 "noise_cosines": _cosines(noisy, here),
+                "noise_flips": _flips(noisy, anchor, E),
             }
         )
     share = spread.square() / spread.square().sum()

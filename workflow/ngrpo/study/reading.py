@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from ngrpo.errors import UserError, nearest_name
 
+MERGE = "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice in one mapping."""
@@ -17,6 +19,8 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
+        if key_node.tag == MERGE:  # `<<: *anchor`: what the mapping itself says goes before what it takes over
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise UserError(

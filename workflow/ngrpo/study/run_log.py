@@ -10,6 +10,26 @@ from typing import Any
 
 from ngrpo.study.specs import Training
 
+LOGGED = {
+    "step": "step",
+    "reward": "reward/mean",
+    "validation": "validation/score",
+    "response_length": "response/length",
+    "truncated": "response/truncated",
+    "entropy": "policy/entropy",
+    "kl": "policy/kl",
+    "parity_max": "parity/max",
+    "parity_mean": "parity/mean",
+    "mixing_share": "mixing/share",
+    "mixing_cosine": "mixing/cosine_mean",
+    "mixing_cosine_min": "mixing/cosine_min",
+    "mixing_cosine_low": "mixing/cosine_below_0.95",
+    "seconds": "seconds/step",
+    "learning_rate": "policy/learning_rate",
+    "rollout_seconds": "seconds/rollout",
+}
+"""Column of a run's log as analysis names it: the key in metrics.jsonl."""
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The steps logged so far, in order; none where there is no file. Stops at the first line that isn't whole."""

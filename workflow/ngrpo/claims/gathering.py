@@ -1,0 +1,132 @@
+"""The evidence on every kind of predicate: comparisons and logs are ngrpo.claims.evidence's, the rest is here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from ngrpo.audit.status import command
+from ngrpo.claims.evidence import (
+    Comparison,
+    Evidence,
+    Reader,
+    ShownEffect,
+    compared,
+    higher,
+    logged,
+    similar,
+    slowdown,
+    system_name,
+)
+from ngrpo.claims.predicates import Diagnosed, Higher, Logged, LosesNone, Most, Predicate, Similar, Slowdown
+from ngrpo.errors import UserError
+from ngrpo.files import read_json
+from ngrpo.statistics.decisions import Effect, over_problems
+
+
+def gather(test: Predicate, reader: Reader) -> Evidence:
+    """The evidence on a predicate at its study's scale. Raises UserError for evaluations that can't be compared."""
+    return _KINDS[type(test)](cast(Any, test), reader)
+
+
+def most(test: Most, reader: Reader) -> Evidence:
+    """The evidence on a lead over each of several systems in each cell benchmark × metric."""
+    evidence, lead = Evidence(at_least=test.at_least), test.lead / 100
+    for benchmark, metric in test.cells:
+        cell: list[tuple[Effect, float]] = []
+        for other in test.than:
+            asked = Comparison(test.model, test.system, other, (benchmark,), metric, test.estimator)
+            pair = compared(asked, reader, evidence)
+            if pair:
+                evidence.parts.append(replace(pair[0], paper=lead, reference=f"lead to be seen ({test.whose})"))
+                cell.append((pair[1], lead))
+        evidence.cells.append(cell)
+    return evidence
+
+
+def loses_none(test: LosesNone, reader: Reader) -> Evidence:
+    """The evidence on the share of problems that `than` solves in any of its samples and `system` in none."""
+    evidence, pair = Evidence(), (test.system, test.than)
+    limit = test.at_most / 100
+    for benchmark in test.benchmarks:
+        rows, files = [], []
+        for seed in reader.seeds_of(test.system, test.than):
+            names = [
+                reader.evaluation(s, test.model, benchmark, seed, evidence.missing) for s in (test.system, test.than)
+            ]
+            if None in names:
+                continue
+            ours, theirs = (reader.values(str(name), "mean", test.estimator) for name in names)
+            if not ours.index.equals(theirs.index):
+                raise UserError(f"on {benchmark} the two evaluations hold different problems")
+            rows.append(((theirs > 0) & (ours == 0)).to_numpy(dtype=float))
+            files += [reader.results.relative(reader.results.evaluation(str(name)).grades) for name in names]
+        if evidence.missing:
+            continue
+        effect = over_problems([np.stack(rows)], trained=any(s.method for s in pair))
+        who = [system_name(reader.study, s) for s in reversed(pair)]
+        what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {benchmark} ({test.model})"
+        part = _share(effect, what, limit, f"at most ({test.whose})", len(rows[0]), files)
+        evidence.parts.append(replace(part, seeds=len(rows), n=reader.study.size.evaluation.samples))
+        evidence.tests.append((effect.moved(-1, limit), limit))
+    return evidence
+
+
+def diagnosed(test: Diagnosed, reader: Reader) -> Evidence:
+    """The evidence on a share that `ngrpo diagnostics` counted: tokens are to it what problems are to a benchmark."""
+    evidence, study = Evidence(), reader.study
+    run = study.run_id(test.method, test.model)
+    path = reader.results.diagnostics(run) if run else None
+    if run is None or path is None:
+        evidence.missing.append(f"no table of scale {study.scale} trains {test.method} on {test.model}")
+        return evidence
+    make = command(study, reader.results, path)
+    data = read_json(path) if path.exists() else {}
+    tokens = data.get("tokens", [])
+    if not data:
+        evidence.missing.append(f"Diagnostics of {run}: not measured yet; made by: {make}")
+    elif data.get("spec") != study.runs[run].digest or any(test.share not in token for token in tokens):
+        evidence.missing.append(f"Diagnostics of {run}: measured by another version; remade by: {make}")
+    elif len(tokens) < 2:
+        evidence.missing.append(f"Diagnostics of {run}: fewer than two tokens were mixed")
+    if evidence.missing:
+        return evidence
+    effect = over_problems([np.array([[token[test.share] for token in tokens]])], trained=False)
+    sign, limit = test.limit
+    fed = {"noise_flips": "Noisy embeddings", "mixture_flips": "Mixtures"}[test.share]
+    side = "at least" if sign > 0 else "at most"
+    what = f"{fed} that lie nearest to another token than their own ({test.model})"
+    evidence.parts.append(
+        _share(effect, what, limit, f"{side} ({test.whose})", len(tokens), [reader.results.relative(path)])
+    )
+    evidence.tests.append((effect.moved(sign, -sign * limit), limit))
+    return evidence
+
+
+def _share(effect: Effect, what: str, limit: float, reference: str, size: int, files: list[str]) -> ShownEffect:
+    low, high = effect.interval()
+    return ShownEffect(
+        what=what,
+        unit="share",
+        estimate=float(effect.estimate),
+        low=max(0.0, float(low)),
+        high=min(1.0, float(high)),
+        detectable=float(effect.detectable),
+        paper=limit,
+        seeds=1,
+        problems=size,
+        reference=reference,
+        files=tuple(dict.fromkeys(files)),
+    )
+
+
+_KINDS: dict[type, Callable[[Any, Reader], Evidence]] = {
+    Higher: higher,
+    Similar: similar,
+    Most: most,
+    LosesNone: loses_none,
+    Logged: logged,
+    Diagnosed: diagnosed,
+    Slowdown: slowdown,
+}
