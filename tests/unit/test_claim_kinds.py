@@ -9,7 +9,7 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study
 
-from ngrpo.claims.names import at_scale
+from ngrpo.claims.at_scale import at_scale
 from ngrpo.claims.needs import claim_files, claim_names, evidence_files
 from ngrpo.claims.predicates import Higher, Similar, read_claims
 from ngrpo.claims.verdicts import judge_claims

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
-from ngrpo.claims.names import check_names
+from ngrpo.claims.at_scale import check_names
 from ngrpo.claims.predicates import Higher, Most, Similar, System, read_claims, systems_of
 from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError

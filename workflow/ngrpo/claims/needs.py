@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ngrpo.claims.names import at_scale, check_names, shown_here
+from ngrpo.claims.at_scale import at_scale, check_names, shown_here
 from ngrpo.claims.predicates import FILE, Claim, Compared, Diagnosed, Predicate, System, read_claims, systems_of
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.expand import BELOW, Study

@@ -1,7 +1,7 @@
 """The paper's checkable sentences as typed predicates: config/claims.yaml. Evidence: ngrpo.claims.gathering.
 
 A predicate names systems by method and decoding, models, benchmarks and metrics by their ids in study.yaml and
-scales/paper.yaml: ngrpo.claims.names checks them, and says what stands in for them at another scale.
+scales/paper.yaml: ngrpo.claims.at_scale checks them, and says what stands in for them at another scale.
 
 | kind | says |
 |---|---|

@@ -7,9 +7,9 @@ effects and gives no verdict. A claim that lacks any of its evidence is not run:
 from dataclasses import dataclass
 from typing import Any
 
+from ngrpo.claims.at_scale import at_scale, check_names, judged_here, shown_here
 from ngrpo.claims.evidence import Evidence, Reader, ShownEffect
 from ngrpo.claims.gathering import gather
-from ngrpo.claims.names import at_scale, check_names, judged_here, shown_here
 from ngrpo.claims.predicates import Claim, read_claims
 from ngrpo.errors import UserError
 from ngrpo.statistics.decisions import VERDICTS, judge
