@@ -51,7 +51,10 @@ SAME_CLASS_NAME = dict.fromkeys(
 )
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
-LONG_FILES: dict[str, str] = {"docs/configuration.md": "generated from the models"}
+LONG_FILES: dict[str, str] = {
+    "docs/configuration.md": "generated from the models",
+    "config/claims.yaml": "one claim after another: data, in the report's order",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 """Path or path::function → why it is longer."""
 
