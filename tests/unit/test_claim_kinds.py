@@ -207,10 +207,10 @@ def test_a_claims_files_are_those_that_its_verdict_reads(study) -> None:
     assert sorted(str(path) for path in asked) == sorted(result.parts[0].files)
     assert len(asked) == 2 * (3 + 1)  # benchmarks; three seeds of N-GRPO, and the base model
     for path in asked:  # each of them is needed
-        kept = (results.root / path).read_bytes()
+        content = (results.root / path).read_bytes()
         (results.root / path).unlink()
         (again,) = judge_claims(made, results)
-        (results.root / path).write_bytes(kept)
+        (results.root / path).write_bytes(content)
         assert again.verdict == "not run", path
 
 
