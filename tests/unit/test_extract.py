@@ -58,8 +58,13 @@ def growth(read: Callable[[str], object], piece: str) -> float:
     return seconds[1] / seconds[0]
 
 
+WIDE = "A" + 200 * " " + "x"
+
+
 @pytest.mark.parametrize("read", [last_boxed, strict_choice, lenient_choice])
-@pytest.mark.parametrize("piece", [r"\boxed{", "{", r"\boxed{1}", "\\", r"\boxed" + " " * 9, " ", "\n", "Answer: "])
+@pytest.mark.parametrize(
+    "piece", [r"\boxed{", "{", r"\boxed{1}", "\\", r"\boxed" + " " * 9, " ", "\n", "Answer: ", "A" + 200 * " " + "x"]
+)
 def test_reading_takes_no_longer_than_the_length(read, piece):
     assert growth(read, piece) < 24
 
@@ -74,6 +79,8 @@ def test_a_reader_that_starts_anew_at_each_brace_would_be_seen():
         ("It follows.\nAnswer: C", "C", "C"),
         ("Answer: A\nno, wait\nAnswer: D  ", "D", "D"),
         ("Answer: B\r\n", "B", "B"),
+        ("Answer: B\rThanks", "B", "B"),
+        ("Answer: B\u2028Thanks", "B", "B"),
         ("**Answer: C**", None, "C"),
         ("The answer: c", None, "C"),
         (r"\boxed{B}", None, "B"),
@@ -109,7 +116,9 @@ def test_references_lose_their_wrapping_only(answer, bare):
 
 
 def test_references_of_choices_are_letters():
-    assert [gold_choice(x) for x in ("B", "(b)", "E", "", "AB")] == ["B", "B", None, None, None]
+    forms = ("B", "(b)", r"\text{B}", "**B**", "B) spiro", "B.", "E", "", "AB", "Because")
+    assert [gold_choice(x) for x in forms] == ["B"] * 6 + [None] * 4
+    assert [gold_choice(x, "ABCDEFGHIJ") for x in ("E", "J", "K")] == ["E", "J", None]
 
 
 whole_numbers = st.one_of(st.integers(-30, 30), st.integers(-999_999_999, 999_999_999))

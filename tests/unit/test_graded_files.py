@@ -13,8 +13,18 @@ import pytest
 from click.testing import CliRunner
 
 from ngrpo.cli import main
+from ngrpo.cli.graded import CONVENTIONS
 from ngrpo.errors import UserError
-from ngrpo.grading import GradingLimits, grade_file, grade_samples
+from ngrpo.grading import (
+    SETTINGS,
+    GradingLimits,
+    GradingSettings,
+    Item,
+    ResponseFields,
+    grade_answers,
+    grade_file,
+    grade_samples,
+)
 
 PATIENT = GradingLimits(seconds=20)
 
@@ -53,7 +63,11 @@ def test_any_systems_jsonl_is_graded(tmp_path):
         ([{**ROW, "answer": ""}], r"reference answer is empty\n.*item '1'"),
         ([{**ROW, "answer": True}], r"'answer' must be a string or a number"),
         ([{**ROW, "response": 5}], r"'response' must be a string"),
-        ([{**ROW, "finish_reason": "eos"}], r"no finish_reason 'eos'"),
+        ([{**ROW, "finish_reason": "abort"}], r"no finish_reason 'abort'"),
+        ([{**ROW, "answer": {"ground_truth": "27"}}], r"(?s)'answer' must be.*--answer-field answer.ground_truth"),
+        ([{**ROW, "answer": []}], r"'answer' must be a string or a number"),
+        ([{**ROW, "id": [1]}], r"'id' must be a string or a number"),
+        ([ROW, {**ROW, "id": 1}], r"id '1' is already on line 1\n.*line 2"),
         ([ROW, "{broken"], r"not readable as JSON.*\n.*line 2"),
         (["[" * 100_000], r"not readable as JSON"),
         (["[1]"], r"must be a JSON object"),
@@ -64,6 +78,80 @@ def test_an_unusable_file_says_what_and_where_and_writes_nothing(tmp_path, rows,
     with pytest.raises(UserError, match=message):
         grade_file(_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
     assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+def written(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_ids_stay_what_they_were_and_a_byte_order_mark_is_no_matter(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [{**ROW, "id": 1, "problem_id": "p"}, {**ROW, "id": "2"}, {**ROW, "id": 2.5}]
+    source.write_text("\ufeff" + "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    grade_file(source, out)
+    assert [row["id"] for row in written(out)] == [1, "2", 2.5]
+    assert [row.get("problem_id") for row in written(out)] == ["p", None, None]
+
+
+@pytest.mark.parametrize(
+    ("reason", "grade"),
+    [("eos", "no_answer"), ("", "no_answer"), (None, "no_answer"), ("STOP", "no_answer"), ("max_tokens", "truncated")],
+)
+def test_finish_reasons_of_other_engines_are_understood(tmp_path, reason, grade):
+    source = _jsonl(tmp_path / "in.jsonl", [{**ROW, "response": "cut", "finish_reason": reason}])
+    assert grade_file(source, tmp_path / "out.jsonl") == {grade: 1}
+
+
+def test_several_references_are_accepted_and_fields_may_lie_anywhere(tmp_path):
+    rows = [
+        {"uid": 7, "output": r"\boxed{\frac{1}{2}}", "reward_model": {"ground_truth": ["3", "0.5"]}},
+        {"uid": 8, "output": r"\boxed{4}", "reward_model": {"ground_truth": ["3", "0.5"]}},
+        {"uid": 9, "output": r"\boxed{4}", "reward_model.ground_truth": 4},
+    ]
+    fields = ResponseFields("uid", "output", "reward_model.ground_truth", "math")
+    counts = grade_file(_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "o", limits=PATIENT, fields=fields)
+    assert [row["grade"] for row in written(tmp_path / "o")] == ["correct", "wrong", "correct"]
+    assert counts == {"correct": 2, "wrong": 1}
+
+
+def test_the_second_graders_verdicts_come_on_request(tmp_path):
+    rows = [{**ROW, "response": r"\boxed{27.}"}, {**ROW, "id": "2", "response": r"\boxed{26}"}]
+    counts = grade_file(_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "o", limits=PATIENT, second=True)
+    assert [(row["grade"], row["second_grade"]) for row in written(tmp_path / "o")] == [
+        ("wrong", "correct"),
+        ("wrong", "wrong"),
+    ]
+    assert (counts, counts.second, counts.differ) == ({"wrong": 2}, {"correct": 1, "wrong": 1}, 1)
+
+
+@pytest.mark.parametrize("place", ["same", "other way", "link", "hard link", "device", "folder", "pipe"])
+def test_an_output_that_isnt_ones_own_file_is_refused_and_nothing_is_touched(tmp_path, place):
+    source = _jsonl(tmp_path / "in.jsonl", [ROW])
+    former, out = source.read_bytes(), tmp_path / "out"
+    if place in ("same", "other way"):
+        out = source if place == "same" else tmp_path / ".." / tmp_path.name / "in.jsonl"
+    elif place == "link":
+        out.symlink_to(tmp_path / "elsewhere")
+    elif place == "hard link":
+        out.hardlink_to(source)
+    elif place == "device":
+        out = Path("/dev/null")
+    elif place == "folder":
+        out.mkdir()
+    else:
+        os.mkfifo(out)
+    listed = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError, match="the output is"):
+        grade_file(source, out)
+    assert (source.read_bytes(), sorted(os.listdir(tmp_path))) == (former, listed)
+    assert not out.is_file() or place in ("same", "other way", "hard link")
+
+
+def test_samples_are_never_replaced_by_their_grades(tmp_path):
+    paths = _parquets(tmp_path)
+    for path in paths:
+        with pytest.raises(UserError, match="the output is the input"):
+            grade_samples(*paths, path)
 
 
 def test_a_missing_file_and_bytes_that_are_no_text(tmp_path):
@@ -121,15 +209,11 @@ def test_samples_are_graded_against_their_problems(tmp_path):
     counts = grade_samples(*_parquets(tmp_path), tmp_path / "grades.parquet", limits=PATIENT)
     rows = pq.read_table(tmp_path / "grades.parquet").to_pylist()
     assert [row["grade"] for row in rows] == ["correct", "wrong", "correct", "truncated"]
-    assert rows[0] == {
-        "problem_id": "p1",
-        "sample": 0,
-        "grade": "correct",
-        "extracted": r"\frac{1}{2}",
-        "reason": None,
-        "spec": "abc",
-    }
+    first = {"grade": "correct", "extracted": r"\frac{1}{2}", "reason": None}
+    second = {f"second_{name}": value for name, value in first.items()}
+    assert rows[0] == {"problem_id": "p1", "sample": 0, **first, "spec": "abc", **second}
     assert counts == {"correct": 2, "wrong": 1, "truncated": 1}
+    assert (counts.second, counts.differ) == (counts, 0)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +223,8 @@ def test_samples_are_graded_against_their_problems(tmp_path):
         ({"sample": [0, 0, 0, 1]}, None, r"sample 0 of problem 'p1' occurs twice\n.*row 1"),
         ({"text": None}, None, r"column 'text' is missing\n.*samples.parquet"),
         ({"text": ["a", None, "b", "c"]}, None, r"field 'text' is missing\n.*row 1"),
+        ({"problem_id": [1, 1, 2, 2]}, None, r"'problem_id' holds int64, not text\n.*samples.parquet"),
+        ({"text": [b"a", b"b", b"c", b"d"]}, None, r"'text' holds binary, not text"),
         ({"finish_reason": ["stop", "stop", "stop", "abort"]}, None, r"no finish_reason 'abort'\n.*row 3"),
         (None, {"id": ["p1", "p1"], "answer": ["1", "2"], "kind": ["math"] * 2}, r"id 'p1' occurs twice\n.*row 1"),
         (None, {"id": ["p1", "p2"], "answer": ["1", None], "kind": ["math"] * 2}, r"'answer' is missing\n.*row 1"),
@@ -158,6 +244,51 @@ def test_the_command_grades_with_its_defaults(tmp_path):
     ended = CliRunner().invoke(main, ["grade", str(_jsonl(tmp_path / "in.jsonl", [ROW])), "--out", str(out)])
     assert ended.exit_code == 0, ended.output
     assert json.loads(out.read_text())["grade"] == "correct"
+
+
+def test_a_summary_ends_the_command_and_progress_goes_to_stderr(tmp_path):
+    rows = [{**ROW, "id": i, "response": rf"\boxed{{\frac{{{i}}}{{2}}}}"} for i in range(1, 5)]
+    rows += [{**ROW, "id": 5, "response": "cut", "finish_reason": "length"}]
+    words = ["grade", str(_jsonl(tmp_path / "in.jsonl", rows)), "--out", str(tmp_path / "o"), "--second"]
+    ended = CliRunner().invoke(main, words)
+    assert ended.exit_code == 0, ended.output
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "accuracy 0.0 % (95 % interval 0.0 to 43.4, each answer on its own)"
+    assert lines[1] == "  5 answers: 0 correct, 4 wrong, 0 no answer, 1 truncated, 0 grader error"
+    assert "second grader: accuracy 0.0 %" in lines[2]
+    assert lines[-2:] == ["the two graders differ on 0 answers", f"wrote {tmp_path / 'o'}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reference", "response", "grades"),
+    [
+        (["--boxes", "all"], "1, 2", r"\boxed{1} and \boxed{2}", "wrong correct"),
+        (["--convention", "math-verify"], "1, 2", r"$\boxed{1}$, $\boxed{2}$", "wrong correct"),
+        (["--tolerance", "0.01"], "3.14", r"\boxed{\pi}", "wrong correct"),
+        (["--tolerance", "0.01"], "100", r"\boxed{102}", "wrong wrong"),
+        (["--tolerance", "0.05"], "100", r"\boxed{102}", "wrong correct"),
+        (["--sets-equal-relations"], "(0,1)", r"\boxed{0<x<1}", "wrong correct"),
+        (["--comparison", "second"], "5", r"\boxed{5.}", "wrong correct"),
+        (["--convention", "release-math500"], r"\frac{1}{2}", r"\boxed{\frac{2}{4}}", "correct wrong"),
+        (["--convention", "release-gpqa", "--kind", "choice"], "B", "I pick (B).", "no_answer correct"),
+        (["--choice", "lenient", "--letters", "ABCDEFGHIJ"], "J", "so\n(J)", "no_answer correct"),
+        (["--longest", "5"], "1", r"\boxed{1+1+1-1-1}", "correct grader_error"),
+    ],
+)
+def test_each_setting_can_be_chosen_and_changes_nothing_unless_it_is(tmp_path, words, reference, response, grades):
+    kind = "choice" if reference in "BJ" else "math"
+    source = _jsonl(tmp_path / "in.jsonl", [{"id": 1, "response": response, "answer": reference, "kind": kind}])
+    unset, chosen = grades.split()
+    letters = "ABCDEFGHIJ" if "--letters" in words else "ABCD"
+    item = Item("1", response, reference, kind)
+    assert grade_answers([item], 1, PATIENT, GradingSettings(letters=letters))[0].grade == unset
+    ended = CliRunner().invoke(main, ["grade", str(source), "--out", str(tmp_path / "o"), "--workers", "1", *words])
+    assert ended.exit_code == 0, ended.output
+    assert written(tmp_path / "o")[0]["grade"] == chosen
+
+
+def test_the_command_knows_the_conventions():
+    assert set(CONVENTIONS) == set(SETTINGS)
 
 
 @pytest.mark.parametrize("size", [0, 3, 200, -1])

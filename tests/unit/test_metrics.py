@@ -325,7 +325,7 @@ def _problem_tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         {
             "problem_id": ["p000"] * 3,
             "sample": [0, 1, 2],
-            "text": [r"so \boxed{2}", "\x1b[31mred \u202e", "cut"],
+            "text": ["First.\n" + 500 * "long " + r"so \boxed{2}", "\x1b[31mred \u202e", "cut"],
             "finish_reason": ["stop", "stop", "length"],
             "tokens": [4, 5, 9],
         }
@@ -337,16 +337,20 @@ def _problem_tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             "grade": ["correct", "no_answer", "truncated"],
             "extracted": ["2", None, None],
             "reason": [None, None, None],
+            "second_grade": ["correct", "correct", "truncated"],
         }
     )
     return problems, samples, graded
 
 
-def test_show_has_every_sample_and_no_control_character():
+def test_show_has_every_sample_whole_and_no_control_character():
     text = show("p000", *_problem_tables())
     assert "reference 2" in text
     assert "3 samples: 1 correct, 1 no answer, 1 truncated" in text
     assert all(word in text for word in ("correct", "no answer", "truncated", "length"))
+    assert "First.\n" + 500 * "long " + r"so \boxed{2}" in text
+    assert "--- sample 0: correct, answer 2, finish stop, 4 tokens ---" in text
+    assert "sample 1: no answer, second grader: correct, finish stop" in text
     assert "\x1b" not in text
     assert "\u202e" not in text
     with pytest.raises(UserError, match=r"no problem 'p00'.*\n.*\n.*did you mean 'p000'"):

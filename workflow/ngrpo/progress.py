@@ -1,8 +1,9 @@
 """How far a stage is, as plain lines that read well in a terminal, a log file and a job's output alike."""
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -19,3 +20,20 @@ def steps(items: Sequence[T], label: str, unit: str, *, every: float = 5.0) -> I
         yield item
     if shown > began:
         print(f"{label} {len(items)}/{len(items)} {unit} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def counter(label: str, unit: str, *, every: float = 5.0, file: TextIO | None = None) -> Callable[[int, int], None]:
+    """A function of (done, total) that prints to stderr, at most every so many seconds, how many are done."""
+    began = shown = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal began, shown
+        now = time.monotonic()
+        if done <= 1:
+            began = now
+        if now - shown >= every:
+            left = (now - began) / max(1, done) * (total - done)
+            print(f"{label} {done:,}/{total:,} {unit}, about {left:.0f} s left", file=file or sys.stderr, flush=True)
+            shown = now
+
+    return report

@@ -4,15 +4,16 @@ A user's mistake ends in one message (what, where, what to do) and exit code 1; 
 Stages are imported when they run: `ngrpo plan` on a login node loads no torch.
 """
 
-from ngrpo.cli import inputs, planning, results, runs
+from ngrpo.cli import graded, inputs, planning, results, runs
 from ngrpo.cli.group import main
 
 __all__ = ["main"]
 
 for _command in (
     *(inputs.dataset, inputs.model, inputs.training_data, inputs.neighbors),
-    *(runs.train, runs.sample, runs.diagnostics, runs.grade),
-    *(results.analyze, results.report, results.crate, results.verify, results.table, results.show, results.diff),
+    *(runs.train, runs.sample, runs.diagnostics),
+    *(results.analyze, results.report, results.crate, results.verify, results.table),
+    *(graded.grade, graded.show, graded.diff),
     *(planning.doctor, planning.plan, planning.ledger, planning.schema),
 ):
     main.add_command(_command)

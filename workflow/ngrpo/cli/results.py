@@ -1,4 +1,4 @@
-"""Commands of finished results: tables, the report, the crate, and single problems in the terminal."""
+"""Commands of finished results: tables, the report and the crate."""
 
 import sys
 from pathlib import Path
@@ -65,29 +65,3 @@ def table(table: str, config: Path, scale: str, results: Path) -> None:
     from ngrpo.study.layout import Results
 
     print(table_text(Results(results / scale), table))
-
-
-@click.command()
-@click.argument("evaluation")
-@click.argument("problem")
-@with_study
-def show(evaluation: str, problem: str, config: Path, scale: str, results: Path) -> None:
-    """Show a problem of an evaluation (POLICY/DECODING/BENCHMARK): all its samples, answers and grades."""
-    from ngrpo.report.finished import problem_text
-    from ngrpo.study.expand import load_study
-    from ngrpo.study.layout import Results
-
-    print(problem_text(load_study(config, scale), Results(results / scale), evaluation, problem))
-
-
-@click.command()
-@click.argument("first")
-@click.argument("second")
-@with_study
-def diff(first: str, second: str, config: Path, scale: str, results: Path) -> None:
-    """Compare two evaluations of one benchmark: which problems flipped."""
-    from ngrpo.report.finished import difference_text
-    from ngrpo.study.expand import load_study
-    from ngrpo.study.layout import Results
-
-    print(difference_text(load_study(config, scale), Results(results / scale), first, second))

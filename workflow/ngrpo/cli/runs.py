@@ -1,12 +1,10 @@
-"""Commands of the stages that train, draw and grade."""
+"""Commands of the stages that train and draw."""
 
-import os
 from pathlib import Path
 
 import click
 
 from ngrpo.cli.options import FILE, FOLDER, out_option, spec_argument
-from ngrpo.errors import UserError
 
 
 @click.command()
@@ -89,26 +87,3 @@ def diagnostics(spec: Path, model: Path, neighbors: Path, problems: Path, out: P
     from ngrpo.study.specs import RunSpec, read_spec
 
     measure(read_spec(spec, RunSpec), model=model, neighbors=neighbors, problems=problems, out=out)
-
-
-@click.command()
-@click.argument("answers", type=FILE)
-@click.option("--problems", type=FILE, help="The benchmark's problems (for samples in parquet).")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count,
-    show_default="one a core",
-    help="Grader processes.",
-)
-@out_option
-def grade(answers: Path, problems: Path | None, workers: int, out: Path) -> None:
-    """Grade samples (parquet) or any system's outputs (JSONL rows {id, response, answer, kind})."""
-    from ngrpo.grading import grade_file, grade_samples
-
-    if answers.suffix == ".parquet":
-        if problems is None:
-            raise UserError("samples need their problems", where="ngrpo grade", do="add --problems FILE")
-        grade_samples(answers, problems, out, workers=workers)
-    else:
-        grade_file(answers, out, workers=workers)

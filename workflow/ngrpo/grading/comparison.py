@@ -1,6 +1,6 @@
-"""Math-Verify's verdict on one pair, and the two verdicts that need no computer algebra.
+"""Math-Verify's verdict on one pair (on its own extraction, too), and the two verdicts that need no computer algebra.
 
-`math_verify_verdict` runs in worker processes only (it may hang, swell or crash: worker.py, pool.py).
+`math_verify_verdict` and its kin run in worker processes only (it may hang, swell or crash: worker.py, pool.py).
 `integer_verdict` and `string_verdict` run in the caller's process.
 
 Where this departs from calling Math-Verify directly:
@@ -41,25 +41,66 @@ def _parse(answer: str) -> list:
     return _parser()(rf"\boxed{{{answer}}}", parsing_timeout=None, raise_on_error=True)
 
 
-def math_verify_verdict(gold: str, answer: str) -> tuple[bool, str | None]:
+def math_verify_verdict(
+    gold: str, answer: str, tolerance: float = 0.0, sets_equal_relations: bool = False
+) -> tuple[bool, str | None]:
     """(equal, reason): Math-Verify's verdict, and the error where a comparison failed and none succeeded.
 
-    gold, answer: LaTeX without \\boxed. Raises what Math-Verify's parser raises (among them MemoryError).
+    gold, answer: LaTeX without \\boxed. tolerance, sets_equal_relations: as in GradingSettings. Raises what
+    Math-Verify's parser raises (among them MemoryError).
     """
+    return _verdict(_parse(gold), _parse(answer), tolerance, sets_equal_relations)
+
+
+def math_verify_all_boxes_verdict(
+    gold: str, response: str, tolerance: float = 0.0, sets_equal_relations: bool = False
+) -> tuple[bool, str | None]:
+    """As `math_verify_verdict`, for a whole response, from which Math-Verify itself extracts: neighboring boxes are
+    one answer. gold: bare LaTeX, or a text with boxes or math delimiters, from which it extracts, too."""
+    marked = any(mark in gold for mark in ("$", r"\boxed", r"\(", r"\["))
+    golds = _extracted(gold) if marked else _parse(gold)
+    return _verdict(golds, _extracted(response), tolerance, sets_equal_relations)
+
+
+@lru_cache(maxsize=256)
+def _extracted(text: str) -> list:
+    """Math-Verify's candidates in a text, boxes first."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+
+    targets = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+    return _parser()(text, targets, parsing_timeout=None, raise_on_error=True)
+
+
+def _verdict(golds: list, answers: list, tolerance: float, sets_equal_relations: bool) -> tuple[bool, str | None]:
     from math_verify import verify
 
     reason = None
-    predictions = _parse(answer)
-    for reference in _parse(gold):
-        for prediction in predictions:
+    for reference in golds:
+        for prediction in answers:
             try:
-                if verify(reference, prediction, timeout_seconds=None, raise_on_error=True):
+                if verify(
+                    reference,
+                    prediction,
+                    allow_set_relation_comp=sets_equal_relations,
+                    timeout_seconds=None,
+                    raise_on_error=True,
+                ) or (tolerance and _near(reference, prediction, tolerance)):
                     return True, None
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001  sympy raises anything; it is reported, never taken for "wrong"
                 reason = f"{type(error).__name__}: {error}"[:300]
     return False, reason
+
+
+def _near(reference: object, prediction: object, tolerance: float) -> bool:
+    """Whether two numbers differ by at most that share of the reference."""
+    import sympy
+
+    if not all(isinstance(side, sympy.Expr) and not side.free_symbols for side in (reference, prediction)):
+        return False
+    a, b = sympy.N(reference), sympy.N(prediction)
+    return bool(a.is_number and b.is_number and abs(a - b) <= tolerance * abs(a))
 
 
 # --- the release's grading of MATH500: equality of normalized strings (in the manner of Hendrycks et al. 2021) ---

@@ -6,18 +6,39 @@ Two ways to read a choice: `strict` (the paper: the line `Answer: X`, else nothi
 then "answer:", then a letter alone on a line, then any letter among the last 500 characters).
 """
 
+import functools
 import re
 
 CHOICES = "ABCD"
 LENIENT_TAIL = 500
 
 _BRACES = re.compile(r"(?P<box>\\boxed\s{0,8}\{)|\\\\(?!boxed)|\\[{}]|(?P<open>\{)|(?P<close>\})")
-_STRICT_CHOICE = re.compile(rf"^[ \t]*Answer:[ \t]*([{CHOICES}])[ \t]*\r?$", re.MULTILINE)
-_ANSWER_COLON = re.compile(rf"answer:[\s*(<$]{{0,8}}([{CHOICES}])\b", re.IGNORECASE)
-_LONE_LETTER = re.compile(rf"^[ \t]*\(?([{CHOICES}])\)?[ \t]*\.?[ \t]*\r?$", re.MULTILINE)
-_ANY_LETTER = re.compile(rf"\b([{CHOICES}])\b")
-_LETTER_IN_BOX = re.compile(rf"^(?:\\(?:text|mathrm|mathbf|textbf)\{{)?\s*\(?([{CHOICES}])\)?[.:)]?\s*\}}?(?![A-Za-z])")
 _MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_BETWEEN_BOXES = re.compile(r"(?:[\s,;$&.]|\\[()\[\]]|\\(?:quad|qquad|,|;)|and|or|\\text\{\s{0,4}(?:and|or)\s{0,4}\})*")
+_FORM_OF_LETTER = re.compile(
+    r"(?:\\(?:text|mathrm|mathbf|textbf)\{)?[\s(*]{0,8}([A-Ja-j])(?:[\s.:)}*]{0,8}|[).:]\s.{1,2000})", re.DOTALL
+)
+
+
+class _ChoicePatterns:
+    """How a choice among these letters is written; every pattern looks at a bounded stretch from each place."""
+
+    def __init__(self, letters: str):
+        end = "[ \\t]{0,200}(?=[\\r\\n\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029]|\\Z)"
+        start = "(?:^|(?<=[\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029]))[ \\t]{0,200}"
+        one = f"([{letters}])"
+        self.strict = re.compile(rf"{start}Answer:[ \t]{{0,200}}{one}{end}", re.MULTILINE)
+        self.answer_colon = re.compile(rf"answer:[\s*(<$]{{0,8}}{one}\b", re.IGNORECASE)
+        self.lone = re.compile(rf"{start}\(?{one}\)?[ \t]{{0,200}}\.?{end}", re.MULTILINE)
+        self.any = re.compile(rf"\b{one}\b")
+        self.in_box = re.compile(
+            rf"^(?:\\(?:text|mathrm|mathbf|textbf)\{{)?\s{{0,8}}\(?{one}\)?[.:)]?\s{{0,8}}\}}?(?![A-Za-z])"
+        )
+
+
+@functools.cache
+def _patterns(letters: str) -> _ChoicePatterns:
+    return _ChoicePatterns(letters)
 
 
 def last_boxed(text: str) -> str | None:
@@ -63,22 +84,40 @@ def boxes(text: str) -> list[str]:
     return [text[start:stop].strip() for start, stop in sorted(spans)]
 
 
-def strict_choice(text: str) -> str | None:
+def final_boxes(text: str) -> str | None:
+    """The boxes of the final statement in one line: the last one, and those before it with only a comma, "and", "or"
+    or math delimiters between. None without a box that holds something."""
+    last = last_boxed(text)
+    if last is None:
+        return None
+    contents, end = [last], text.rfind(r"\boxed")
+    while len(contents) < 20 and (before := text.rfind(r"\boxed", 0, end)) >= 0:
+        start, stop = _last_box(text[before:end], 0)
+        between = text[before + stop + 1 : end] if start >= 0 else "?"
+        if len(between) > 40 or not _BETWEEN_BOXES.fullmatch(between):
+            break
+        contents.insert(0, text[before + start : before + stop].strip())
+        end = before
+    return ", ".join(contents)
+
+
+def strict_choice(text: str, letters: str = CHOICES) -> str | None:
     """The letter of the last line that reads exactly `Answer: X`; None where there is none."""
-    letters = _STRICT_CHOICE.findall(text)
-    return letters[-1] if letters else None
+    read = _patterns(letters).strict.findall(text)
+    return read[-1] if read else None
 
 
-def lenient_choice(text: str) -> str | None:
+def lenient_choice(text: str, letters: str = CHOICES) -> str | None:
     """The letter as the release reads it: boxed, "answer:", alone on a line, or any in the last 500 characters."""
+    patterns = _patterns(letters)
     boxed = last_boxed(text)
-    if boxed is not None and (letter := _LETTER_IN_BOX.match(boxed)):
+    if boxed is not None and (letter := patterns.in_box.match(boxed)):
         return letter.group(1)
-    for pattern in (_ANSWER_COLON, _LONE_LETTER):
-        if letters := pattern.findall(text):
-            return letters[-1].upper()
-    letters = _ANY_LETTER.findall(text[-LENIENT_TAIL:])
-    return letters[-1] if letters else None
+    for pattern in (patterns.answer_colon, patterns.lone):
+        if read := pattern.findall(text):
+            return str(read[-1]).upper()
+    read = patterns.any.findall(text[-LENIENT_TAIL:])
+    return read[-1] if read else None
 
 
 def clean_gold(answer: object) -> str:
@@ -93,7 +132,8 @@ def clean_gold(answer: object) -> str:
     return text
 
 
-def gold_choice(answer: object) -> str | None:
-    """The letter of a multiple-choice reference ("B", "(B)", "b"); None where it is not one of A to D."""
-    letter = clean_gold(answer).strip("(). ").upper()
-    return letter if len(letter) == 1 and letter in CHOICES else None
+def gold_choice(answer: object, letters: str = CHOICES) -> str | None:
+    """The letter of a multiple-choice reference ("B", "(b)", "**B**", "\\text{B}", "B) spiro"); None without one."""
+    form = _FORM_OF_LETTER.fullmatch(clean_gold(str(answer).strip().strip("*")))
+    letter = form.group(1).upper() if form else None
+    return letter if letter is not None and letter in letters else None

@@ -1,21 +1,37 @@
 """Files of grades: any system's JSONL (`ngrpo grade`), and the study's parquet of samples. Whole or absent.
 
 JSONL in: {id, response, answer, kind: math | choice, finish_reason?}; out: {id, grade, extracted, reason}.
-Parquet: one row a sample, sorted as the samples are, with the samples' spec hash.
+Parquet: one row a sample, sorted as the samples are, with the samples' spec hash, and with the second grader's verdict
+(second_grade, second_extracted, second_reason; JSONL has them on request).
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
-from ngrpo.grading.grader import FINISH_REASONS, KINDS, PAPER, Grade, Grader, GradingLimits, GradingSettings, Item
+from ngrpo.grading.conventions import PAPER, SECOND, GradingLimits, GradingSettings
+from ngrpo.grading.grader import KINDS, Grade, Grader, Item
+from ngrpo.grading.response_files import ResponseFields, finish_reason, read_responses, refuse_output
 
 SAMPLE_COLUMNS = ("problem_id", "sample", "text", "finish_reason", "spec")
 PROBLEM_COLUMNS = ("id", "answer", "kind")
 Progress = Callable[[int, int], None]
+
+
+class GradeCounts(dict[str, int]):
+    """How many answers got each grade. second: the same of the second grader; differ: on how many they disagree."""
+
+    def __init__(self, grades: Sequence[Grade], second: Sequence[Grade] | None = None):
+        super().__init__()
+        for grade in grades:
+            self[grade.grade] = self.get(grade.grade, 0) + 1
+        self.second: GradeCounts | None = None if second is None else GradeCounts(second)
+        pairs = zip(grades, second or (), strict=False)
+        self.differ = sum((a.grade == "correct") != (b.grade == "correct") for a, b in pairs)
 
 
 @contextmanager
@@ -37,54 +53,6 @@ def storable(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _item(row: object, where: str) -> Item:
-    if not isinstance(row, dict):
-        raise UserError(f"a row must be a JSON object, not {type(row).__name__}", where=where)
-    for field in ("id", "response", "answer", "kind"):
-        if row.get(field) is None:
-            raise UserError(
-                f"the field '{field}' is missing", where=where, do="each row needs id, response, answer, kind"
-            )
-    if not isinstance(row["response"], str):
-        raise UserError("the field 'response' must be a string", where=where)
-    if not isinstance(row["answer"], str | int | float) or isinstance(row["answer"], bool):
-        raise UserError("the field 'answer' must be a string or a number", where=where)
-    if row["kind"] not in KINDS:
-        raise unknown_name("kind", str(row["kind"]), KINDS, where=where)
-    finish_reason = row.get("finish_reason")
-    if finish_reason is not None and finish_reason not in FINISH_REASONS:
-        raise unknown_name("finish_reason", str(finish_reason), FINISH_REASONS, where=where)
-    return Item(str(row["id"]), row["response"], str(row["answer"]), row["kind"], finish_reason)
-
-
-def read_items(path: str | Path) -> list[Item]:
-    """The rows of a JSONL file of responses; raises UserError with file and line for anything unusable."""
-    items: list[Item] = []
-    lines: dict[str, int] = {}
-    try:
-        with open(path, encoding="utf-8") as f:
-            for number, line in enumerate(f, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"not readable as JSON: {error}", where=where) from None
-                item = _item(row, where)
-                if item.id in lines:
-                    raise UserError(f"the id '{item.id}' is already on line {lines[item.id]}", where=where)
-                lines[item.id] = number
-                items.append(item)
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 text: {error}", where=path) from None
-    if not items:
-        raise UserError("the file holds no rows", where=path)
-    return items
-
-
 def grade_file(
     path: str | Path,
     out: str | Path,
@@ -92,23 +60,45 @@ def grade_file(
     limits: GradingLimits | None = None,
     settings: GradingSettings = PAPER,
     progress: Progress | None = None,
-) -> dict[str, int]:
-    """Grade a JSONL file of responses into a JSONL file of grades; returns how many rows got each grade."""
-    items = read_items(path)
+    fields: ResponseFields = ResponseFields(),  # noqa: B008  frozen
+    second: bool = False,
+) -> GradeCounts:
+    """Grade a JSONL file of responses into a JSONL file of grades; returns how many rows got each grade.
+
+    second: with the second grader's verdicts, too. Raises UserError for an unusable file, and for an output that is the
+    input, a link or a device.
+    """
+    refuse_output(out, [path])
+    rows = read_responses(path, fields)
+    items = [row.item for row in rows]
     with Grader(workers, limits, settings) as grader:
         grades = grader.grade(items, progress)
+        others = grader.grade(items, progress, SECOND) if second else None
     with _written(out) as part, open(part, "w", encoding="ascii") as f:
-        for item, grade in zip(items, grades, strict=True):
-            row = {"id": item.id, "grade": grade.grade, "extracted": grade.extracted, "reason": grade.reason}
-            f.write(json.dumps(row) + "\n")
-    return _counts(grades)
+        for number, (row, grade) in enumerate(zip(rows, grades, strict=True)):
+            line = {"id": row.id, "grade": grade.grade, "extracted": grade.extracted, "reason": grade.reason}
+            if row.problem is not None:
+                line["problem_id"] = row.problem
+            if others is not None:
+                other = others[number]
+                line |= {"second_grade": other.grade, "second_extracted": other.extracted}
+                line["second_reason"] = other.reason
+            f.write(json.dumps(line) + "\n")
+    return GradeCounts(grades, others)
 
 
-def _counts(grades: list[Grade]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for grade in grades:
-        counts[grade.grade] = counts.get(grade.grade, 0) + 1
-    return counts
+def _check_types(path: str | Path) -> None:
+    """Raises UserError where samples name problems by something else than text: nothing would match."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for field in pq.read_schema(path):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+        if field.name in ("problem_id", "text") and not text:
+            raise UserError(
+                f"the column '{field.name}' holds {field.type}, not text", where=path, do="write it as strings"
+            )
 
 
 def _columns(path: str | Path, names: tuple[str, ...]) -> dict[str, list]:
@@ -118,6 +108,7 @@ def _columns(path: str | Path, names: tuple[str, ...]) -> dict[str, list]:
 
     try:
         present = pq.read_schema(path).names
+        _check_types(path)
         missing = [name for name in names if name not in present]
         if missing:
             raise UserError(f"the column '{missing[0]}' is missing", where=path, do=f"present: {', '.join(present)}")
@@ -125,7 +116,7 @@ def _columns(path: str | Path, names: tuple[str, ...]) -> dict[str, list]:
     except FileNotFoundError:
         raise UserError("there is no such file", where=path) from None
     except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"not a whole parquet file: {first}", where=path, do="remove it and make it again; it may be cut off"
         ) from None
@@ -155,20 +146,53 @@ def grade_samples(
     limits: GradingLimits | None = None,
     settings: GradingSettings = PAPER,
     progress: Progress | None = None,
-) -> dict[str, int]:
+) -> GradeCounts:
     """Grade a parquet of samples against a parquet of problems; returns how many samples got each grade.
 
     samples: problem_id, sample, text, finish_reason, spec. problems: id, answer, kind.
-    out: problem_id, sample, grade, extracted, reason, spec; one row a sample, in the samples' order.
+    out: problem_id, sample, grade, extracted, reason, spec, second_grade, second_extracted, second_reason; one row a
+    sample, in the samples' order. Raises UserError for unusable files, and for an output that is an input, a link or a
+    device.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = _problems(problems)
+    refuse_output(out, [samples, problems])
     columns = _columns(samples, SAMPLE_COLUMNS)
+    items = _sample_items(samples, problems, columns)
+    with Grader(workers, limits, settings) as grader:
+        grades = grader.grade(items, progress)
+        second = grader.grade(items, progress, SECOND)
+    table = pa.table(
+        {
+            "problem_id": pa.array(columns["problem_id"], pa.string()),
+            "sample": pa.array(columns["sample"], pa.int64()),
+            **_grade_columns(grades),
+            "spec": pa.array(columns["spec"], pa.string()),
+            **_grade_columns(second, "second_"),
+        }
+    )
+    with _written(out) as part:
+        pq.write_table(table, part)
+    return GradeCounts(grades, second)
+
+
+def _grade_columns(grades: Sequence[Grade], prefix: str = "") -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {
+        f"{prefix}grade": pa.array([grade.grade for grade in grades], pa.string()),
+        f"{prefix}extracted": pa.array([storable(grade.extracted) for grade in grades], pa.string()),
+        f"{prefix}reason": pa.array([storable(grade.reason) for grade in grades], pa.string()),
+    }
+
+
+def _sample_items(samples: str | Path, problems: str | Path, columns: dict[str, list]) -> list[Item]:
+    """The samples as items; raises UserError for one that can't be graded."""
+    known = _problems(problems)
     items: list[Item] = []
     seen: set[tuple[str, int]] = set()
-    for row, (name, number, text, finish_reason, _) in enumerate(zip(*columns.values(), strict=True)):
+    for row, (name, number, text, ended, _) in enumerate(zip(*columns.values(), strict=True)):
         where = f"{samples}, row {row}"
         if name not in known:
             raise unknown_name("problem", str(name), known, where=f"{where} (problems: {problems})")
@@ -176,25 +200,10 @@ def grade_samples(
             raise UserError(f"sample {number} of problem '{name}' occurs twice", where=where)
         if text is None:
             raise UserError("the field 'text' is missing", where=where)
-        if finish_reason not in FINISH_REASONS:
-            raise unknown_name("finish_reason", str(finish_reason), FINISH_REASONS, where=where)
+        reason = finish_reason(ended, where)
         seen.add((name, number))
         answer, kind = known[name]
-        items.append(Item(f"{name}, sample {number}", text, answer, kind, finish_reason))
+        items.append(Item(f"{name}, sample {number}", text, answer, kind, reason))
     if not items:
         raise UserError("the file holds no samples", where=samples)
-    with Grader(workers, limits, settings) as grader:
-        grades = grader.grade(items, progress)
-    table = pa.table(
-        {
-            "problem_id": pa.array(columns["problem_id"], pa.string()),
-            "sample": pa.array(columns["sample"], pa.int64()),
-            "grade": pa.array([grade.grade for grade in grades], pa.string()),
-            "extracted": pa.array([storable(grade.extracted) for grade in grades], pa.string()),
-            "reason": pa.array([storable(grade.reason) for grade in grades], pa.string()),
-            "spec": pa.array(columns["spec"], pa.string()),
-        }
-    )
-    with _written(out) as part:
-        pq.write_table(table, part)
-    return _counts(grades)
+    return items

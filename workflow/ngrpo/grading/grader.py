@@ -15,28 +15,36 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.grading.comparison import integer_verdict, string_verdict
-from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
+from ngrpo.grading.conventions import PAPER, GradingLimits, GradingSettings
+from ngrpo.grading.extract import clean_gold, final_boxes, gold_choice, last_boxed, lenient_choice, strict_choice
 from ngrpo.grading.pool import Pair, Verdict, WorkerPool
+from ngrpo.grading.second import answer_in, choice_in, quick_verdict, reference_choice, reference_text
 
 KINDS = ("math", "choice")
 FINISH_REASONS = ("stop", "length")
 REMEMBERED_PAIRS = 200_000
 SHOWN_CHARS = 200
+RESPONSE_FACTOR = 20
+"""A whole response, where all its boxes count, may be so many times as long as an answer."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One response to grade. answer: the reference. kind: "math" or "choice". finish_reason: "stop", "length", None."""
+    """One response to grade.
+
+    answer: the reference; also: other accepted references. kind: "math" or "choice". finish_reason: "stop", "length",
+    None.
+    """
 
     id: str
     response: str
     answer: str
     kind: str = "math"
     finish_reason: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,46 +54,6 @@ class Grade:
     grade: str
     extracted: str | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class GradingLimits:
-    """What one answer may cost.
-
-    seconds: of processor time (and four times as many on the clock). memory_mb: on top of what its worker has (MB).
-    chars: the answer's length.
-    """
-
-    seconds: float = 5.0
-    memory_mb: int = 512
-    chars: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.memory_mb <= 0 or self.chars <= 0:
-            raise UserError(f"grading limits must be positive: {self}", where="grading limits")
-
-
-@dataclass(frozen=True)
-class GradingSettings:
-    """How answers are compared. math: Math-Verify or equal normalized strings. choice: strict or lenient reading."""
-
-    math: Literal["math_verify", "string"] = "math_verify"
-    choice: Literal["strict", "lenient"] = "strict"
-
-    def __post_init__(self) -> None:
-        if self.math not in ("math_verify", "string"):
-            raise unknown_name("way to compare mathematics", self.math, ["math_verify", "string"])
-        if self.choice not in ("strict", "lenient"):
-            raise unknown_name("way to read a choice", self.choice, ["strict", "lenient"])
-
-
-PAPER = GradingSettings()
-SETTINGS = {
-    "paper": PAPER,
-    "math-verify": PAPER,
-    "release-math500": GradingSettings(math="string"),
-    "release-gpqa": GradingSettings(choice="lenient"),
-}
 
 
 class Grader:
@@ -117,53 +85,102 @@ class Grader:
         """End the workers."""
         self.pool.close()
 
-    def grade(self, items: Sequence[Item], progress: Callable[[int, int], None] | None = None) -> list[Grade]:
-        """One Grade an item, in order. progress(done, total) counts the distinct pairs that workers grade."""
+    def grade(
+        self,
+        items: Sequence[Item],
+        progress: Callable[[int, int], None] | None = None,
+        settings: GradingSettings | None = None,
+    ) -> list[Grade]:
+        """One Grade an item, in order. progress(done, total) counts the distinct pairs that workers grade.
+
+        settings: others than the grader's own, for this batch.
+        """
         with self._lock:
-            answers = [self._answer(item) for item in items]
-            todo = {pair for pair in answers if isinstance(pair, tuple) and pair not in self._known}
-            pairs = [pair for pair in dict.fromkeys(a for a in answers if isinstance(a, tuple)) if pair in todo]
-            report = None if progress is None else lambda done: progress(done, len(pairs))
-            fresh = self.pool.verdicts(pairs, report) if pairs else {}
+            reading = _Reading(settings or self.settings, self.limits)
+            asked = [reading.of(item) for item in items]
+            pairs = dict.fromkeys(pair for _, each in asked for pair in each if isinstance(pair, Pair))
+            todo = [pair for pair in pairs if pair not in self._known]
+            report = None if progress is None else lambda done: progress(done, len(todo))
+            fresh = self.pool.verdicts(todo, report) if todo else {}
             grades = [
-                answer if isinstance(answer, Grade) else _grade(answer[1], fresh.get(answer) or self._known[answer])
-                for answer in answers
+                _best([g if isinstance(g, Grade) else _grade(answer, fresh.get(g) or self._known[g]) for g in each])
+                for answer, each in asked
             ]
             if len(self._known) + len(fresh) > REMEMBERED_PAIRS:
                 self._known.clear()
             self._known.update((pair, verdict) for pair, verdict in fresh.items() if verdict.lasting)
             return grades
 
-    def _answer(self, item: Item) -> Grade | Pair:
-        """The grade, where no worker is needed; else the pair to compare."""
+
+class _Reading:
+    """What is asked of an item: for each accepted reference a grade, where no worker is needed, or a pair."""
+
+    def __init__(self, settings: GradingSettings, limits: GradingLimits):
+        self.settings, self.limits = settings, limits
+
+    def of(self, item: Item) -> tuple[str, list[Grade | Pair]]:
+        """(the answer as it is shown, what is known or to compare for each reference)."""
         if item.kind == "choice":
-            return self._choice_grade(item)
+            return "", [self._choice(item, reference) for reference in (item.answer, *item.also)]
         if item.kind != "math":
             raise unknown_name("kind", item.kind, KINDS, where=f"item '{item.id}'")
-        gold = clean_gold(item.answer)
+        answer, compared = self._answer(item.response)
+        return answer or "", [self._math(item, ref, answer, compared) for ref in (item.answer, *item.also)]
+
+    def _answer(self, response: str) -> tuple[str | None, str]:
+        """(the answer as it is shown, what is compared)."""
+        if self.settings.math == "second":
+            answer = answer_in(response)
+        elif self.settings.boxes == "all":
+            answer = final_boxes(response)
+            return answer, response
+        else:
+            answer = last_boxed(response)
+        return answer, answer or ""
+
+    def _math(self, item: Item, reference: str, answer: str | None, compared: str) -> Grade | Pair:
+        own = self.settings.math == "second"
+        gold = reference_text(reference) if own else clean_gold(reference)
         if not gold:
             raise UserError("the reference answer is empty", where=f"item '{item.id}'", do="leave the problem out")
-        answer = last_boxed(item.response)
         if answer is None:
             return _missing(item)
-        if len(answer) > self.limits.chars or len(gold) > self.limits.chars:
-            length = max(len(answer), len(gold))
-            reason = f"answer of {length} characters, over the limit of {self.limits.chars}"
-            return Grade("grader_error", answer[:SHOWN_CHARS] + "…", reason)
+        if (too_long := self._too_long(gold, answer, compared)) is not None:
+            return too_long
         if self.settings.math == "string":
             return _compared(string_verdict(gold, answer), answer)
-        equal = integer_verdict(gold, answer)
-        return (gold, answer) if equal is None else _compared(equal, answer)
+        if self.settings.boxes == "all":
+            return Pair(reference.strip(), compared, "math_verify_all_boxes", *self._adjusted())
+        equal = quick_verdict(gold, answer) if own else integer_verdict(gold, answer)
+        if equal is None or (self.settings.tolerance and not equal):
+            return Pair(gold, answer, "second") if own else Pair(gold, answer, "math_verify", *self._adjusted())
+        return _compared(equal, answer)
 
-    def _choice_grade(self, item: Item) -> Grade:
-        gold = gold_choice(item.answer)
+    def _adjusted(self) -> tuple[float, bool]:
+        return self.settings.tolerance, self.settings.sets_equal_relations
+
+    def _too_long(self, gold: str, answer: str, compared: str) -> Grade | None:
+        limit = self.limits.chars * (RESPONSE_FACTOR if self.settings.boxes == "all" else 1)
+        length = max(len(compared), len(gold))
+        if length <= limit:
+            return None
+        reason = f"answer of {length} characters, over the limit of {limit}"
+        return Grade("grader_error", answer[:SHOWN_CHARS] + "…", reason)
+
+    def _choice(self, item: Item, reference: str) -> Grade:
+        letters = self.settings.letters
+        own = self.settings.choice == "second"
+        gold = reference_choice(reference) if own else gold_choice(reference, letters)
         if gold is None:
-            shown = str(item.answer)[:40]
             raise UserError(
-                f"the reference of a choice must be one of A to D, not '{shown}'", where=f"item '{item.id}'"
+                f"the reference of a choice must be one of {letters[0]} to {letters[-1]}, not '{str(reference)[:40]}'",
+                where=f"item '{item.id}'",
             )
-        read = strict_choice if self.settings.choice == "strict" else lenient_choice
-        answer = read(item.response)
+        if own:
+            answer = choice_in(item.response)
+        else:
+            read = strict_choice if self.settings.choice == "strict" else lenient_choice
+            answer = read(item.response, letters)
         return _missing(item) if answer is None else _compared(answer == gold, answer)
 
 
@@ -179,6 +196,15 @@ def _grade(answer: str, verdict: Verdict) -> Grade:
     if verdict.error is not None:
         return Grade("grader_error", answer, verdict.error)
     return _compared(verdict.equal, answer)
+
+
+def _best(grades: list[Grade]) -> Grade:
+    """Of the grades against each accepted reference: correct, if one is; else the first error, else the first."""
+    for wanted in ("correct", "grader_error"):
+        for grade in grades:
+            if grade.grade == wanted:
+                return grade
+    return grades[0]
 
 
 def grade_answers(

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ngrpo.errors import UserError
 
@@ -31,12 +31,20 @@ WATCH_SECONDS = 0.02
 WALL_FACTOR = 4
 MB = 2**20
 
-Pair = tuple[str, str]
+
+class Pair(NamedTuple):
+    """A reference and an answer, and how a worker compares them."""
+
+    gold: str
+    answer: str
+    way: Literal["math_verify", "math_verify_all_boxes", "second"] = "math_verify"
+    tolerance: float = 0.0
+    sets_equal_relations: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """equal: Math-Verify's verdict. error: why there is none. lasting: another try would end the same."""
+    """equal: the verdict. error: why there is none. lasting: another try would end the same."""
 
     equal: bool
     error: str | None = None

@@ -1,4 +1,4 @@
-"""The processes that run Math-Verify: one launcher that has imported it, and workers that it forks in milliseconds.
+"""The processes that compare pairs: a launcher that has imported Math-Verify, and workers that it forks.
 
 `python -m ngrpo.grading.worker FD` is started by pool.py with a socket at FD and imports neither torch nor numpy. It
 answers two requests, so that a killed worker costs a fork and not another import of sympy (0.7 s):
@@ -17,7 +17,8 @@ import signal
 import socket
 import sys
 
-from ngrpo.grading.comparison import math_verify_verdict
+from ngrpo.grading.comparison import math_verify_all_boxes_verdict, math_verify_verdict
+from ngrpo.grading.second import second_verdict
 
 _PR_SET_PDEATHSIG = 1
 KERNEL_FACTOR = 8  # pool.py kills at memory_mb; the kernel refuses at KERNEL_FACTOR times as much
@@ -48,15 +49,20 @@ def _limit_resources(memory_mb: int) -> None:
 
 
 def _serve(jobs: socket.socket) -> None:
-    """Grade pairs, one JSON line each ([gold, answer] → [equal, reason, out of memory]), until the socket closes."""
+    """Grade pairs, one JSON line each (pool.Pair → [equal, reason, out of memory]), until the socket closes."""
     stream = jobs.makefile("rw", encoding="ascii", newline="\n")
+    reply: list[bool | str | None]
     for line in stream:
-        gold, answer = json.loads(line)
+        gold, answer, way, tolerance, sets_equal_relations = json.loads(line)
         try:
-            reply = [*math_verify_verdict(gold, answer), False]
+            if way == "second":
+                reply = [second_verdict(gold, answer), None, False]
+            else:
+                compare = math_verify_verdict if way == "math_verify" else math_verify_all_boxes_verdict
+                reply = [*compare(gold, answer, tolerance, sets_equal_relations), False]
         except MemoryError:
             reply = [False, "out of memory", True]
-        except Exception as error:  # noqa: BLE001  whatever Math-Verify raises is reported as a grader error
+        except Exception as error:  # noqa: BLE001  whatever a comparison raises is reported as a grader error
             reply = [False, f"{type(error).__name__}: {error}"[:300], False]
         stream.write(json.dumps(reply) + "\n")
         stream.flush()
@@ -91,6 +97,7 @@ def launch(control: socket.socket) -> None:
     """Answer start and stop requests until the parent closes the socket; then kill what is left."""
     for pair in WARM_UP:
         math_verify_verdict(*pair)
+        second_verdict(*pair)
     gc.freeze()
     running: set[int] = set()
     reply: dict[str, int | str]

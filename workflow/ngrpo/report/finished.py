@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.grading import SECOND, Grader
+from ngrpo.grading.response_files import read_graded, read_responses
 from ngrpo.report.inspection import diff, show
 from ngrpo.report.tables import terminal_table
 from ngrpo.study.expand import Study
@@ -31,7 +33,40 @@ def difference_text(study: Study, results: Results, first: str, second: str) -> 
     """Which problems of one benchmark flipped between two evaluations."""
     problems, _, one = _frames(study, results, first)
     _, _, other = _frames(study, results, second)
-    return diff(one, other, (first, second), problems)
+    ks = [k for k in study.size.evaluation.pass_at if k > 1]
+    return diff(one, other, (first, second), problems, ks)
+
+
+def response_text(path: Path, name: str) -> str:
+    """Any system's responses: the rows whose id or problem_id is `name`, graded here by the paper's rules."""
+    rows = [row for row in read_responses(path) if name in (row.item.id, row.problem)]
+    if not rows:
+        known = {n for row in read_responses(path) for n in (row.item.id, row.problem)}
+        raise unknown_name("response", name, known, where=path)
+    with Grader(1) as grader:
+        grades = grader.grade([row.item for row in rows])
+        second = grader.grade([row.item for row in rows], settings=SECOND)
+    first = rows[0].item
+    references = " or ".join((first.answer, *first.also))
+    problems = pd.DataFrame([{"id": name, "problem": "", "answer": references, "kind": first.kind}])
+    samples = [
+        {"problem_id": name, "sample": number, "text": row.item.response, "finish_reason": row.item.finish_reason}
+        for number, row in enumerate(rows)
+    ]
+    verdicts = [
+        {"problem_id": name, "sample": number, "grade": grade.grade, "extracted": grade.extracted,
+         "reason": grade.reason, "second_grade": other.grade}
+        for number, (grade, other) in enumerate(zip(grades, second, strict=True))
+    ]  # fmt: skip
+    return show(name, problems, pd.DataFrame(samples), pd.DataFrame(verdicts))
+
+
+def graded_difference_text(first: Path, second: Path) -> str:
+    """Which problems flipped between two files of grades of any systems, with Pass@k at powers of two."""
+    frames = [pd.DataFrame(read_graded(path)) for path in (first, second)]
+    n = min(int(frame.groupby("problem_id").size().min()) for frame in frames)
+    ks = [2**i for i in range(1, n.bit_length()) if 2**i <= n]
+    return diff(frames[0], frames[1], (first.name, second.name), None, ks)
 
 
 def _frames(study: Study, results: Results, name: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

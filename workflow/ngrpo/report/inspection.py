@@ -3,8 +3,8 @@
 The functions return text, safe for a terminal (`ngrpo.terminal`).
 """
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -14,14 +14,15 @@ from ngrpo.grades import GRADES, displayed
 from ngrpo.statistics.metrics import compare, count
 from ngrpo.terminal import printable, text_table
 
-TAIL_CHARS = 300
+SHOWN_ANSWER = 60
 
 
 def show(problem_id: str, problems: pd.DataFrame, samples: pd.DataFrame, grades: pd.DataFrame) -> str:
-    """One problem: its text and reference, the counts of grades, and every sample's grade, answer and last words.
+    """One problem: its text and reference, the counts of grades, and every sample's grade, answer and whole text.
 
     problems: id, problem, answer, kind. samples: problem_id, sample, text, finish_reason, tokens. grades: problem_id,
-    sample, grade, extracted, reason. Raises UserError for an unknown problem (with the nearest id).
+    sample, grade, extracted, reason, and the second grader's, where they are. Raises UserError for an unknown problem
+    (with the nearest id).
     """
     rows_of_problem = problems[problems["id"].astype(str) == problem_id]
     if rows_of_problem.empty:
@@ -34,25 +35,36 @@ def show(problem_id: str, problems: pd.DataFrame, samples: pd.DataFrame, grades:
         raise UserError(f"problem '{problem_id}' has no samples here", where="ngrpo show")
     totals = both["grade"].value_counts()
     counts = ", ".join(f"{totals[grade]} {displayed(grade)}" for grade in GRADES if grade in totals)
-    width = max(80, shutil.get_terminal_size((120, 40)).columns)
-    rows = []
-    for sample in both.itertuples():
-        grade = "not graded" if pd.isna(sample.grade) else displayed(sample.grade)
-        reason = printable(sample.reason)
-        ending = sample.text[-TAIL_CHARS:].strip()
-        rows.append(
-            [sample.sample, grade, printable(sample.extracted), reason, sample.finish_reason, sample.tokens, ending]
-        )
-    header = ["sample", "grade", "answer", "reason", "finish", "tokens", "last words"]
-    return "\n".join(
-        [
-            f"problem {problem_id} ({problem['kind']}), reference {printable(problem['answer'], 60)}",
-            printable(problem["problem"], 4 * width),
-            f"{len(both)} samples: {counts or 'not graded'}",
-            "",
-            text_table(header, rows, [6, 12, 30, 30, 6, 6, max(20, width - 106)]),
-        ]
-    )
+    lines = [
+        f"problem {printable(problem_id)} ({problem['kind']}), reference {printable(problem['answer'])}",
+        *([printable_lines(problem["problem"])] if problem["problem"] else []),
+        f"{len(both)} samples: {counts or 'not graded'}",
+    ]
+    for sample in both.to_dict("records"):
+        lines += ["", _sample_heading(sample), printable_lines(sample["text"])]
+    return "\n".join(lines)
+
+
+def _sample_heading(sample: dict[Hashable, Any]) -> str:
+    """Which sample, its grade and answer, how it ended; what is missing is left out."""
+
+    def given(name: str) -> bool:
+        return name in sample and not pd.isna(sample[name])
+
+    parts = [displayed(sample["grade"]) if given("grade") else "not graded"]
+    parts += [f"answer {printable(sample['extracted'], SHOWN_ANSWER)}"] if given("extracted") else []
+    parts += [printable(sample["reason"])] if given("reason") else []
+    second = sample["second_grade"] if given("second_grade") else sample["grade"]
+    if second != sample["grade"] and given("grade"):
+        parts.append(f"second grader: {displayed(second)}")
+    parts += [f"finish {printable(sample['finish_reason'])}"] if given("finish_reason") else []
+    parts += [f"{int(sample['tokens'])} tokens"] if given("tokens") else []
+    return f"--- sample {sample['sample']}: {', '.join(parts)} ---"
+
+
+def printable_lines(text: object) -> str:
+    """Text of several lines, safe for a terminal: line feeds stay, all else as `printable` writes it."""
+    return "\n".join(printable(line) for line in str(text).replace("\r\n", "\n").split("\n"))
 
 
 def diff(
