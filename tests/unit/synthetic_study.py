@@ -9,6 +9,7 @@ import yaml
 
 from ngrpo.audit.compliance import verl_settings
 from ngrpo.files import write_json
+from ngrpo.study.cards import id_digest
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.run_log import LOGGED
@@ -85,6 +86,7 @@ def make_study(
     for name, spec in study.datasets.items():
         card = {"dataset": name, "spec": spec.digest, "origin": "generated", "left": {}, "without_answer": 0}
         card |= {"rows_in": problems, "rows_out": problems, "sha256": "0" * 64}
+        card |= {"asked": id_digest(f"{name}-{i:04d}" for i in range(problems))}
         write_json(root.dataset(name).card, card)
     for model, spec in study.training_data.items():
         left = {"duplicate": ["a", "b"], "in a benchmark": ["c"], "prompt too long": []}

@@ -23,7 +23,7 @@ from source_tree import (
 )
 
 LAYERS = (
-    {"ngrpo", "errors", "files", "formatting", "grades", "hardware", "hub", "progress", "terminal"},
+    {"ngrpo", "errors", "files", "foreign", "formatting", "grades", "hardware", "hub", "progress", "terminal"},
     {"study", "method"},
     {"data", "grading", "slurm", "statistics"},
     {"audit", "claims", "engines"},

@@ -12,6 +12,7 @@ from synthetic_study import make_study
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
 from ngrpo.report.tables import SCHEMA, analyze, read_table, table_frame, terminal_table
+from ngrpo.study.cards import id_digest
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import AVERAGE
 
@@ -124,6 +125,9 @@ def test_prompts_that_were_not_sampled_are_noted(toy) -> None:
     study, results = toy
     card = results.evaluation(GRPO).samples_card
     write_json(card, {**read_json(card), "problems": 14, "overlong_prompts": {"x": 99, "y": 98}})
+    data = results.dataset("toy-held-out").card
+    ids = [*pd.read_parquet(results.evaluation(GRPO).grades)["problem_id"], "x", "y"]
+    write_json(data, {**read_json(data), "rows_out": 14, "asked": id_digest(ids)})
     frame = table_frame("main", study, results)
     noted = frame[(frame["label"] == "GRPO") & frame["against"].isna()]
     assert set(noted["status"]) == {"ok"}

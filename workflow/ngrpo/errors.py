@@ -1,14 +1,23 @@
 """The one exception for mistakes that a user can mend: it says what is wrong, where, and what to do."""
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
+
+from ngrpo.terminal import escaped, printable, quoted
+
+LONGEST_NAME = 200
+"""Characters of a name beyond which no similar one is looked for: the comparison is quadratic."""
+LONGEST_PART = 2000
+"""Characters of a message's part; a foreign value in it is cut much earlier (`ngrpo.terminal.quoted`)."""
 
 
 class UserError(Exception):
     """A user's mistake, or an input that can't be used; shown without a traceback, exit code 1.
 
-    what: what is wrong, one sentence. where: file and key, command or row. do: what mends it.
+    what: what is wrong, one sentence. where: file and key, command or row. do: what mends it. The message shows them
+    with control characters escaped, and indents further lines of a part: foreign text in it can't fake another part.
     """
 
     label = "error"
@@ -16,11 +25,11 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, where: object | None = None, do: str | None = None):
         self.what, self.where, self.do = what, where, do
-        lines = [what]
+        lines = [_part(what)]
         if where is not None:
-            lines.append(f"  where: {where}")
+            lines.append(f"  where: {_part(where)}")
         if do is not None:
-            lines.append(f"  do:    {do}")
+            lines.append(f"  do:    {_part(do)}")
         super().__init__("\n".join(lines))
 
 
@@ -36,8 +45,41 @@ def ends_in_mistake(log: str) -> bool:
     return messages[-1:] == [UserError.label]
 
 
+def _part(value: object) -> str:
+    text = str(value)
+    if len(text) > LONGEST_PART:
+        text = f"{text[:LONGEST_PART]}… ({len(text):,} characters)"
+    return escaped(text).replace("\n", "\n         ")
+
+
+MENDING = {
+    errno.ENOSPC: "free space on that disk, then run it again",
+    errno.EDQUOT: "free space in your quota, then run it again",
+    errno.EACCES: "check who may read and write it",
+    errno.EPERM: "check who may read and write it",
+    errno.EROFS: "write to a folder that isn't read-only",
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "move what is there to another place",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "name a folder; a part of this path is a file",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "a link leads back to itself; name the file itself",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+"""What to do about what the system refused."""
+
+
+def file_error(error: OSError, where: object | None = None) -> UserError:
+    """The system's refusal of a file (full disk, permission, missing) as the user's error. where: if it names none."""
+    what = (error.strerror or str(error)).lower()
+    do = MENDING.get(error.errno or 0, "`ngrpo --traceback …` shows at which step it was")
+    return UserError(what, where=error.filename if error.filename is not None else where, do=do)
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a mistyped one, or None where nothing is close."""
+    if len(name) > LONGEST_NAME:
+        return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
@@ -46,5 +88,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object | 
     """The error for an id that doesn't exist, with the nearest one that does."""
     names = sorted(known)
     near = nearest_name(name, names)
-    do = f"did you mean '{near}'?" if near else f"known: {', '.join(names) or 'none'}"
-    return UserError(f"there is no {kind} '{name}'", where=where, do=do)
+    do = f"did you mean '{printable(near)}'?" if near else f"known: {', '.join(map(printable, names)) or 'none'}"
+    return UserError(f"there is no {kind} '{quoted(name)}'", where=where, do=do)

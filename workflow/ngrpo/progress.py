@@ -1,9 +1,10 @@
 """How far a stage is, as plain lines that read well in a terminal, a log file and a job's output alike."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO, TypeVar
+from typing import TypeVar
+
+from ngrpo.terminal import echo
 
 T = TypeVar("T")
 
@@ -15,14 +16,14 @@ def steps(items: Sequence[T], label: str, unit: str, *, every: float = 5.0) -> I
         now = time.monotonic()
         if now - shown >= every:
             left = (now - began) / done * (len(items) - done)
-            print(f"{label} {done}/{len(items)} {unit}, about {left:.0f} s left", flush=True)
+            echo(f"{label} {done}/{len(items)} {unit}, about {left:.0f} s left")
             shown = now
         yield item
     if shown > began:
-        print(f"{label} {len(items)}/{len(items)} {unit} in {time.monotonic() - began:.0f} s", flush=True)
+        echo(f"{label} {len(items)}/{len(items)} {unit} in {time.monotonic() - began:.0f} s")
 
 
-def counter(label: str, unit: str, *, every: float = 5.0, file: TextIO | None = None) -> Callable[[int, int], None]:
+def counter(label: str, unit: str, *, every: float = 5.0) -> Callable[[int, int], None]:
     """A function of (done, total) that prints to stderr, at most every so many seconds, how many are done."""
     began = shown = time.monotonic()
 
@@ -33,7 +34,7 @@ def counter(label: str, unit: str, *, every: float = 5.0, file: TextIO | None = 
             began = now
         if now - shown >= every:
             left = (now - began) / max(1, done) * (total - done)
-            print(f"{label} {done:,}/{total:,} {unit}, about {left:.0f} s left", file=file or sys.stderr, flush=True)
+            echo(f"{label} {done:,}/{total:,} {unit}, about {left:.0f} s left", err=True)
             shown = now
 
     return report

@@ -218,7 +218,7 @@ def _of_verl(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
         note = "the run left no record of verl’s settings; a run trained by this version does"
         yield ComplianceCheck(run.id, "verl’s settings", "a record", "this checker", None, file, "not recorded", note)
         return
-    settings = read_json(path)
+    settings = read_json(path, dict[str, Any])
     for key, required in verl_settings(run.spec).items():
         value = _at(settings, key)
         yield ComplianceCheck(run.id, key, required, "spec", value, file, "ok" if _same(required, value) else "off")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ngrpo.files import read_json
+from ngrpo.study.cards import JobHardware, SamplesTime
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.spent import Spent, evaluation_spent, run_spent
@@ -32,7 +33,7 @@ def job_times(study: Study, results: Results) -> list[JobTime]:
     for name in study.evaluations:
         evaluation = results.evaluation(name)
         if sampling := evaluation_spent(evaluation):
-            kind = read_json(evaluation.samples_time).get("hardware", {}).get("kind", UNKNOWN)
+            kind = read_json(evaluation.samples_time, SamplesTime).get("hardware", {}).get("kind", UNKNOWN)
             file = results.relative(evaluation.samples_time)
             jobs.append(JobTime(f"evaluation {name}", file, kind, sampling[1]))
     return jobs
@@ -42,7 +43,7 @@ def _trained_on(hardware: Path) -> str:
     """The kinds of devices that a run's jobs had, in the order in which they came."""
     if not hardware.exists():
         return UNKNOWN
-    return ", then ".join(dict.fromkeys(job["kind"] for job in read_json(hardware)))
+    return ", then ".join(dict.fromkeys(job["kind"] for job in read_json(hardware, list[JobHardware])))
 
 
 def totals(jobs: list[JobTime]) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 import ngrpo
 from ngrpo.files import file_sha256, read_json
 from ngrpo.formatting import plain
+from ngrpo.study.cards import DataCard
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import DatasetFiles, Results
 from ngrpo.study.specs import AnySpec, RunSpec
@@ -70,7 +71,7 @@ def _data_card(results: Results, files: DatasetFiles, role: str) -> dict:
 def _card(path: Path) -> list[tuple[str, str]] | None:
     if not path.exists():
         return None
-    card = read_json(path)
+    card = read_json(path, DataCard)
     rows = flat({key: card[key] for key in CARD_KEYS if key in card})
     return [(_words(key), HASH.sub(lambda m: f"{m[0][:12]}…", value)) for key, value in rows]
 

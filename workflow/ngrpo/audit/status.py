@@ -8,17 +8,29 @@ from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ngrpo.errors import UserError
 from ngrpo.files import read_json
+from ngrpo.foreign import parquet_rows, read_parquet
+from ngrpo.grades import GRADES
+from ngrpo.study.cards import DataCard, ModelCard, SamplesCard, TrainedCard, id_digest
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import EvaluationFiles, Results, RunFiles
+from ngrpo.study.layout import Results, RunFiles
 from ngrpo.study.run_log import LOGGED, planned_steps, read_metrics
 from ngrpo.study.specs import EvaluationSpec, RunSpec
 from ngrpo.study.spent import run_spent
+from ngrpo.terminal import quoted
 
 Status = Literal["ok", "missing", "other spec", "incomplete", "unreadable"]
-GRADE_COLUMNS = ("problem_id", "sample", "grade", "spec")
+GRADE_COLUMNS = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("grade", pa.string(), nullable=False),
+        pa.field("spec", pa.string(), nullable=False),
+    ]
+)
+"""Columns of grades that numbers are computed from."""
 
 
 def command(study: Study, results: Results, target: Path | str) -> str:
@@ -45,42 +57,89 @@ class Grades:
 
 
 def read_grades(study: Study, results: Results, evaluation: str) -> Grades:
-    """One evaluation's grades, checked against the study: its spec and n samples of every problem."""
+    """One evaluation's grades, checked against the study: its spec, n samples of every problem, and the problems that
+    the data set's and the samples' cards say were there."""
     spec: EvaluationSpec = study.evaluations[evaluation]
-    files = results.evaluation(evaluation)
-    path, make = files.grades, command(study, results, files.grades)
+    path = results.evaluation(evaluation).grades
+    make = command(study, results, path)
     if not path.exists():
         return Grades("missing", f"not there yet; made by: {make}", None)
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as e:
-        return Grades("unreadable", f"not a readable parquet file ({str(e).splitlines()[0]}); remade by: {make}", None)
-    absent = [c for c in GRADE_COLUMNS if c not in table.column_names]
-    if absent:
-        return Grades("unreadable", f"has no column {', '.join(absent)}; remade by: {make}", None)
-    frame = table.to_pandas()
+        frame = read_parquet(path, GRADE_COLUMNS).to_pandas()
+    except UserError as e:
+        return Grades("unreadable", f"{e.what}; remade by: {make}", None)
+    strange = sorted(set(frame["grade"]) - set(GRADES))
+    if strange:
+        return Grades("unreadable", f"'{quoted(strange[0])}' is no grade; remade by: {make}", None)
     specs = sorted(set(frame["spec"]))
     if specs != [spec.digest]:
-        note = (
-            f"made for another spec ({', '.join(map(str, specs)) or 'none'}, wanted {spec.digest}); remade by: {make}"
+        made_for = quoted(", ".join(specs) or "none")
+        return Grades(
+            "other spec", f"made for another spec ({made_for}, wanted {spec.digest}); remade by: {make}", None
         )
-        return Grades("other spec", note, None)
+    try:
+        fault = _samples_fault(frame, spec.samples) or _problems_fault(frame, spec, results, evaluation)
+        note = _overlong(results, evaluation)
+    except UserError as e:
+        return Grades("unreadable", f"{e.what} ({e.where}); remade by: {make}", None)
+    return Grades("incomplete", f"{fault}; remade by: {make}", None) if fault else Grades("ok", note, frame)
+
+
+def _samples_fault(frame: pd.DataFrame, n: int) -> str:
+    """What is wrong with the samples of each problem: there must be 0 … n−1, each once. Empty where nothing is."""
     sizes = frame.groupby("problem_id").size()
-    short = sizes[sizes != spec.samples]
+    short = sizes[sizes != n]
     if len(short):
-        note = (
-            f"{len(short)} of {len(sizes)} problems have another number of samples than {spec.samples}"
-            f" ({short.index[0]}: {short.iloc[0]}); remade by: {make}"
-        )
-        return Grades("incomplete", note, None)
-    return Grades("ok", _overlong(files), frame)
+        first = f"{quoted(short.index[0])}: {short.iloc[0]}"
+        return f"{len(short)} of {len(sizes)} problems have another number of samples than {n} ({first})"
+    doubled = frame[frame.duplicated(["problem_id", "sample"]) | ~frame["sample"].between(0, n - 1)]
+    if len(doubled):
+        first = f"{quoted(doubled['problem_id'].iloc[0])}: {doubled['sample'].iloc[0]}"
+        return f"{len(doubled)} samples are there twice or have a number beyond 0 … {n - 1} ({first})"
+    return ""
 
 
-def _overlong(files: EvaluationFiles) -> str:
-    if not files.samples_card.exists():
+def _problems_fault(frame: pd.DataFrame, spec: EvaluationSpec, results: Results, evaluation: str) -> str:
+    """How the graded problems differ from those that the cards (and, where it is here, the data) say were asked."""
+    files, data = results.evaluation(evaluation), results.dataset(spec.benchmark.id)
+    graded, left_out, expected = set(frame["problem_id"]), set[str](), None
+    if files.samples_card.exists():
+        card: SamplesCard = read_json(files.samples_card, SamplesCard)
+        left_out = set(card["overlong_prompts"])
+        expected = card["sampled"]
+        if card["spec"] != spec.digest:
+            return f"its samples were drawn for another spec ({quoted(card['spec'])}, wanted {spec.digest})"
+        if expected + len(left_out) != card["problems"]:
+            return f"its samples' card counts {expected} + {len(left_out)} problems of {card['problems']}"
+        if card["samples"] != expected * spec.samples:
+            return f"its samples' card counts {card['samples']} samples of {expected} × {spec.samples}"
+        if len(graded) != expected:
+            return f"{len(graded)} problems are graded, {expected} were sampled"
+    if data.card.exists():
+        made: DataCard = read_json(data.card, DataCard)
+        asked = min(made["rows_out"], spec.benchmark.dataset.limit or made["rows_out"])
+        if len(graded | left_out) != asked:
+            return f"{len(graded | left_out)} problems are accounted for, {asked} are asked ({spec.benchmark.id})"
+        if "asked" in made and made["asked"] != id_digest(graded | left_out):
+            return f"its problems aren't those of {spec.benchmark.id}{_strangers(graded | left_out, data.problems)}"
+    return ""
+
+
+def _strangers(ids: set[str], problems: Path) -> str:
+    """The first id that the data doesn't have, where the data is here."""
+    if not problems.exists():
         return ""
-    card = read_json(files.samples_card)
-    left = len(card.get("overlong_prompts", {}))
+    known = set(read_parquet(problems, ["id"])["id"].to_pylist())
+    strange = sorted(ids - known)
+    return f": there is no '{quoted(strange[0])}'" if strange else ""
+
+
+def _overlong(results: Results, evaluation: str) -> str:
+    path = results.evaluation(evaluation).samples_card
+    if not path.exists():
+        return ""
+    card: SamplesCard = read_json(path, SamplesCard)
+    left = len(card["overlong_prompts"])
     return f"{left} of {card['problems']} prompts exceed the token limit and were not sampled" if left else ""
 
 
@@ -128,7 +187,7 @@ def _steps(spec: RunSpec, results: Results) -> int | None:
     if spec.training.steps is not None:
         return spec.training.steps
     data = results.training_data(spec.data.dataset.id, spec.model.id).problems
-    return planned_steps(spec.training, pq.read_metadata(data).num_rows) if data.exists() else None
+    return planned_steps(spec.training, parquet_rows(data)) if data.exists() else None
 
 
 def _with_throughput(log: pd.DataFrame, spec: RunSpec, files: RunFiles) -> pd.DataFrame:
@@ -146,10 +205,11 @@ def run_state(study: Study, results: Results, run: str) -> RunState:
     log, steps = _with_throughput(read_log(files.metrics), spec, files), _steps(spec, results)
     make = command(study, results, run)
     if files.model_card.exists():
-        card = read_json(files.model_card)
-        if card.get("spec") != spec.digest:
-            note = f"trained for another spec ({card.get('spec')}, wanted {spec.digest}); retrained by: {make}"
+        made: ModelCard = read_json(files.model_card, ModelCard)
+        if made["spec"] != spec.digest:
+            note = f"trained for another spec ({quoted(made['spec'])}, wanted {spec.digest}); retrained by: {make}"
             return RunState(run, spec, "other spec", note, log, steps, None, None)
+        card: TrainedCard = read_json(files.model_card, TrainedCard)
         return RunState(run, spec, "finished", "", log, steps, card["step"], card["score"])
     if len(log):
         note = f"stopped or running at step {int(log['step'].max())} of {steps or '?'}; continued by: {make}"

@@ -8,6 +8,7 @@ import click
 
 from ngrpo.cli.options import FILE, out_option, with_study
 from ngrpo.errors import UserError
+from ngrpo.terminal import echo
 
 NORMAL_QUANTILE = 1.959964
 """Of a 95 % interval."""
@@ -82,8 +83,8 @@ def grade(answers: Path, problems: Path | None, workers: int, out: Path, **optio
             options["id_field"], options["response_field"], options["answer_field"], options["kind"]
         )
         counts = grade_file(answers, out, workers, limits, settings, progress, fields, second=options["second"])
-    print(_summary(counts))
-    print(f"wrote {out}")
+    echo(_summary(counts))
+    echo(f"wrote {out}")
 
 
 def _settings(options: dict[str, Any]) -> Any:
@@ -131,9 +132,9 @@ def show(evaluation: str, problem: str, config: Path, scale: str, results: Path)
     from ngrpo.study.layout import Results
 
     if _is_file(evaluation):
-        print(response_text(Path(evaluation), problem))
+        echo(response_text(Path(evaluation), problem))
     else:
-        print(problem_text(load_study(config, scale), Results(results / scale), evaluation, problem))
+        echo(problem_text(load_study(config, scale), Results(results / scale), evaluation, problem))
 
 
 @click.command()
@@ -150,9 +151,9 @@ def diff(first: str, second: str, config: Path, scale: str, results: Path) -> No
     from ngrpo.study.layout import Results
 
     if _is_file(first) or _is_file(second):
-        print(graded_difference_text(Path(first), Path(second)))
+        echo(graded_difference_text(Path(first), Path(second)))
     else:
-        print(difference_text(load_study(config, scale), Results(results / scale), first, second))
+        echo(difference_text(load_study(config, scale), Results(results / scale), first, second))
 
 
 def _is_file(name: str) -> bool:

@@ -1,14 +1,20 @@
-"""The group of all commands: names the nearest command, and turns a user's mistake into one message."""
+"""The group of all commands: names the nearest command, and turns a user's mistake into one message.
 
+All that a command shows goes through `ngrpo.terminal.echo`: errors, click's own messages and tracebacks too.
+"""
+
+import io
 import os
 import sys
 import traceback as tracebacks
+from types import TracebackType
 from typing import Any
 
 import click
 
 from ngrpo import __version__
-from ngrpo.errors import UserError, unknown_name
+from ngrpo.errors import UserError, file_error, unknown_name
+from ngrpo.terminal import echo
 
 
 class Commands(click.Group):
@@ -23,20 +29,39 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click's, with UserErrors shown plainly; a package that this environment doesn't have is one."""
+        """As click's, with UserErrors shown plainly; a missing package and a file that the system refuses are some."""
+        sys.excepthook = _show_traceback
         try:
-            return super().main(*args, **kwargs)
+            code = super().main(*args, **kwargs | {"standalone_mode": False})
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.ClickException as e:
+            shown = io.StringIO()
+            e.show(shown)
+            echo(shown.getvalue().rstrip("\n"), err=True)
+            sys.exit(e.exit_code)
+        except click.Abort:
+            echo("Aborted!", err=True)
+            sys.exit(1)
         except UserError as e:
             error: UserError = e
+        except OSError as e:
+            if e.errno is None:
+                raise
+            error = file_error(e)
         except ModuleNotFoundError as e:
             if e.name is None or e.name.split(".")[0] == "ngrpo":
                 raise
             what = f"the package '{e.name}' isn't in this environment"
             error = UserError(what, where=sys.prefix, do="run it in the other environment (docs/environments.md)")
         if "--traceback" in sys.argv:
-            tracebacks.print_exc()
-        print(f"{error.label}: {error}", file=sys.stderr)
+            echo(tracebacks.format_exc(), err=True)
+        echo(f"{error.label}: {error}", err=True)
         sys.exit(1)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's traceback; an exception's text may be foreign."""
+    echo("".join(tracebacks.format_exception(kind, error, trace)).rstrip("\n"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ngrpo.cli.options import FOLDER, data_folder_option, with_study
+from ngrpo.terminal import echo, printable
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -46,7 +47,7 @@ def plan(
     study, files = load_study(config, scale), Results(results / scale)
     costs = Costs(study, files)
     planned = planned_jobs(study, files, costs, target, data_folder=data_folder)
-    print(plan_text(planned, costs, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
+    echo(plan_text(planned, costs, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
 
 
 @click.command()
@@ -63,7 +64,7 @@ def ledger(data_folder: Path | None, config: Path, scale: str, results: Path) ->
     study, files = load_study(config, scale), Results(results / scale)
     costs = Costs(study, files)
     jobs = planned_jobs(study, files, costs, "all", *study.cells, data_folder=data_folder)
-    print(ledger_text(study, files, jobs, costs))
+    echo(ledger_text(study, files, jobs, costs))
 
 
 @click.command()
@@ -73,4 +74,4 @@ def schema(out: Path) -> None:
     from ngrpo.study.schema import write_schemas
 
     for path in write_schemas(out):
-        print(path)
+        echo(printable(path))

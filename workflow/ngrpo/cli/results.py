@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ngrpo.cli.options import FOLDER, out_option, with_study
+from ngrpo.terminal import echo, printable
 
 
 @click.command()
@@ -40,7 +41,7 @@ def crate(config: Path, scale: str, results: Path, out: Path) -> None:
     from ngrpo.study.expand import load_study
 
     lacking = export(load_study(config, scale), config.resolve().parent, results / scale, out)
-    print(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
+    echo(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
 
 
 @click.command()
@@ -51,8 +52,8 @@ def verify(crate: Path) -> None:
 
     checked, differences = check(crate)
     for line in (*(f"checked {c}" for c in checked), *differences):
-        print(line)
-    print("no difference" if not differences else f"{len(differences)} differences")
+        echo(printable(line))
+    echo("no difference" if not differences else f"{len(differences)} differences")
     sys.exit(1 if differences else 0)
 
 
@@ -64,4 +65,4 @@ def table(table: str, config: Path, scale: str, results: Path) -> None:
     from ngrpo.report.finished import table_text
     from ngrpo.study.layout import Results
 
-    print(table_text(Results(results / scale), table))
+    echo(table_text(Results(results / scale), table))

@@ -20,8 +20,10 @@ from ngrpo.data.values import answer_text, field, is_null, text_of
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, whole_file, write_json
 from ngrpo.grading.extract import boxes, last_boxed
+from ngrpo.study.cards import id_digest
 from ngrpo.study.sources import Fields, FolderDataset, ToyProblems
 from ngrpo.study.specs import DatasetSpec
+from ngrpo.terminal import echo
 
 SCHEMA = pa.schema(
     [
@@ -80,12 +82,13 @@ def make_dataset(
         "without_answer": sum(r["answer"] is None for r in rows),
         **({"ungradable": unmatched} if asked else {}),
         "sha256": file_sha256(out),
+        "asked": id_digest(row["id"] for row in rows[: spec.dataset.limit]),
     }
     write_json(card_path(out), card)
-    print(f"[dataset {spec.id}] {len(rows)} problems ({origin})")
+    echo(f"[dataset {spec.id}] {len(rows)} problems ({origin})")
     if unmatched:
         some = ", ".join(unmatched[:SHOWN]) + (f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else "")
-        print(f"[dataset {spec.id}] the grader can't match the answer of {some}: no response to it can be right")
+        echo(f"[dataset {spec.id}] the grader can't match the answer of {some}: no response to it can be right")
 
 
 def card_path(problems: Path) -> Path:

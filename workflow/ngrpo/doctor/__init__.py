@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ngrpo.doctor import environments, machine, outside
 from ngrpo.doctor.checks import SCALES, Diagnosis
+from ngrpo.terminal import echo, printable
 
 DESCRIPTION = "What is there, what is missing, and which scale can run, on any node."
 ENVS = Path(__file__).resolve().parents[3] / "envs"
@@ -72,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for everything, then what each scale lacks; 0 if the asked scale can run, else 1."""
     options = parser().parse_args(arguments)
     checks = examine(options)
-    print("what | state | do")
+    echo("what | state | do")
     for check in checks:
-        print(check)
-    print()
+        echo(printable(check))
+    echo()
     stopped = verdicts(checks)
     for scale, reasons in stopped.items():
-        print(
+        echo(
             f"{scale}: {'no: ' + ', '.join(reasons) if reasons else 'can run'}{' <' if scale == options.scale else ''}"
         )
     return 1 if stopped[options.scale] else 0

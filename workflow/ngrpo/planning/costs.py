@@ -7,6 +7,7 @@ from typing import cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
+from ngrpo.study.cards import DataCard
 from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, CpuStage, ModelCosts
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -77,7 +78,7 @@ class Costs:
     def total_steps(self, spec: RunSpec) -> int:
         """Optimization steps of a run; from the data where they are, else from the declared number of problems."""
         card = self.results.training_data(spec.data.dataset.id, spec.model.id).card
-        rows = read_json(card)["rows_out"] if card.exists() else None
+        rows = read_json(card, DataCard)["rows_out"] if card.exists() else None
         return planned_steps(spec.training, rows or self.declared.training_problems)
 
     def problems(self, spec: EvaluationSpec) -> int:
@@ -85,7 +86,7 @@ class Costs:
         card, dataset = self.results.dataset(spec.benchmark.id).card, spec.benchmark.dataset
         made: int = getattr(dataset.source, "count", UNKNOWN_PROBLEMS)
         declared = dataset.rows or made
-        rows: int = read_json(card)["rows_out"] if card.exists() else declared
+        rows: int = read_json(card, DataCard)["rows_out"] if card.exists() else declared
         return min(rows, dataset.limit or rows)
 
     def train(self, spec: RunSpec, steps: int, *, declared: bool = False) -> Span:

@@ -4,17 +4,18 @@ A job is done when Snakemake wouldn't run it. Where it would, its reason is put 
 its spec have changed, at which step it stopped, what it waits for.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ngrpo.files import read_json
+from ngrpo.foreign import parse_json
 from ngrpo.planning.changes import changed_values
 from ngrpo.planning.costs import Costs, Span, total
 from ngrpo.planning.snakemake_dag import SpecFiles, snakemake_dag
 from ngrpo.study.batches import Batch, decide_batches
+from ngrpo.study.cards import SamplesCard
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.run_log import logged_steps
@@ -141,7 +142,7 @@ class _Reader:
         changes = {}
         for path in map(str, job.input):
             if path in self.specs and (old := self.before.files.get(Path(path))):
-                changes[changed_values(self.specs[path], json.loads(old[0]))] = path
+                changes[changed_values(self.specs[path], parse_json(old[0], path))] = path
         return "; ".join(change for change in changes if change)
 
     def _lost(self, batch: Batch) -> list[str]:
@@ -149,7 +150,7 @@ class _Reader:
         lost = []
         for name in batch.evaluations:
             files, spec = self.results.evaluation(name), self.study.evaluations[name]
-            card = read_json(files.samples_card) if files.samples_card.exists() else {}
+            card = read_json(files.samples_card, SamplesCard) if files.samples_card.exists() else {}
             if not files.samples.exists() or card.get("spec") not in (None, spec.digest):
                 lost.append(name)
         return lost

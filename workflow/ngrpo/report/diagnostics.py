@@ -7,6 +7,7 @@ import numpy as np
 
 from ngrpo.audit.status import command
 from ngrpo.files import read_json
+from ngrpo.study.cards import Diagnostics
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
@@ -49,7 +50,7 @@ def read_diagnostics(study: Study, results: Results) -> list[RunDiagnostics]:
     runs = []
     for run in study.mixing_runs:
         path = results.diagnostics(run)
-        data, note = read_json(path) if path.exists() else None, ""
+        data, note = read_json(path, Diagnostics) if path.exists() else None, ""
         if data is None:
             note = f"not measured yet; made by: {command(study, results, path)}"
         elif data["spec"] != study.runs[run].digest:

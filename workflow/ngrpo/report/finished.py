@@ -6,19 +6,39 @@ Raises UserError, with the command that makes it, for what isn't there yet.
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
+from ngrpo.audit.status import GRADE_COLUMNS
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.foreign import read_parquet
 from ngrpo.grading import SECOND, Grader
 from ngrpo.grading.response_files import read_graded, read_responses
 from ngrpo.report.inspection import diff, show
-from ngrpo.report.tables import terminal_table
+from ngrpo.report.tables import read_table, terminal_table
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.terminal import quoted
+
+_TEXT, _NUMBER = pa.string(), pa.int32()
+SHOWN = (
+    pa.schema([pa.field("id", _TEXT, nullable=False), ("problem", _TEXT), ("answer", _TEXT), ("kind", _TEXT)]),
+    pa.schema(
+        [
+            pa.field("problem_id", _TEXT, nullable=False),
+            pa.field("sample", _NUMBER, nullable=False),
+            pa.field("text", _TEXT, nullable=False),
+            ("finish_reason", _TEXT),
+            ("tokens", _NUMBER),
+        ]
+    ),
+    pa.schema([*GRADE_COLUMNS, ("extracted", _TEXT), ("reason", _TEXT)]),
+)
+"""Columns of problems, samples and grades that are shown."""
 
 
 def table_text(results: Results, table: str) -> str:
     """A table's numbers, and where the report is."""
-    numbers = pd.read_parquet(_there(results.table(table), f"table '{table}' isn't computed yet"))
+    numbers = read_table(_there(results.table(table), f"table '{table}' isn't computed yet"))
     page = results.report.page
     where = page.resolve() if page.exists() else f"not written yet; snakemake --cores 2 {page}"
     return f"{terminal_table(numbers)}\n\nReport: {where}"
@@ -76,7 +96,12 @@ def _frames(study: Study, results: Results, name: str) -> tuple[pd.DataFrame, pd
     files = results.evaluation(name)
     problems = results.dataset(study.evaluations[name].benchmark.id).problems
     there = [_there(path, "this evaluation isn't finished") for path in (problems, files.samples, files.grades)]
-    asked, samples, grades = (pd.read_parquet(path) for path in there)
+    asked, samples, grades = (read_parquet(path, schema).to_pandas() for path, schema in zip(there, SHOWN, strict=True))
+    for path, frame in zip(there[1:], (samples, grades), strict=True):
+        twice = frame[frame.duplicated(["problem_id", "sample"])]
+        if len(twice):
+            first = f"sample {twice['sample'].iloc[0]} of problem '{quoted(twice['problem_id'].iloc[0])}'"
+            raise UserError(f"{first} is there twice", where=path, do="delete the file and make it again")
     return asked, samples, grades
 
 

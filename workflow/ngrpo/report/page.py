@@ -37,6 +37,7 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.scale_note import scale_note
+from ngrpo.terminal import echo
 
 FILTERS = ("percent", "points", "plain", "short", "duration", "p_value", "effect")
 """Functions of ngrpo.formatting that templates call."""
@@ -68,7 +69,7 @@ def report(study: Study, results: Path | Results, out: Path) -> None:
     gallery.write(files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
-    print(f"report: {out}")
+    echo(f"report: {out}")
 
 
 def gather(study: Study, results: Results) -> Gathered:

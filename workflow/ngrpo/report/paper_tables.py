@@ -46,8 +46,9 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
     problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
     (training seeds whose grades are there), over_seeds, least, most (mean and range over them, where there are several;
     all other numbers are the first seed's), rank, paper_rank (1 the best of its block; null below two values), status,
-    note, spec.
+    note, spec. Raises UserError for a table that the study doesn't have.
     """
+    study.table(frame["table"].iloc[0])
     own = frame[frame["against"].isna() & frame["headline"]]
     rows = []
     for (model, benchmark, metric), block in own.groupby(["model", "benchmark", "metric"], sort=False):

@@ -9,14 +9,17 @@ dropped.
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ngrpo.audit.status import Grades, read_grades
+from ngrpo.audit.status import Grades, Status, read_grades
+from ngrpo.errors import UserError
 from ngrpo.files import whole_file
+from ngrpo.foreign import read_parquet
 from ngrpo.formatting import percent
 from ngrpo.grades import GRADES
 from ngrpo.statistics.metrics import compare, summarize
@@ -24,7 +27,7 @@ from ngrpo.study.expand import Cell, Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import AVERAGE
 from ngrpo.study.scale_note import scale_note
-from ngrpo.terminal import text_table
+from ngrpo.terminal import echo, quoted, text_table
 
 INTERVALS = ("sampling", "problems")
 
@@ -57,6 +60,11 @@ SCHEMA = pa.schema(
         ("verdicts", pa.bool_()),  # whether this scale's numbers count as evidence about the paper
     ]
 )
+NEVER_NULL = (
+    *("table", "label", "model", "benchmark", "status", "note", "metric", "k", "headline", "estimator"),
+    *("scale", "verdicts"),
+)
+READ_SCHEMA = pa.schema([field.with_nullable(field.name not in NEVER_NULL) for field in SCHEMA])
 NUMBERS = ("value", "sampling_low", "sampling_high", "problems_low", "problems_high", "detectable")
 
 
@@ -74,7 +82,7 @@ def analyze(table_id: str, study: Study, results: Path | Results, out: Path) -> 
     frame = table_frame(table_id, study, Results.of(results))
     with whole_file(out) as part:
         pq.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False), part)
-    print(terminal_table(frame))
+    echo(terminal_table(frame))
 
 
 def table_frame(table_id: str, study: Study, results: Results) -> pd.DataFrame:
@@ -183,8 +191,36 @@ def _with_average(parts: list[list[dict]]) -> list[dict]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table's file, as `analyze` wrote it."""
-    return pq.read_table(path, schema=SCHEMA).to_pandas()
+    """A table's file, as `analyze` wrote it. Raises UserError where it isn't one."""
+    make = "delete it and make it again: `ngrpo analyze`"
+    frame: pd.DataFrame = read_parquet(path, READ_SCHEMA, exact=True, make=make).to_pandas()
+    if fault := _inconsistency(frame):
+        raise UserError(fault, where=path, do=make)
+    return frame
+
+
+def _inconsistency(frame: pd.DataFrame) -> str:
+    """What no table that `analyze` wrote has; empty where there is nothing."""
+    own = frame[frame["against"].isna() & frame["headline"]]
+    if own.empty:
+        return "a table without a system's values"
+    for column in ("table", "scale"):
+        if frame[column].nunique() > 1:
+            return f"rows of several values of '{column}'"
+    for column, known in (("status", get_args(Status)), ("estimator", ("mean", *ESTIMATOR_TITLES))):
+        strange = sorted(set(frame[column]) - set(known))
+        if strange:
+            return f"'{quoted(strange[0])}' is no {column}"
+    used = frame.loc[frame["status"] == "ok", [*(c for c in NUMBERS if c != "detectable"), "n", "problems"]]
+    if used.isna().any(axis=None):
+        return "a system's value without its numbers"
+    number = ["label", "against", "model", "benchmark", "metric", "estimator"]
+    if frame.duplicated(number).any():
+        return "the same number twice"
+    by_metric = own.groupby(["label", "model", "benchmark", "metric"])["estimator"]
+    if not by_metric.agg(lambda kinds: bool({"mean", "bootstrap"} & set(kinds))).all():
+        return "a metric with one estimator alone"
+    return ""
 
 
 # --- in a terminal ---

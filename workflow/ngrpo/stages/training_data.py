@@ -17,6 +17,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, write_json
 from ngrpo.progress import steps
 from ngrpo.study.specs import TrainingDataSpec
+from ngrpo.terminal import echo
 
 REASONS = (
     *("no answer", "unparsable answer", "duplicate", "in a benchmark"),
@@ -69,9 +70,9 @@ def make_training_data(
         },
     )
     gone = ", ".join(f"{len(ids)} {reason}" for reason, ids in left.items() if ids)
-    print(f"{label} {len(staying)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))
+    echo(f"{label} {len(staying)} of {len(rows)} problems stay" + (f"; left out: {gone}" if gone else ""))
     if near:
-        print(f"{label} {len(near)} of them are nearly a benchmark's problem (see {card_path(out).name})")
+        echo(f"{label} {len(near)} of them are nearly a benchmark's problem (see {card_path(out).name})")
 
 
 class _Benchmarks:

@@ -56,7 +56,7 @@ def batches(study: Study, decided: Decided) -> list[Batch]:
 
 def decide_batches(study: Study, results: Results) -> list[Batch]:
     """The study's batches; those that are new are written down."""
-    decided = read_json(results.batches) if results.batches.exists() else {}
+    decided = read_json(results.batches, dict[str, list[list[str]]]) if results.batches.exists() else {}
     made = batches(study, decided)
     known = {f"{s}/{b}" for s, groups in decided.items() for group in groups for b in group}
     value: dict[str, list[list[str]]] = {system: list(groups) for system, groups in decided.items()}

@@ -8,12 +8,45 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ngrpo.errors import UserError, nearest_name
+from ngrpo.foreign import quoted_value, read_text
+from ngrpo.terminal import quoted
+
+MOST_BYTES, MOST_NODES, DEEPEST = 2**20, 100_000, 64
+"""A configuration file's size, its values once every alias is written out, and its levels."""
 
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice in one mapping."""
+    """YAML that refuses a key given twice in one mapping, deep nesting, and aliases that multiply."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As yaml's, down to a depth."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise UserError(f"nested deeper than {DEEPEST} levels", where=self.name)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document, once it is known that it stays small with every alias written out."""
+        document: yaml.Node | None = super().get_single_node()
+        if document is not None and _written_out(document, {}) > MOST_NODES:
+            raise UserError("aliases (*name) multiply beyond all measure", where=self.name, do="write the values out")
+        return document
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are with every alias written out; one that holds itself counts as too many."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # until it is counted: an alias that leads back here has no end
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in inner)
+    return known[id(node)]
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -21,6 +54,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         if key_node.tag == MERGE:  # `<<: *anchor`: what the mapping itself says goes before what it takes over
             continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            line = key_node.start_mark.line + 1
+            raise UserError("a key that is no single word", where=f"{loader.name}: line {line}", do="write key: value")
         key = loader.construct_object(key_node)
         if key in seen:
             raise UserError(
@@ -81,17 +117,21 @@ def parse(model: type[M], value: Any, source: Path | str) -> M:
         elif first["type"] == "missing":
             what = f"the key '{first['loc'][-1]}' is missing"
         else:
-            what = f"{first['msg'][0].lower()}{first['msg'][1:]}: {first['input']!r:.80}"
+            what = f"{first['msg'][0].lower()}{first['msg'][1:]}: {quoted_value(first['input'])}"
         raise UserError(what, where=f"{source}: {key}", do=do) from None
 
 
 def read_yaml(model: type[M], path: Path) -> M:
     """A configuration file as its model."""
+    if not path.exists():
+        raise UserError("there is no such configuration file", where=path)
+    text = read_text(path, MOST_BYTES)
     try:
-        with open(path, encoding="utf-8") as f:
-            value = yaml.load(f, _Loader)
-    except FileNotFoundError:
-        raise UserError("there is no such configuration file", where=path) from None
+        loader = _Loader(text)
+        loader.name = str(path)
+        value = loader.get_single_data()
     except yaml.YAMLError as e:
         raise UserError(f"not readable as YAML: {e}", where=path) from None
+    except (ValueError, OverflowError) as e:  # a day that no calendar has, a number of too many digits
+        raise UserError(f"not readable as YAML: {quoted(e)}", where=path) from None
     return parse(model, value, path)

@@ -4,11 +4,16 @@ The trainer appends a line a step (`ngrpo.training.verl.monitor` writes them and
 last line off. A step is done when its line is whole.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ngrpo.errors import UserError
+from ngrpo.foreign import json_lines, quoted_value, read_text
 from ngrpo.study.specs import Training
+from ngrpo.terminal import quoted
+
+MOST_STEPS, LARGEST = 10**9, 1e300
+"""A step's number, and a metric, beyond which no run gets."""
 
 LOGGED = {
     "step": "step",
@@ -32,17 +37,26 @@ LOGGED = {
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps logged so far, in order; none where there is no file. Stops at the first line that isn't whole."""
+    """The steps logged so far, in order; none where there is no file. A last line without its end isn't read.
+
+    Raises UserError, naming the line, for one that is no object of a step and numbers.
+    """
     if not path.exists():
         return []
-    rows = []
-    text = path.read_text(encoding="utf-8")
-    for line in text[: text.rfind("\n") + 1].splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    text = read_text(path)
+    return [_step(row, where) for where, row in json_lines(text[: text.rfind("\n") + 1], path)]
+
+
+def _step(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"not a step's metrics: {quoted_value(row)}", where=where)
+    if type(row.get("step")) is not int or not 0 <= row["step"] < MOST_STEPS:
+        raise UserError(f"no step's number: {quoted_value(row.get('step'))}", where=f"{where}, key 'step'")
+    for key, value in row.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > LARGEST
+        if value is not None and not number:
+            raise UserError(f"not a number: {quoted_value(value)}", where=f"{where}, key '{quoted(key)}'")
+    return row
 
 
 def logged_steps(path: Path) -> int:

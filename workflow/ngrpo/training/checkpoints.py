@@ -22,6 +22,7 @@ from pathlib import Path
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, whole_file, write_json
 from ngrpo.study.layout import RunFiles
+from ngrpo.terminal import echo
 
 
 class Checkpoints:
@@ -106,10 +107,9 @@ class Checkpoints:
         for one in self.committed:
             broken = [name for name, size in one["files"].items() if _size(self.folder / name) != size]
             if broken:
-                print(
+                echo(
                     f"[train] the checkpoint of step {one['step']} is not whole and not used: {broken[0]} has "
                     f"{_size(self.folder / broken[0])} of {one['files'][broken[0]]} bytes",
-                    flush=True,
                 )
             else:
                 whole.append(one)
@@ -145,7 +145,7 @@ class Checkpoints:
             if path.exists():
                 os.replace(path, aside / path.name)
         self.committed, self.best = [], None
-        print(f"[train] this folder held {whose} (at step {card['step']}): moved to {aside}", flush=True)
+        echo(f"[train] this folder held {whose} (at step {card['step']}): moved to {aside}")
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,7 @@ from ngrpo.slurm.squeue import job_end
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec
+from ngrpo.terminal import echo
 from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.lease import Lease
 from ngrpo.training.nodes import set_environment
@@ -71,14 +72,14 @@ def train(
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
             saving = Saving(checkpoint_every, checkpoint_minutes, _time_to_save(checkpoint_minutes))
-            print(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}", flush=True)
+            echo(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}")
             config = compose(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease.holder)
             _note_hardware(run.hardware, start)
             with _progress(run, label, start, steps):
                 run_verl(config, run, ranks, plugin)
         best = _finish(Checkpoints(run, spec.digest), steps, out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
-    print(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})", flush=True)
+    echo(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
 
 
 def _contents(inputs: RunInputs) -> dict[str, str]:
@@ -123,10 +124,9 @@ def _time_to_save(checkpoint_minutes: float) -> float | None:
     try:
         ends = job_end()
     except UserError as unknown:
-        print(
+        echo(
             f"[train] the end of this job's time isn't known ({unknown.what}): the run is saved every "
             f"{checkpoint_minutes:g} minutes, and when SLURM announces the end",
-            flush=True,
         )
         return None
     if ends is not None and ends - time.time() < checkpoint_minutes * 60:
@@ -180,7 +180,7 @@ def _progress(run: RunFiles, label: str, start: int, steps: int) -> Iterator[Non
             for row in read_metrics(run.metrics):
                 if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
                     shown = row["step"]
-                    print(_line(label, row, steps), flush=True)
+                    echo(_line(label, row, steps))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

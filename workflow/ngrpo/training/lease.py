@@ -14,6 +14,7 @@ from typing import Any
 from ngrpo.errors import Unfinished
 from ngrpo.files import write_json
 from ngrpo.study.layout import RunFiles
+from ngrpo.terminal import echo
 
 LEASE_SECONDS = 120.0  # a heartbeat older than this is a dead trainer's
 HALF_WRITTEN = 10.0  # seconds that a lease may take to be written
@@ -111,7 +112,7 @@ class Lease:
         """Whether another host's trainer is seen to be alive; waits for its next heartbeat."""
         if held["host"] == self.holder["host"]:
             return True
-        print(f"[train] waiting for a sign of life of process {held['pid']} on {held['host']}", flush=True)
+        echo(f"[train] waiting for a sign of life of process {held['pid']} on {held['host']}")
         while self._is_alive(held):
             time.sleep(LEASE_SECONDS / 120)
             current = _read(self.path)

@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from ngrpo.engines.model_folder import end_tokens, model_config
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import Unfinished, UserError, unknown_name
 from ngrpo.method.mixers import Mixer
+from ngrpo.terminal import echo
 
 
 def open(model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: Any) -> "SGLangEngine":
@@ -69,10 +69,10 @@ class SGLangEngine:
         info = self.server.scheduler_info
         self.capacity = min(info["max_total_num_tokens"], info["max_req_input_len"] + 5)  # tokens of one request
         table = f"{self.installed.metric} neighbors, k={self.installed.k}" if self.installed.k else "no neighbor table"
-        print(
+        echo(
             f"[sglang] {Path(model).name} on {'CPU' if cpu.on_cpu() else 'GPU'}, {table}, room for "
             f"{info['max_total_num_tokens']} tokens ({time.monotonic() - began:.0f} s)",
-            file=sys.stderr,
+            err=True,
         )
 
     def _start(self, arguments: dict[str, Any]) -> None:

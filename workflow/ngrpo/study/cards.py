@@ -1,0 +1,138 @@
+"""The cards of a study: small JSON files that stages write beside what they made, as every reader takes them.
+
+`ngrpo.files.read_json(path, DataCard)` checks a card's keys and types; further keys stay.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, with_config
+from typing_extensions import TypedDict
+
+OPEN = ConfigDict(extra="allow", strict=False)
+
+
+def id_digest(ids: Iterable[str]) -> str:
+    """SHA-256 of a set of problems' ids: which problems they are, in any order."""
+    return hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
+
+
+@with_config(OPEN)
+class DataCard(TypedDict):
+    """Beside a data set: where it came from."""
+
+    spec: str
+    rows_in: NonNegativeInt
+    rows_out: NonNegativeInt
+    asked: NotRequired[str]
+    """`id_digest` of the problems that an evaluation asks (all of them, or the first `limit`)."""
+
+
+@with_config(OPEN)
+class SamplesCard(TypedDict):
+    """Beside samples: whose spec they were drawn for; their counts."""
+
+    spec: str
+    problems: NonNegativeInt
+    sampled: NonNegativeInt
+    overlong_prompts: dict[str, int]
+    samples: NonNegativeInt
+    tokens: NotRequired[NonNegativeInt]
+
+
+@with_config(OPEN)
+class SamplesTime(TypedDict):
+    """What drawing samples took, and on what."""
+
+    seconds: float
+    devices: PositiveInt
+    gpu: bool
+    hardware: NotRequired[dict[str, Any]]
+
+
+@with_config(OPEN)
+class ModelCard(TypedDict):
+    """In a model's folder: whose spec it was made for."""
+
+    spec: str
+
+
+@with_config(OPEN)
+class TrainedCard(ModelCard):
+    """A trained policy's card: its step and validation score, too."""
+
+    step: NonNegativeInt
+    score: float
+
+
+@with_config(OPEN)
+class JobHardware(TypedDict):
+    """One job of a training, in its hardware.json."""
+
+    after_step: NonNegativeInt
+    kind: str
+
+
+@with_config(OPEN)
+class TrainerSettings(TypedDict):
+    """Of verl's settings: what it trained on."""
+
+    n_gpus_per_node: NotRequired[PositiveInt]
+    nnodes: NotRequired[PositiveInt]
+    device: NotRequired[str]
+
+
+@with_config(OPEN)
+class VerlSettings(TypedDict):
+    """verl's resolved settings, as its trainer held them when training started."""
+
+    trainer: NotRequired[TrainerSettings]
+
+
+@with_config(OPEN)
+class MixedStep(TypedDict):
+    """One mixed step of a diagnosed response."""
+
+    index: NonNegativeInt
+    candidates: list[tuple[str, float]]
+    cosine: float
+
+
+@with_config(OPEN)
+class MixedExample(TypedDict):
+    """One problem's responses without and with mixing, as tokens."""
+
+    problem_id: str
+    problem: str
+    without: list[str]
+    mixed: list[str]
+    apart: int | None
+    steps: list[MixedStep]
+
+
+@with_config(OPEN)
+class MixedToken(TypedDict):
+    """A token that was mixed often, on the two main axes of its neighborhood."""
+
+    token: str
+    at: tuple[float, float]
+    mixtures: list[tuple[float, float]]
+    mixture_cosines: list[float]
+    noise: list[tuple[float, float]]
+    noise_cosines: list[float]
+
+
+@with_config(OPEN)
+class Diagnostics(TypedDict):
+    """What `ngrpo diagnostics` wrote (`ngrpo.stages.mixing_diagnostics`)."""
+
+    spec: str
+    model: str
+    rho: float
+    k: int
+    metric: str
+    sigma: float
+    explained: list[float]
+    examples: Annotated[list[MixedExample], Field(min_length=1)]
+    tokens: list[MixedToken]
