@@ -3,6 +3,7 @@ import re
 import sys
 from pathlib import Path
 from shlex import quote
+from urllib.parse import quote as quote_path, unquote
 
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(PROJECT / "workflow"))
@@ -11,39 +12,58 @@ from snakemake.exceptions import WorkflowError
 
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.files import digest, read_json
+from ngrpo.files import file_sha256, read_json
 from ngrpo.study.batches import decide_batches
 from ngrpo.study.contents import content_digest
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
+from ngrpo.study.names import NOTEBOOKS
 from ngrpo.study.settings import read_settings
+from ngrpo.study.shown import page_digest, table_digest
+from ngrpo.study.snapshot import Snapshot, kept_batches, kept_settings
 from ngrpo.study.versions import VERSIONS, code_of
 
+# A job on a cluster starts Snakemake anew. It is told where settings and configuration lie as they were when it was
+# submitted (ngrpo.study.snapshot), and reads nothing else: what is edited meanwhile is for the next start.
+SUBMITTED_WITH = Path(unquote(config["snapshot"])) if "snapshot" in config else None
+
 try:
+    if SUBMITTED_WITH:
+        config = kept_settings(SUBMITTED_WITH)
     SETTINGS = read_settings(config)
-    STUDY = load_study(Path(SETTINGS.config), SETTINGS.scale)
+    RESULTS = Results(Path(SETTINGS.root))
+    STUDY = load_study(
+        SUBMITTED_WITH or Path(SETTINGS.config), SETTINGS.scale, RESULTS.root
+    )
     FOLDER_FILES = STUDY.folder_files(SETTINGS.data_folder)
-    TABLES = STUDY.wanted(SETTINGS.tables)
+    TABLES = STUDY.wanted(*SETTINGS.asked_tables)
     CLAIMS = claim_names(STUDY)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
-RESULTS = Results(Path(SETTINGS.root))
-STUDY.write_specs(RESULTS.root)
-BATCHES = decide_batches(STUDY, RESULTS)
+STUDY.store_specs(RESULTS)
+if SUBMITTED_WITH:
+    BATCHES, SNAPSHOT = kept_batches(SUBMITTED_WITH), SUBMITTED_WITH
+else:
+    BATCHES = decide_batches(STUDY, RESULTS)
+    taken = Snapshot.take(config, STUDY, BATCHES)
+    SNAPSHOT = RESULTS.snapshot(taken.digest)
+    if not workflow.output_settings.dryrun:
+        taken.write(SNAPSHOT)
+    workflow.config_settings.configfiles = []
+    workflow.config_settings.config_args = [f"snapshot={quote_path(str(SNAPSHOT))}"]
 
-# `train_env PROGRAM …` and `workflow_env PROGRAM …` start a program of that environment (see docs/environments.md).
-# They are shell functions, not parameters, so that moving an environment reruns nothing.
-shell.prefix(SETTINGS.environments.shell_prefix())
-
-# Options that name the study, for stages that read all of it.
-STUDY_OPTIONS = f"--config {quote(SETTINGS.config)} --scale {SETTINGS.scale} --results {quote(SETTINGS.results)}"
+# `train_env PROGRAM …` and `workflow_env PROGRAM …` start a program of that environment (see docs/environments.md),
+# `with_study COMMAND …` adds the options that name the study. They are shell functions, not parameters, so that moving
+# an environment or the configuration reruns nothing.
+shell.prefix(SETTINGS.shell_prefix(SNAPSHOT))
 
 
 def is_rule(name, among_rules=workflow.is_rule):
     """Whether a word of the command line names a rule; where it can't be a file either, raises with the nearest name."""
     found, asked = among_rules(name), workflow.dag_settings
-    if asked and not found and not re.search("[/.]", name) and not Path(name).exists():
+    # every file that a rule makes lies in a folder
+    if asked and not found and "/" not in name and not Path(name).exists():
         kind = "target" if name in asked.targets else "rule"
         fits = [
             r.name for r in workflow.rules if kind == "rule" or not r.has_wildcards()
@@ -63,9 +83,6 @@ def one_of(names):
     return "|".join(re.escape(n) for n in sorted(names)) or "none"
 
 
-NOTEBOOKS = ("results", "ablations", "diagnostics", "reproducibility")
-
-
 wildcard_constraints:
     notebook=one_of(NOTEBOOKS),
     dataset=one_of(STUDY.datasets),
@@ -76,15 +93,39 @@ wildcard_constraints:
     table=one_of(STUDY.cells),
 
 
+SPECS = STUDY.specs()
+HERE = Results(Path())
+
+
+def spec_of(made):
+    """An input function: the spec that what lies beside this path (with wildcards, below the results) is made for."""
+
+    def spec_file(wildcards):
+        return RESULTS.spec(SPECS[str(made).format(**dict(wildcards.items()))].digest)
+
+    return spec_file
+
+
+def specs_of(benchmarks):
+    """An input function: the specs of the evaluations of a policy and decoding on these benchmarks."""
+
+    def spec_files(wildcards):
+        names = [f"{wildcards.system}/{b}" for b in benchmarks]
+        return [RESULTS.spec(STUDY.evaluations[name].digest) for name in names]
+
+    return spec_files
+
+
 def neighbor_file(mixer, model):
     """The neighbor table's file that a mixer needs on a model, as a list of one or none."""
     name = STUDY.neighbor_table(mixer, model)
     return [RESULTS.neighbors(name).table] if name else []
 
 
-def data_file_in_folder(wildcards):
-    """The user's file that a data set of kind `folder` reads, as a list of one or none."""
-    return [FOLDER_FILES[d] for d in [wildcards.dataset] if d in FOLDER_FILES]
+def content_of_source(wildcards):
+    """The SHA-256 of the user's file that a data set of kind `folder` reads: wherever it lies, it is the same file."""
+    path = FOLDER_FILES.get(wildcards.dataset)
+    return file_sha256(path) if path else ""
 
 
 def kept_out(wildcards):
@@ -154,7 +195,7 @@ def policy_inputs(wildcards):
 
 
 def of_system(benchmarks, *kinds):
-    """Files (spec, samples, samples_card) of the evaluations of a policy and decoding on these benchmarks."""
+    """Files (samples, samples_card) of the evaluations of a policy and decoding on these benchmarks."""
     files = [RESULTS.evaluation(f"{{system}}/{b}") for b in benchmarks]
     return [getattr(each, kind) for each in files for kind in kinds]
 
@@ -210,12 +251,6 @@ def grades_of(wildcards):
     return grades_for(wildcards.table)
 
 
-def claims_files(wildcards):
-    """What the paper says, where the configuration folder has it."""
-    names = ("claims.yaml", "paper_values.yaml")
-    return [path for n in names if (path := Path(SETTINGS.config) / n).exists()]
-
-
 def evidence_on(claim):
     """The input function of a claim's target: what its verdict needs."""
 
@@ -235,22 +270,22 @@ def extra_seeds_of(wildcards):
     return [RESULTS.evaluation(e).grades for e in again]
 
 
-def cells_of(wildcards):
-    """A digest of a table's cells: another label or order makes the table anew."""
-    cells = STUDY.cells[wildcards.table]
-    return digest([[c.label, c.model, c.benchmark, c.evaluation] for c in cells])
+def shown_in_table(wildcards):
+    """What a table shows of the configuration: another label or k makes it anew."""
+    return table_digest(STUDY, wildcards.table)
 
 
-def data_folder_option(wildcards):
-    """The command-line option that names the user's folder, for a data set that is read from there."""
-    folder = quote(SETTINGS.data_folder or "")
-    return f"--data-folder {folder}" if wildcards.dataset in FOLDER_FILES else ""
+def shown_on_page(wildcards):
+    """What the report or a notebook shows of the configuration, titles included."""
+    notebook = dict(wildcards.items()).get("notebook", "reproducibility")
+    return page_digest(STUDY, beside=notebook == "reproducibility")
 
 
 def asked_option(wildcards):
     """The command-line option of a data set whose problems are asked, not only trained on."""
     asked = {
         STUDY.size.validation,
+        *STUDY.size.benchmarks,
         *(e.benchmark.id for e in STUDY.evaluations.values()),
     }
     return "--asked" if wildcards.dataset in asked else ""

@@ -1,8 +1,7 @@
 # Problems: fetched or made, then filtered for training.
 rule dataset:
     input:
-        spec=RESULTS.dataset("{dataset}").spec,
-        source=data_file_in_folder,
+        spec=spec_of(HERE.dataset("{dataset}").spec),
     output:
         problems=RESULTS.dataset("{dataset}").problems,
         card=RESULTS.dataset("{dataset}").card,
@@ -15,16 +14,16 @@ rule dataset:
         sha256=sha256_of,
     params:
         code=code_of("dataset"),
-        folder=data_folder_option,
         asked=asked_option,
+        source=content_of_source,
     shell:
-        "train_env ngrpo dataset {input.spec:q} {params.folder} {params.asked}"
+        "with_data_folder train_env ngrpo dataset {input.spec:q} {params.asked}"
         " --mirror {resources.mirror:q} --sha256 {resources.sha256:q} --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:
     input:
-        spec=RESULTS.training_data("{dataset}", "{model}").spec,
+        spec=spec_of(HERE.training_data("{dataset}", "{model}").spec),
         problems=RESULTS.dataset("{dataset}").problems,
         benchmarks=kept_out,
         model=RESULTS.model("{model}").folder,
@@ -33,6 +32,8 @@ rule training_data:
         card=RESULTS.training_data("{dataset}", "{model}").card,
     log:
         RESULTS.log("training_data", "{dataset}.{model}"),
+    wildcard_constraints:
+        dataset=re.escape(STUDY.size.training_data),
     conda:
         "../envs/train.yaml"
     threads: SETTINGS.threads("training-data")

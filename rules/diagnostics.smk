@@ -2,7 +2,7 @@
 rule diagnostics:
     input:
         unpack(diagnostics_inputs),
-        spec=RESULTS.run("{run}").spec,
+        spec=spec_of(HERE.run("{run}").spec),
     output:
         RESULTS.diagnostics("{run}"),
     log:

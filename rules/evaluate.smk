@@ -7,12 +7,12 @@ for _rule, _benchmarks in {batch.rule: batch.benchmarks for batch in BATCHES}.it
             _rule
         input:
             unpack(policy_inputs),
-            specs=of_system(_benchmarks, "spec"),
+            specs=specs_of(_benchmarks),
             problems=[RESULTS.dataset(b).problems for b in _benchmarks],
         output:
             update(of_system(_benchmarks, "samples", "samples_card")),
         log:
-            RESULTS.log("sample", "{system}/" + "-".join(_benchmarks)),
+            RESULTS.log("sample", "{system}/" + "+".join(_benchmarks)),
         wildcard_constraints:
             system=one_of(batch.system for batch in BATCHES if batch.rule == _rule),
         conda:

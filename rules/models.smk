@@ -1,7 +1,7 @@
 # Base models, as Hugging Face folders: fetched, unpacked, copied or (toy) pre-trained.
 rule model:
     input:
-        spec=RESULTS.model("{model}").spec,
+        spec=spec_of(HERE.model("{model}").spec),
     output:
         directory(RESULTS.model("{model}").folder),
     log:

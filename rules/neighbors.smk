@@ -1,7 +1,7 @@
 # Neighbor tables: every token's k nearest in the base model's embedding (Eq. 7-8).
 rule neighbors:
     input:
-        spec=RESULTS.neighbors("{table_id}").spec,
+        spec=spec_of(HERE.neighbors("{table_id}").spec),
         model=neighbor_model,
     output:
         RESULTS.neighbors("{table_id}").table,

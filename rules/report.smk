@@ -10,10 +10,9 @@ rule analyze:
         "../envs/workflow.yaml"
     params:
         code=code_of("analyze"),
-        study=STUDY_OPTIONS,
-        cells=cells_of,
+        shown=shown_in_table,
     shell:
-        "workflow_env ngrpo analyze {wildcards.table} {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "with_study workflow_env ngrpo analyze {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule notebook:
@@ -28,9 +27,9 @@ rule notebook:
         "../envs/workflow.yaml"
     params:
         code=code_of("notebook"),
-        settings=f"-p config {quote(SETTINGS.config)} -p scale {SETTINGS.scale} -p results {quote(SETTINGS.results)}",
+        shown=shown_on_page,
     shell:
-        "workflow_env papermill {input.notebook:q} {output:q} {params.settings} --no-progress-bar > {log:q} 2>&1"
+        "with_parameters workflow_env papermill {input.notebook:q} {output:q} --no-progress-bar > {log:q} 2>&1"
 
 
 rule report:
@@ -39,7 +38,6 @@ rule report:
         extra_seeds=extra_seeds_of,
         notebook=RESULTS.report.notebook("results"),
         diagnostics=diagnostics_files(),
-        claims=claims_files,
     output:
         page=report(
             RESULTS.report.page,
@@ -65,9 +63,9 @@ rule report:
         "../envs/workflow.yaml"
     params:
         code=code_of("report"),
-        study=STUDY_OPTIONS,
+        shown=shown_on_page,
     shell:
-        "workflow_env ngrpo report {params.study} --out {output.page:q} 2>&1 | tee {log:q}"
+        "with_study workflow_env ngrpo report --out {output.page:q} 2>&1 | tee {log:q}"
 
 
 # The study for others: specs, metrics, grades, tables and report with their provenance; `ngrpo verify` recomputes it.
@@ -80,7 +78,5 @@ rule crate:
         RESULTS.log("crate"),
     conda:
         "../envs/workflow.yaml"
-    params:
-        study=STUDY_OPTIONS,
     shell:
-        "workflow_env ngrpo crate {params.study} --out {output:q} 2>&1 | tee {log:q}"
+        "with_study workflow_env ngrpo crate --out {output:q} 2>&1 | tee {log:q}"

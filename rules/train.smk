@@ -4,7 +4,7 @@
 rule train:
     input:
         unpack(run_inputs),
-        spec=RESULTS.run("{run}").spec,
+        spec=spec_of(HERE.run("{run}").spec),
     output:
         directory(RESULTS.run("{run}").model),
     log:
@@ -17,14 +17,14 @@ rule train:
         nodes=nodes_of,
         tasks=tasks_of,
         tensor_parallel=tensor_parallel_of,
+        checkpoint_every=STUDY.size.checkpoint_every,
     params:
         version=VERSIONS["train"],
         neighbors=neighbor_option,
-        checkpoint_every=STUDY.size.checkpoint_every,
     shell:
         "trap '' TERM INT; "
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --validation {input.validation:q} {params.neighbors} --checkpoint-every {params.checkpoint_every}"
+        " --validation {input.validation:q} {params.neighbors} --checkpoint-every {resources.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --tensor-parallel {resources.tensor_parallel}"
         " --out {output:q} 2>&1 | tee {log:q}"

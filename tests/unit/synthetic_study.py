@@ -13,6 +13,7 @@ from ngrpo.study.cards import id_digest
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.run_log import LOGGED
+from ngrpo.study.specs import keep_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
@@ -75,7 +76,9 @@ def make_study(
     size.update(tables=list(tables), targets={}, demo=None, extra_seeds=list(extra_seeds))
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
-    study.write_specs(root.root)
+    for beside, spec in study.specs().items():
+        keep_spec(spec, root.root / beside)
+    study.store_specs(root)
     for evaluation, label in {c.evaluation: c.label for table in study.cells.values() for c in table}.items():
         for name in (evaluation, *study.extra_seeds.get(evaluation, ())):
             write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)

@@ -178,10 +178,10 @@ def test_the_command_snakemake_lists_the_same_jobs(scale: str, target: str, tmp_
     assert counted == Counter(j.stage for j in plan_of(study, tmp_path / scale, target))
 
 
-def test_planning_locks_nothing_prints_nothing_and_puts_specs_back(tmp_path: Path, capfd) -> None:
+def test_planning_locks_nothing_prints_nothing_and_changes_nothing_that_is_made(tmp_path: Path, capfd) -> None:
     study, results = load_study(CONFIG, "toy"), tmp_path / "toy"
-    study.write_specs(results)
-    path = results / "runs" / "grpo-toy" / "spec.json"
+    path = Results(results).run("grpo-toy").spec
+    make(path, 5)
     path.write_text("{}")
     os.utime(path, (5, 5))
     assert plan_of(study, results, "grpo-toy")

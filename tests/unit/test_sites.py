@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from ngrpo.errors import UserError
 from ngrpo.slurm.partitions import gpus_of
 from ngrpo.study.cluster import STAGES, Cluster
 from ngrpo.study.sbatch import sbatch_options
-from ngrpo.study.settings import Environments, read_settings
+from ngrpo.study.settings import Environments, Settings, read_settings
 
 
 def cluster(**changes: Any) -> Cluster:
@@ -158,7 +159,7 @@ def test_options_by_their_long_names() -> None:
 
 def shell(environments: Environments, command: str, **variables: str) -> subprocess.CompletedProcess:
     """Run a job's command as Snakemake would."""
-    prefix = environments.shell_prefix().replace("{{", "{").replace("}}", "}")
+    prefix = Settings(environments=environments).shell_prefix(Path("study")).replace("{{", "{").replace("}}", "}")
     return subprocess.run(["bash", "-c", prefix + command], capture_output=True, text=True, check=False,
                           env={"PATH": "/usr/bin:/bin", "HOME": "/home/me", **variables})  # fmt: skip
 

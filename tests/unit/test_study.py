@@ -10,6 +10,7 @@ import yaml
 from ngrpo.errors import UserError
 from ngrpo.files import digest
 from ngrpo.study.expand import load_study
+from ngrpo.study.layout import Results
 from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Environments, read_settings
 from ngrpo.study.specs import RunSpec, Spec, read_spec
@@ -155,11 +156,12 @@ def test_changing_one_method_leaves_the_other_specs_alone(config) -> None:
 
 def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_path: Path) -> None:
     study = load_study(config(), "toy")
-    study.write_specs(tmp_path / "r")
-    path = tmp_path / "r" / "runs" / "ngrpo-toy" / "spec.json"
+    results = Results(tmp_path / "r")
+    study.store_specs(results)
+    path = results.spec(study.runs["ngrpo-toy"].digest)
     assert read_spec(path, RunSpec).digest == study.runs["ngrpo-toy"].digest
     stamp = path.stat().st_mtime_ns
-    study.write_specs(tmp_path / "r")
+    study.store_specs(results)
     assert path.stat().st_mtime_ns == stamp
     assert "null" not in path.read_text()
 

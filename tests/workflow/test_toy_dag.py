@@ -115,7 +115,7 @@ def test_one_changed_value_reruns_what_depends_on_it(toy: Toy) -> None:
     before = study.read_text()
     study.write_text(before.replace("rho: 0.1", "rho: 0.2"))
     try:
-        expected = {"train": 1, "diagnostics": 1, "sample-toy-held-out-toy-other": 1, "grade": 2}
+        expected = {"train": 1, "diagnostics": 1, "sample-toy-held-out+toy-other": 1, "grade": 2}
         expected |= {"analyze": 1, "notebook": 1, "report": 1, "all": 1}
         assert toy.planned() == expected
     finally:
@@ -139,7 +139,7 @@ def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: 
     lost.unlink()
     assert toy.planned() == {}, "samples whose grades are there may be deleted"
     (samples / "toy-other.grades.parquet").unlink()
-    assert toy.planned()["sample-toy-held-out-toy-other"] == 1
+    assert toy.planned()["sample-toy-held-out+toy-other"] == 1
     done = toy.snakemake()
     assert done.returncode == 0, done.stdout[-8000:]
     assert "already there: toy-held-out" in done.stdout
@@ -151,7 +151,7 @@ def test_a_lost_evaluation_is_drawn_again_and_the_others_of_its_batch_stay(toy: 
 def test_a_title_reruns_no_training(toy: Toy) -> None:
     toy.scale["models"]["toy"]["title"] = "another name"
     toy.write()
-    assert not toy.planned().keys() & {"model", "train", "diagnostics", "sample-toy-held-out-toy-other", "grade"}
+    assert not toy.planned().keys() & {"model", "train", "diagnostics", "sample-toy-held-out+toy-other", "grade"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ngrpo import __version__
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, read_json, whole_file, whole_folder
 from ngrpo.report.tables import table_frame
-from ngrpo.study.expand import Study, load_study
+from ngrpo.study.expand import DECIDED_FILE, Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.spent import Spent, evaluation_spent, run_spent
 
@@ -35,7 +35,8 @@ PROFILES = (
 )
 TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}  # RO-Crate 1.1 has no word for it
 METADATA = "ro-crate-metadata.json"
-PROJECT = ("Snakefile", "rules/*.smk", "config/**/*.yaml", "envs/*.lock", "envs/*.yaml", "LICENSE", "CITATION.cff")
+PROJECT = ("Snakefile", "rules/*.smk", "envs/*.lock", "envs/*.yaml", "LICENSE", "CITATION.cff")
+CONFIGURATION = ("*.yaml", "scales/*.yaml", DECIDED_FILE)
 ANY = Results(Path())
 """The layout with no folder before it: its paths of the id * are patterns."""
 RESULTS = (
@@ -71,11 +72,13 @@ KINDS = {
 def export(study: Study, project: Path, results: Path | Results, out: Path) -> list[str]:
     """Write the crate: a folder, or a .zip; returns what the study lacks yet, a line each.
 
-    project: the folder of Snakefile and config; results: results/{scale}. Whole or not at all. Raises UserError where
-    there is nothing to export.
+    project: the folder of the Snakefile; results: results/{scale}. The configuration is the study's. Whole or not at
+    all. Raises UserError where there is nothing to export.
     """
     results = Results.of(results)
     files = {path.relative_to(project): path for path in _files(project, PROJECT)}
+    config = study.folder or project / "config"
+    files |= {Path("config") / path.relative_to(config): path for path in _files(config, CONFIGURATION)}
     here = Path("results") / study.scale
     files |= {here / path.relative_to(results.root): path for path in _files(results.root, map(str, RESULTS))}
     if not any(here in path.parents for path in files):
@@ -231,7 +234,7 @@ def verify(crate: Path) -> tuple[list[str], list[str]]:
     scales = sorted(p for p in (crate / "results").glob("*") if p.is_dir())
     if len(scales) != 1:
         raise UserError(f"{len(scales)} studies instead of one", where=crate / "results")
-    study, results, tables = load_study(crate / "config", scales[0].name), Results(scales[0]), 0
+    study, results, tables = load_study(crate / "config", scales[0].name, scales[0]), Results(scales[0]), 0
     for table in study.cells:
         if results.table(table).exists():
             tables += 1

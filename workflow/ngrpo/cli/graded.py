@@ -134,7 +134,7 @@ def show(evaluation: str, problem: str, config: Path, scale: str, results: Path)
     if _is_file(evaluation):
         echo(response_text(Path(evaluation), problem))
     else:
-        echo(problem_text(load_study(config, scale), Results(results / scale), evaluation, problem))
+        echo(problem_text(load_study(config, scale, results / scale), Results(results / scale), evaluation, problem))
 
 
 @click.command()
@@ -153,7 +153,7 @@ def diff(first: str, second: str, config: Path, scale: str, results: Path) -> No
     if _is_file(first) or _is_file(second):
         echo(graded_difference_text(Path(first), Path(second)))
     else:
-        echo(difference_text(load_study(config, scale), Results(results / scale), first, second))
+        echo(difference_text(load_study(config, scale, results / scale), Results(results / scale), first, second))
 
 
 def _is_file(name: str) -> bool:

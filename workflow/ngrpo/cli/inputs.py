@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ngrpo.cli.options import FILE, FOLDER, data_folder_option, out_option, spec_argument
+from ngrpo.cli.options import FILE, FOLDER, SPEC, data_folder_option, out_option, spec_argument
 
 
 @click.command()
@@ -20,10 +20,11 @@ def dataset(
     """Fetch or make a data set: problems with answers, and a card."""
     from ngrpo.data.datasets import make_dataset
     from ngrpo.data.fetching import Archive
-    from ngrpo.study.specs import DatasetSpec, read_spec
+    from ngrpo.study.specs import DatasetSpec, keep_spec, read_spec
 
-    archive = Archive(mirror or None, sha256 or None)
-    make_dataset(read_spec(spec, DatasetSpec), out, data_folder=data_folder, asked=asked, archive=archive)
+    wanted, archive = read_spec(spec, DatasetSpec), Archive(mirror or None, sha256 or None)
+    make_dataset(wanted, out, data_folder=data_folder, asked=asked, archive=archive)
+    keep_spec(wanted, out.with_suffix(SPEC))
 
 
 @click.command()
@@ -32,9 +33,11 @@ def dataset(
 def model(spec: Path, out: Path) -> None:
     """Fetch or make a base model, as a Hugging Face folder."""
     from ngrpo.stages.base_models import make_model
-    from ngrpo.study.specs import ModelSpec, read_spec
+    from ngrpo.study.specs import ModelSpec, keep_spec, read_spec
 
-    make_model(read_spec(spec, ModelSpec), out)
+    asked = read_spec(spec, ModelSpec)
+    make_model(asked, out)
+    keep_spec(asked, out.with_name(out.name + SPEC))
 
 
 @click.command("training-data")
@@ -46,11 +49,11 @@ def model(spec: Path, out: Path) -> None:
 def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], model: Path, out: Path) -> None:
     """Filter training problems: length, answers, duplicates, benchmark overlap; the card says why each left."""
     from ngrpo.stages.training_data import make_training_data
-    from ngrpo.study.specs import TrainingDataSpec, read_spec
+    from ngrpo.study.specs import TrainingDataSpec, keep_spec, read_spec
 
-    make_training_data(
-        read_spec(spec, TrainingDataSpec), problems=problems, benchmarks=list(benchmarks), model=model, out=out
-    )
+    asked = read_spec(spec, TrainingDataSpec)
+    make_training_data(asked, problems=problems, benchmarks=list(benchmarks), model=model, out=out)
+    keep_spec(asked, out.with_suffix(SPEC))
 
 
 @click.command()
@@ -60,6 +63,8 @@ def training_data(spec: Path, problems: Path, benchmarks: tuple[Path, ...], mode
 def neighbors(spec: Path, model: Path, out: Path) -> None:
     """Precompute a neighbor table (Eq. 7-8)."""
     from ngrpo.stages.neighbor_tables import make_table
-    from ngrpo.study.specs import NeighborSpec, read_spec
+    from ngrpo.study.specs import NeighborSpec, keep_spec, read_spec
 
-    make_table(read_spec(spec, NeighborSpec), model=model, out=out)
+    asked = read_spec(spec, NeighborSpec)
+    make_table(asked, model=model, out=out)
+    keep_spec(asked, out.with_suffix(SPEC))

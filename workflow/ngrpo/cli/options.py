@@ -9,6 +9,7 @@ import click
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PATH = click.Path(path_type=Path)
+SPEC = ".spec.json"  # beside what a command makes: the spec that it was made for
 
 spec_argument = click.argument("spec", type=FILE)
 out_option = click.option("--out", type=PATH, required=True, help="What to write; whole or not at all.")

@@ -44,7 +44,7 @@ def plan(
     from ngrpo.study.expand import load_study
     from ngrpo.study.layout import Results
 
-    study, files = load_study(config, scale), Results(results / scale)
+    study, files = load_study(config, scale, results / scale), Results(results / scale)
     costs = Costs(study, files)
     planned = planned_jobs(study, files, costs, target, data_folder=data_folder)
     echo(plan_text(planned, costs, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
@@ -61,7 +61,7 @@ def ledger(data_folder: Path | None, config: Path, scale: str, results: Path) ->
     from ngrpo.study.expand import load_study
     from ngrpo.study.layout import Results
 
-    study, files = load_study(config, scale), Results(results / scale)
+    study, files = load_study(config, scale, results / scale), Results(results / scale)
     costs = Costs(study, files)
     jobs = planned_jobs(study, files, costs, "all", *study.cells, data_folder=data_folder)
     echo(ledger_text(study, files, jobs, costs))

@@ -18,7 +18,7 @@ def analyze(table: str, config: Path, scale: str, results: Path, out: Path) -> N
     from ngrpo.report.tables import analyze as compute
     from ngrpo.study.expand import load_study
 
-    compute(table, load_study(config, scale), results / scale, out)
+    compute(table, load_study(config, scale, results / scale), results / scale, out)
 
 
 @click.command()
@@ -29,7 +29,7 @@ def report(config: Path, scale: str, results: Path, out: Path) -> None:
     from ngrpo.report.page import report as write
     from ngrpo.study.expand import load_study
 
-    write(load_study(config, scale), results / scale, out)
+    write(load_study(config, scale, results / scale), results / scale, out)
 
 
 @click.command()
@@ -40,7 +40,7 @@ def crate(config: Path, scale: str, results: Path, out: Path) -> None:
     from ngrpo.crate import export
     from ngrpo.study.expand import load_study
 
-    lacking = export(load_study(config, scale), config.resolve().parent, results / scale, out)
+    lacking = export(load_study(config, scale, results / scale), Path.cwd(), results / scale, out)
     echo(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ngrpo.cli.options import FILE, FOLDER, out_option, spec_argument
+from ngrpo.cli.options import FILE, FOLDER, SPEC, out_option, spec_argument
 
 
 @click.command()
@@ -44,7 +44,7 @@ def train(
         data=data,
         validation=validation,
         neighbors=neighbors,
-        run_dir=spec.parent,
+        run_dir=out.parent,
         out=out,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,
@@ -69,10 +69,12 @@ def sample(
     SPECS are of one policy and decoding: one start of the engine serves them.
     """
     from ngrpo.stages.samples import sample as draw
-    from ngrpo.study.specs import EvaluationSpec, read_spec
+    from ngrpo.study.specs import EvaluationSpec, keep_spec, read_spec
 
     asked = [read_spec(spec, EvaluationSpec) for spec in specs]
     draw(asked, model=model, data=data, neighbors=neighbors, out=out, shard_samples=shard_samples)
+    for each in asked:
+        keep_spec(each, out / f"{each.benchmark.id}{SPEC}")
 
 
 @click.command()

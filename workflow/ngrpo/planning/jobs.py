@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.files import read_json
-from ngrpo.foreign import parse_json
 from ngrpo.planning.changes import changed_values
 from ngrpo.planning.costs import Costs, Span, total
-from ngrpo.planning.snakemake_dag import SpecFiles, snakemake_dag
+from ngrpo.planning.snakemake_dag import snakemake_dag
 from ngrpo.study.batches import Batch, decide_batches
 from ngrpo.study.cards import SamplesCard
 from ngrpo.study.expand import Study
@@ -62,8 +61,8 @@ def planned_jobs(
 
     Raises UserError for a target that Snakemake doesn't know, and where no costs are declared for a model.
     """
-    with snakemake_dag(study, results, targets or ("all",), data_folder) as (dag, before):
-        reader = _Reader(study, results, costs, before)
+    with snakemake_dag(study, results, targets or ("all",), data_folder) as dag:
+        reader = _Reader(study, results, costs)
         running = set(dag.needrun_jobs())
         asked = [job for job in dag.jobs if not job.rule.norun]
         made = {job: Job(*reader.names(job)) for job in asked}
@@ -84,9 +83,10 @@ def _place(job: Job) -> tuple[int, str, str]:
 class _Reader:
     """Snakemake's jobs in the study's terms."""
 
-    def __init__(self, study: Study, results: Results, costs: Costs, before: SpecFiles):
-        self.study, self.results, self.costs, self.before = study, results, costs, before
-        self.specs = {str(results.root / name): spec for name, spec in study.specs().items()}
+    def __init__(self, study: Study, results: Results, costs: Costs):
+        self.study, self.results, self.costs = study, results, costs
+        specs = study.specs().items()
+        self.specs = {str(results.spec(spec.digest)): (spec, results.root / name) for name, spec in specs}
         self.batches = {(b.rule, b.system): b for b in decide_batches(study, results)}
 
     def names(self, job: Any) -> tuple[str, str]:
@@ -138,11 +138,9 @@ class _Reader:
         return "not made yet"
 
     def _changed(self, job: Any) -> str:
-        """The changed values of the job's specs, as far as their old files are there."""
-        changes = {}
-        for path in map(str, job.input):
-            if path in self.specs and (old := self.before.files.get(Path(path))):
-                changes[changed_values(self.specs[path], parse_json(old[0], path))] = path
+        """The changed values of the job's specs, as far as what was made for other ones is there."""
+        wanted = [self.specs[path] for path in map(str, job.input) if path in self.specs]
+        changes = dict.fromkeys(changed_values(spec, read_json(beside)) for spec, beside in wanted if beside.exists())
         return "; ".join(change for change in changes if change)
 
     def _lost(self, batch: Batch) -> list[str]:

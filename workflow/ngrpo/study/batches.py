@@ -28,7 +28,7 @@ class Batch:
     @property
     def rule(self) -> str:
         """The name of the Snakemake rule that draws these benchmarks, whatever the policy."""
-        return f"sample-{'-'.join(self.benchmarks)}"
+        return f"sample-{'+'.join(self.benchmarks)}"
 
     @property
     def name(self) -> str:

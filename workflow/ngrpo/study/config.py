@@ -3,6 +3,7 @@
 `load` reads both and checks names across them; every mistake is a UserError with file, key and the nearest valid name.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,11 +154,40 @@ class ScaleFile(Config):
     while it waits for a shard's longest answers: the larger, the fewer such waits."""
 
 
+def _each_once(listed: Sequence[object], where: object) -> None:
+    """Raises UserError where something is listed twice."""
+    twice = [one for place, one in enumerate(listed) if one in listed[:place]]
+    if twice:
+        raise UserError(f"{twice[0]!r} is listed twice", where=where, do="keep it once")
+
+
+def _check_rows(table: ResultTable, where: str) -> None:
+    """Raises UserError where a model would have two systems of one label, or something is listed twice."""
+    _each_once(table.models or (), f"{where}.models")
+    _each_once(table.benchmarks or (), f"{where}.benchmarks")
+    for place, row in enumerate(table.rows):
+        _each_once(row.models or (), f"{where}.rows ({row.label}).models")
+        for other in table.rows[:place]:
+            shared = row.models is None or other.models is None or set(row.models) & set(other.models)
+            if row.label.strip() == other.label.strip() and shared:
+                raise UserError(
+                    f"two rows are labeled '{row.label}': a reader couldn't tell them apart",
+                    where=f"{where}.rows",
+                    do="give one of them another label",
+                )
+
+
 def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
     """Read and cross-check the study at one scale.
 
     Raises UserError for an unknown scale, method, decoding, table, data set or model, and for k above n.
     """
+    if not (folder / "scales").is_dir():
+        raise UserError(
+            f"there is no configuration in '{folder}'",
+            where=Path.cwd(),
+            do="start in the project's folder, or name the configuration's with config=PATH",
+        )
     scales = {p.stem: p for p in sorted((folder / "scales").glob("*.yaml"))}
     if scale not in scales:
         raise unknown_name("scale", scale, scales, where="--config scale=")
@@ -168,23 +198,29 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
         if name not in names:
             raise unknown_name(kind, name, names, where=where)
 
+    for key, listed in (("benchmarks", size.benchmarks), ("tables", size.tables), ("demo", size.demo or ())):
+        _each_once(listed, f"{here}: {key}")
+    _each_once(size.evaluation.pass_at, f"{here}: evaluation.pass_at")
     for key in ("training_data", "validation"):
         known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
     for name in size.benchmarks:
         known("data set", name, size.datasets, f"{here}: benchmarks")
     _check_revisions(size, here)
-    for name in (*size.tables, *(size.demo or ())):
+    for name in size.tables:
         known("table", name, study.tables, f"{here}: tables")
+    for name in size.demo or ():
+        known("table", name, size.tables, f"{here}: demo")
     for method_id, method in study.methods.items():
         for key in method.training:
             known("training setting", key, Training.model_fields, f"{at}: methods.{method_id}.training")
     for table_id, table in study.tables.items():
         where = f"{at}: tables.{table_id}"
+        _check_rows(table, where)
         for row in table.rows:
             if row.method is not None:
                 known("method", row.method, study.methods, f"{where}.rows ({row.label})")
             known("decoding", row.decoding, study.decodings, f"{where}.rows ({row.label})")
-        if table_id in (*size.tables, *(size.demo or ())):
+        if table_id in size.tables:
             for name in table.models or ():
                 known("model", name, size.models, f"{where}.models")
             for row in table.rows:

@@ -1,20 +1,22 @@
 """From configuration to jobs: every run and evaluation that the tables need, each once.
 
-Tables name rows; rows name runs and evaluations. Runs with equal specs are one run, under the id of the method that
-comes first in the study; so are evaluations.
+Tables name rows; rows name runs and evaluations. Runs with equal specs are one run, under the id of the method that the
+tables name first, or under the id that it was made under (`ngrpo.study.names`); so are evaluations.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.files import digest, write_json
+from ngrpo.files import read_json
 from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, NoMixer, TableFields
+from ngrpo.study.names import NOTEBOOKS, Names, asked, check_files, check_targets, files_of, made_names, name_of
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
@@ -26,10 +28,12 @@ from ngrpo.study.specs import (
     Spec,
     Training,
     TrainingDataSpec,
+    keep_spec,
 )
 from ngrpo.study.switches import release
 
 BELOW = Results(Path())  # paths relative to the scale's results
+DECIDED_FILE = "decided.json"  # in a snapshot of a configuration: the names and batches that its jobs have
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Study:
     """An evaluation of a trained policy: the same with the scale's further seeds."""
     names: dict[str, str] = field(default_factory=dict)
     """The digest of what was asked for: the id under which it is made."""
+    made: dict[str, list[str]] = field(default_factory=dict)
+    """The same of what is there already: the ids under which it was made."""
+    also: dict[str, str] = field(default_factory=dict)
+    """A run's other ids, such as a renamed method's: the id under which it is made."""
     folder: Path | None = None
     """The configuration folder."""
 
@@ -99,7 +107,7 @@ class Study:
 
     def run_id(self, method: str, model: str, seed: int | None = None) -> str | None:
         """The run of a method on a model (with a further seed), under the id that it has; None where no table asks."""
-        return self.names.get(_asked(_run(self, method, model, seed)))
+        return self.names.get(asked(_run(self, method, model, seed).json_value()))
 
     def evaluation_id(
         self, method: str | None, decoding: str, model: str, benchmark: str, seed: int | None = None
@@ -111,7 +119,7 @@ class Study:
             if run is None:
                 return None
             policy = self.runs[run]
-        return self.names.get(_asked(_evaluation(self, policy, decoding, benchmark)))
+        return self.names.get(asked(_evaluation(self, policy, decoding, benchmark).json_value()))
 
     def table(self, name: str) -> ResultTable:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
@@ -119,15 +127,13 @@ class Study:
             raise unknown_name("table", name, self.study.tables, where="target")
         return self.study.tables[name]
 
-    def wanted(self, tables: str) -> tuple[str, ...]:
-        """The tables that `all`, `demo` or a table's own name stands for. Raises UserError for another word."""
-        if tables == "all":
-            return self.size.tables
-        if tables == "demo":
-            return self.size.demo or self.size.tables
-        if tables not in self.cells:
-            raise unknown_name("table", tables, ("all", "demo", *self.cells), where="--config tables=")
-        return (tables,)
+    def wanted(self, *tables: str) -> tuple[str, ...]:
+        """The tables that `all`, `demo` or tables' own names stand for. Raises UserError for another word."""
+        stands_for = {"all": self.size.tables, "demo": self.size.demo or self.size.tables}
+        for word in tables:
+            if word not in stands_for and word not in self.cells:
+                raise unknown_name("table", word, ("all", "demo", *self.cells), where="--config tables=")
+        return tuple(dict.fromkeys(t for word in tables for t in stands_for.get(word, (word,))))
 
     @cached_property
     def products(self) -> dict[str, Path]:
@@ -135,6 +141,7 @@ class Study:
         return {
             **{name: BELOW.model(name).folder for name in self.models},
             **{name: BELOW.neighbors(name).table for name in self.neighbors},
+            **{name: BELOW.run(made).model for name, made in self.also.items()},
             **{name: BELOW.run(name).model for name in self.runs},
             **{name: BELOW.table(name) for name in self.cells},
             **{f"diagnostics-{name}": BELOW.diagnostics(name) for name in self.mixing_runs},
@@ -164,7 +171,7 @@ class Study:
         return files
 
     def specs(self) -> dict[str, Spec]:
-        """Every spec by the path of its file, relative to the scale's results."""
+        """Every spec by the path, relative to the scale's results, of the file that lies beside what is made for it."""
         files = {
             **{BELOW.dataset(i).spec: s for i, s in self.datasets.items()},
             **{BELOW.training_data(s.dataset.id, i).spec: s for i, s in self.training_data.items()},
@@ -175,17 +182,22 @@ class Study:
         }
         return {path.as_posix(): spec for path, spec in files.items()}
 
-    def write_specs(self, results: Path) -> None:
-        """Write every spec file that is missing or differs; an unchanged spec's file is left untouched."""
+    def store_specs(self, results: Results) -> None:
+        """Write every spec for the jobs that take it; one that is there is left untouched.
+
+        Its time says what Snakemake would conclude from it where it has kept no records of its own: older than what was
+        made for it, newer than what was made for another.
+        """
         for name, spec in self.specs().items():
-            path = results / name
-            if not path.exists() or path.read_text(encoding="utf-8") != spec.text():
-                write_json(path, spec.json_value())
-
-
-def _asked(spec: RunSpec | EvaluationSpec) -> str:
-    """A spec's digest without the id that it was asked for under: equal ones are one job."""
-    return digest({**spec.json_value(), "id" if isinstance(spec, RunSpec) else "decoding_id": ""})
+            path, beside = results.spec(spec.digest), results.root / name
+            new = not path.exists()
+            keep_spec(spec, path)
+            if beside.exists():
+                same = beside.read_text(encoding="utf-8", errors="replace") == spec.text()
+                if same and new:
+                    os.utime(path, (0, 0))
+                elif not same and path.stat().st_mtime <= beside.stat().st_mtime:
+                    os.utime(path)
 
 
 def _run(study: Study, method_id: str, model_id: str, seed: int | None = None) -> RunSpec:
@@ -222,61 +234,94 @@ def _evaluation(study: Study, policy: RunSpec | ModelSpec, decoding: str, benchm
     )
 
 
-def _needed(study: Study, row: Row, model_id: str, benchmark: str, seed: int | None = None) -> str:
+def _needed(study: Study, names: Names, row: Row, model_id: str, benchmark: str, seed: int | None = None) -> str:
     """Note what a cell (with a further seed) needs, and return its evaluation's id."""
     policy: RunSpec | ModelSpec = study.models[model_id]
     if row.method is not None:
         run = _run(study, row.method, model_id, seed)
-        policy = study.runs.setdefault(study.names.setdefault(_asked(run), run.id), run)
+        name = _named(study, run, run.id)
+        again = f" with seed {seed}" if seed is not None else ""
+        names.take(name, asked(run.json_value()), f"the run of method '{row.method}' on model '{model_id}'{again}")
+        study.also.update({run.id: name} if run.id != name else {})
+        policy = study.runs.setdefault(name, run.model_copy(update={"id": name}))
         study.neighbor_table(policy.exploration, policy.model)
     spec = _evaluation(study, policy, row.decoding, benchmark)
-    name = study.names.setdefault(_asked(spec), f"{policy.id}/{row.decoding}/{benchmark}")
-    study.evaluations.setdefault(name, spec)
+    name = _named(study, spec, f"{policy.id}/{row.decoding}/{benchmark}")
+    names.take(name, asked(spec.json_value()), f"the evaluation of '{policy.id}' by decoding '{row.decoding}'")
+    study.evaluations.setdefault(name, spec.model_copy(update={"decoding_id": name.split("/")[1]}))
     study.neighbor_table(spec.decoding.mixer, study.models[model_id])
     return name
 
 
-def _cell(study: Study, row: Row, model_id: str, benchmark: str) -> Cell:
-    name = _needed(study, row, model_id, benchmark)
+def _named(study: Study, spec: RunSpec | EvaluationSpec, wanted: str) -> str:
+    """The id under which a run or evaluation is made."""
+    key = asked(spec.json_value())
+    return study.names.setdefault(key, name_of(wanted, study.made.get(key, ())))
+
+
+def _cell(study: Study, names: Names, row: Row, model_id: str, benchmark: str) -> Cell:
+    name = _needed(study, names, row, model_id, benchmark)
     if row.method is not None:
-        again = [_needed(study, row, model_id, benchmark, seed) for seed in study.size.extra_seeds]
+        again = [_needed(study, names, row, model_id, benchmark, seed) for seed in study.size.extra_seeds]
         study.extra_seeds.update({name: again} if again else {})
     return Cell(row.label, model_id, benchmark, name)
 
 
 def _check_names(study: Study, folder: Path) -> None:
-    """Raises UserError where two things that can be asked for by name have the same one."""
-    named: dict[str, str] = {}
-    kinds: dict[str, Mapping[str, object]] = {
+    """Raises UserError where two things of the study have the same name, or would be at the same place."""
+    kinds: dict[str, Iterable[str]] = {
         "model": study.models,
         "neighbor table": study.neighbors,
-        "run": study.runs,
+        "run": [*study.runs, *(name for name in study.also if name not in study.runs)],
         "table": study.cells,
+        "diagnostics": [f"diagnostics-{name}" for name in study.mixing_runs],
+        "target of the scale": study.size.targets,
     }
-    for kind, names in kinds.items():
-        for name in names:
-            if (other := named.setdefault(name, kind)) != kind:
-                raise UserError(
-                    f"a {other} and a {kind} are both called '{name}'", where=folder, do="rename one of them"
-                )
+    check_targets(kinds, study.datasets, folder)
+    report = BELOW.report
+    owners: dict[str, list[Path]] = {}
+    for kind, names, files in (
+        ("the data set", study.datasets, BELOW.dataset),
+        ("the model", study.models, BELOW.model),
+        ("the neighbor table", study.neighbors, BELOW.neighbors),
+        ("the run", study.runs, BELOW.run),
+        ("the evaluation", study.evaluations, BELOW.evaluation),
+    ):
+        owners.update({f"{kind} '{name}'": files_of(files(name)) for name in names})
+    for name, data in study.training_data.items():
+        owners[f"the training problems of model '{name}'"] = files_of(BELOW.training_data(data.dataset.id, name))
+    for name in study.cells:
+        shown = [report.table(name, kind) for kind in ("html", "tex", "csv")]
+        owners[f"the table '{name}'"] = [BELOW.table(name), *shown]
+    owners["the list of batches"] = [BELOW.batches]
+    owners["the report"] = [report.page, report.claims, report.compliance, *map(report.notebook, NOTEBOOKS)]
+    check_files(owners, folder)
 
 
-def load_study(folder: Path, scale: str) -> Study:
-    """Read the configuration folder and expand it at one scale."""
+def load_study(folder: Path, scale: str, results: Path | None = None) -> Study:
+    """Read the configuration folder and expand it at one scale.
+
+    results: results/{scale}, where runs and evaluations that are there keep the names that they were made under.
+    """
     study_file, size = load(folder, scale)
     study = Study(scale, study_file, size, folder=folder)
-    for table_id in dict.fromkeys((*size.tables, *(size.demo or ()))):
+    if (folder / DECIDED_FILE).exists():
+        study.names.update(read_json(folder / DECIDED_FILE)["names"])
+    else:
+        study.made.update(made_names(results))
+    names = Names(folder, {})
+    for table_id in size.tables:
         table = study_file.tables[table_id]
         study.cells[table_id] = [
-            _cell(study, row, model_id, benchmark)
+            _cell(study, names, row, model_id, benchmark)
             for model_id in table.models or size.models
             for row in table.rows
             if row.models is None or model_id in row.models
             for benchmark in table.benchmarks or size.benchmarks
         ]
     _check_names(study, folder)
-    for target, names in size.targets.items():
-        for name in names:
+    for target, products in size.targets.items():
+        for name in products:
             if name not in study.products:
                 raise unknown_name(
                     "table, run, model or neighbor table", name, study.products, where=f"targets.{target}"

@@ -1,9 +1,13 @@
 """Where everything of a study lies: the only module that knows a result's path.
 
+Beside what a job makes lies the spec that it was made for (`….spec.json`, `runs/{run}/spec.json`), written by that job.
+
 `Results(root).run(id).metrics`, `.evaluation(id).grades`, … are paths below results/{scale}. Ids may be Snakemake
 wildcards (`Results(root).run("{run}")`), so that rules and code name the same files. Nothing here looks at the disk.
 
 ```
+specs/{digest}.json                                             a spec as jobs read it: never changed once it is there
+studies/{digest}/                                               settings and configuration of a start of Snakemake
 data/{dataset}.parquet  .card.json  .spec.json  .fetched.json   problems, how they were made, what they are
 data/{dataset}.{model}.parquet  .card.json  .spec.json          training problems left for a model's tokenizer
 models/{model}/  .spec.json                                     a Hugging Face folder
@@ -33,7 +37,7 @@ class DatasetFiles:
 
     @property
     def spec(self) -> Path:
-        """What it is."""
+        """What it was made for."""
         return self.folder / f"{self.name}.spec.json"
 
     @property
@@ -56,7 +60,7 @@ class ModelFiles:
 
     @property
     def spec(self) -> Path:
-        """What it is; beside the folder."""
+        """What it was made for; beside the folder."""
         return self.folder.with_name(f"{self.folder.name}.spec.json")
 
     @property
@@ -74,7 +78,7 @@ class NeighborTableFiles:
 
     @property
     def spec(self) -> Path:
-        """What it is."""
+        """What it was made for."""
         return self.folder / f"{self.name}.spec.json"
 
     @property
@@ -91,7 +95,7 @@ class RunFiles:
 
     @property
     def spec(self) -> Path:
-        """What determines the run."""
+        """What it is trained for."""
         return self.folder / "spec.json"
 
     @property
@@ -152,7 +156,7 @@ class EvaluationFiles:
 
     @property
     def spec(self) -> Path:
-        """What determines it."""
+        """What its samples were drawn for."""
         return self._file("spec.json")
 
     @property
@@ -222,6 +226,14 @@ class Results:
     def of(cls, results: "Path | Results") -> "Results":
         """These results, given as such or as their folder."""
         return results if isinstance(results, Results) else cls(Path(results))
+
+    def spec(self, digest: str) -> Path:
+        """The spec of this digest, for the jobs that take it."""
+        return self.root / "specs" / f"{digest}.json"
+
+    def snapshot(self, digest: str) -> Path:
+        """Settings and configuration as a start of Snakemake had them (see `ngrpo.study.snapshot`)."""
+        return self.root / "studies" / digest
 
     @property
     def data(self) -> Path:

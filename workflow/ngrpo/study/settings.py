@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config
@@ -17,14 +17,22 @@ DEPLOYED = "deployed"  # the environment is on PATH already: conda or a containe
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+def _at_home(path: str) -> str:
+    """A path with its `~` replaced, as a shell does on its command line and nobody does in a file."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+Folder = Annotated[str, AfterValidator(_at_home)]
+
+
 class Environments(Config):
     """Where each rule's environment lies, a folder with bin/ngrpo (venv or conda prefix) or the word "deployed"; and
     what its jobs find there.
     """
 
-    workflow: str = ".venv"
+    workflow: Folder = ".venv"
     """Orchestration and analysis (envs/workflow.lock)."""
-    train: str = ".venv-train"
+    train: Folder = ".venv-train"
     """Training and sampling (envs/train-cpu.lock, or a GPU image)."""
     setup: str = ""
     """Shell lines run before each job's command, such as "module load cuda/12.4"; one that fails ends the job."""
@@ -52,11 +60,6 @@ class Environments(Config):
             lines += ['(umask 077; mkdir -p "$TMPDIR")']
         return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
-    def shell_prefix(self) -> str:
-        """What Snakemake puts before every shell command: setup, strict mode, the two functions; braces doubled."""
-        text = f"{self.shell_setup()}set -euo pipefail; {self.shell_functions()}"
-        return text.replace("{", "{{").replace("}", "}}")
-
 
 def _expanding(value: str, key: str) -> str:
     """A value for bash: its $VARIABLES and a leading ~ expand in the job, and nothing else does."""
@@ -75,13 +78,14 @@ class Settings(Config):
 
     scale: str = "toy"
     """toy, smoke or paper: the one switch between them."""
-    data_folder: str | None = None
+    data_folder: Folder | None = None
     """Folder of the user's problem files, for data sets of kind `folder`."""
-    config: str = "config"
+    config: Folder = "config"
     """Folder of study.yaml and scales/."""
-    tables: str = "all"
-    """Which tables the report waits for: all of the scale, those of its `demo`, or one by name; it shows all."""
-    results: str = "results"
+    tables: str | tuple[str, ...] = "all"
+    """Which tables the report waits for: all of the scale, those of its `demo`, one by name, or a list; it shows all
+    that the scale makes."""
+    results: Folder = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)
     """Where rules find their programs."""
@@ -92,6 +96,29 @@ class Settings(Config):
     def root(self) -> str:
         """results/{scale}."""
         return f"{self.results}/{self.scale}"
+
+    @property
+    def asked_tables(self) -> tuple[str, ...]:
+        """`tables` as a list."""
+        return (self.tables,) if isinstance(self.tables, str) else self.tables
+
+    def shell_prefix(self, snapshot: Path) -> str:
+        """What Snakemake puts before every shell command: setup, strict mode and functions, braces doubled for it.
+
+        Beside those of the environments: `with_study COMMAND …` adds the options that name the study,
+        `with_parameters` the same for papermill, `with_data_folder` where the user's problems lie. They are functions,
+        not parameters, so that moving a folder reruns nothing. snapshot: the configuration that all jobs read.
+        """
+        study = {"config": str(snapshot), "scale": self.scale, "results": self.results}
+        added = {
+            "study": [word for key, value in study.items() for word in (f"--{key}", value)],
+            "parameters": [word for key, value in study.items() for word in ("-r", key, value)],
+            "data_folder": ["--data-folder", self.data_folder] if self.data_folder else [],
+        }
+        functions = [f'with_{name}() {{ "$@" {shlex.join(words)}; }}; ' for name, words in added.items()]
+        prepared = f"{self.environments.shell_setup()}set -euo pipefail; {self.environments.shell_functions()}"
+        text = f"{prepared}{''.join(functions)}"
+        return text.replace("{", "{{").replace("}", "}}")
 
     def needs(self, stage: Stage) -> dict[str, Any]:
         """Snakemake's resources of a stage's job: on one machine, nothing that limits it."""
@@ -114,8 +141,19 @@ class Settings(Config):
 
 
 def read_settings(config: dict) -> Settings:
-    """Snakemake's config as settings. Raises UserError for an unknown key or a data folder that isn't there."""
+    """Snakemake's config as settings.
+
+    Raises UserError for an unknown key, a data folder that isn't there, and a path that Snakemake would misread.
+    """
     settings = parse(Settings, config, "--config")
+    for key in ("results", "scale"):
+        value = getattr(settings, key)
+        if bad := next((c for c in value if c in "{}" or ord(c) < 32), None):
+            raise UserError(
+                f"Snakemake can't have {bad!r} in a path: it is part of its patterns",
+                where=f"--config {key}={value}",
+                do="rename the folder",
+            )
     if settings.data_folder is not None and not Path(settings.data_folder).is_dir():
         raise UserError("there is no such data folder", where=f"--config data_folder={settings.data_folder}")
     return settings

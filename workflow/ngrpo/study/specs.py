@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ngrpo.errors import UserError
-from ngrpo.files import canonical_json, digest, read_json
+from ngrpo.files import canonical_json, digest, read_json, write_json
 from ngrpo.study.base import Config, Id
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import Metric, Mixer, NoMixer, Space
@@ -187,3 +187,9 @@ def read_spec(path: str | Path, kind: type[S]) -> S:
     if not isinstance(spec, kind):
         raise UserError(f"this is the spec of a {spec.type}, a {kind.__name__} is needed", where=path)
     return spec
+
+
+def keep_spec(spec: Spec, path: Path) -> None:
+    """Write a spec's file where it is missing or another's; an equal one is left untouched."""
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != spec.text():
+        write_json(path, spec.json_value())

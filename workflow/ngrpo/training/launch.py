@@ -20,7 +20,7 @@ from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
-from ngrpo.study.specs import RunSpec
+from ngrpo.study.specs import RunSpec, keep_spec
 from ngrpo.terminal import echo
 from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.lease import Lease
@@ -65,8 +65,7 @@ def train(
     inputs = RunInputs(model, data, validation, neighbors).resolved()
     label, began = f"[train {spec.id}]", time.monotonic()
     with Lease(run) as lease, _orderly_end(run.stop, lease, label):
-        if not run.spec.exists() or run.spec.read_text(encoding="utf-8") != spec.text():
-            write_json(run.spec, spec.json_value())
+        keep_spec(spec, run.spec)
         start = Checkpoints(run, spec.digest).prepare(_contents(inputs))
         steps = total_steps(spec, pq.read_metadata(inputs.data).num_rows)
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)

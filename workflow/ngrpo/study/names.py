@@ -1,0 +1,109 @@
+"""Names: no two things of a study have one, and what is made keeps its own.
+
+A run is called method-model (and -seedN), an evaluation policy/decoding/benchmark. What was made for an equal spec
+under another name (its method or decoding was renamed, or another table comes first now) is found by the spec that lies
+beside it, and keeps the name that it was made under.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ngrpo.errors import UserError
+from ngrpo.files import digest
+from ngrpo.study.layout import DatasetFiles, EvaluationFiles, ModelFiles, NeighborTableFiles, Results, RunFiles
+
+ANY = Results(Path())  # paths relative to the scale's results
+AnyFiles = DatasetFiles | ModelFiles | NeighborTableFiles | RunFiles | EvaluationFiles
+
+STAGES = (
+    *("dataset", "model", "training_data", "neighbors", "diagnostics", "train", "sample", "grade"),
+    *("analyze", "notebook", "report", "crate"),
+)
+TARGETS = ("all", "demo", "fetch", "notebooks")
+NOTEBOOKS = ("results", "ablations", "diagnostics", "reproducibility")
+
+
+def asked(spec: Mapping[str, Any]) -> str:
+    """The digest of a run's or evaluation's spec without the name that it was asked for under: equals are one job."""
+    return digest({**spec, "id" if spec["type"] == "run" else "decoding_id": ""})
+
+
+def made_names(results: Path | None) -> dict[str, list[str]]:
+    """Of every run and evaluation below the results: the digest of what it was made for, and its names."""
+    names: dict[str, list[str]] = {}
+    for pattern in (ANY.run("*").spec, ANY.evaluation("*/*/*").spec) if results else ():
+        for path in sorted(cast(Path, results).glob(str(pattern))):
+            try:
+                key = asked(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # not a spec that this version knows: it answers to no name
+            parts = path.relative_to(cast(Path, results)).parts
+            name = parts[1] if len(parts) == 3 else "/".join((*parts[1:3], parts[3].removesuffix(".spec.json")))
+            names.setdefault(key, []).append(name)
+    return names
+
+
+def name_of(wanted: str, made: Iterable[str]) -> str:
+    """The name of what is asked for under one name and was made under others: its own, where that is among them."""
+    there = list(made)
+    return wanted if wanted in there or not there else there[0]
+
+
+@dataclass
+class Names:
+    """Who has which name, so that a second one is refused."""
+
+    where: object
+    owners: dict[str, tuple[object, str]]
+
+    def take(self, name: str, owner: object, what: str) -> None:
+        """Give a name to an owner; what: the owner in words. Raises UserError where another owner has it."""
+        other, words = self.owners.setdefault(name, (owner, what))
+        if other != owner:
+            raise UserError(
+                f"'{name}' would be the name of {words} and of {what}",
+                where=self.where,
+                do="rename one of them; what is made already keeps the name that it was made under",
+            )
+
+
+def check_targets(kinds: Mapping[str, Iterable[str]], datasets: Iterable[str], where: object) -> None:
+    """Raises UserError where two things that can be asked for by name share it, or where one is a rule's name."""
+    names = Names(where, {})
+    for kind, rules in (("a stage of the workflow", STAGES), ("a target of the workflow", TARGETS)):
+        for rule in rules:
+            names.take(rule, rule, kind)
+    for dataset in datasets:
+        names.take(f"sample-{dataset}", f"sample-{dataset}", "the stage that draws that benchmark's samples")
+    for kind, own in kinds.items():
+        for name in own:
+            names.take(name, (kind, name), f"a {kind}")
+
+
+def check_files(owners: Mapping[str, Iterable[Path]], where: object) -> None:
+    """Raises UserError where files of two owners would be one, or where one's file would be another's folder.
+
+    owners: files and folders, relative to the results, of each thing in words.
+    """
+    taken: dict[Path, str] = {}
+    for what, paths in owners.items():
+        for path in paths:
+            if (other := taken.setdefault(path, what)) != what:
+                raise _same_place(path, other, what, where)
+    for path, what in taken.items():
+        for folder in path.parents:
+            if (other := taken.get(folder, what)) != what:
+                raise _same_place(folder, other, what, where)
+
+
+def _same_place(path: Path, one: str, other: str, where: object) -> UserError:
+    return UserError(f"{one} and {other} would both be at {path}", where=where, do="rename one of them")
+
+
+def files_of(files: AnyFiles) -> list[Path]:
+    """Every path of one thing of the layout, its whole folder where it has one for itself."""
+    named = (getattr(files, name) for name, kind in vars(type(files)).items() if isinstance(kind, property))
+    return [*([files.folder] if isinstance(files, ModelFiles | RunFiles) else ()), *named]
