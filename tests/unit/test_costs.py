@@ -9,7 +9,7 @@ from synthetic_study import ROOT, make_study
 from ngrpo.errors import UserError
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.jobs import planned_jobs
-from ngrpo.planning.text import ledger_text
+from ngrpo.planning.text import ledger_text, plan_text
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
 
@@ -20,15 +20,10 @@ CONFIG = ROOT / "config"
     ("change", "message"),
     [
         (
-            lambda v: v["scales"]["paper"]["models"].pop("r1-qwen-1.5b"),
-            "no costs are declared for the model 'r1-qwen-1.5b'",
-        ),
-        (
             lambda v: v["scales"]["paper"]["models"]["r1-qwen-1.5b"].update(step_seconds=[9, 3]),
             "no range from low to high",
         ),
         (lambda v: v["scales"]["paper"]["minutes"].update(grade=[3, -1]), "grade: 3.0 to -1.0 is no range"),
-        (lambda v: v["scales"].pop("paper"), "no scale 'paper'"),
         (lambda v: v.update(curency="EUR"), "did you mean 'currency'"),
     ],
 )
@@ -39,6 +34,33 @@ def test_broken_costs_are_named(tmp_path: Path, change, message: str) -> None:
     (study.folder / "costs.yaml").write_text(yaml.safe_dump(value))
     with pytest.raises(UserError, match=message):
         planned_jobs(study, results, Costs(study, results), "grpo-r1-qwen-1.5b")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda v: v["scales"]["toy"]["models"].pop("toy"), "the model 'toy': hours that nothing has measured"),
+        (
+            lambda v: v["scales"].pop("toy"),
+            "the scale 'mine': hours that nothing has measured are left out; add scales.mine",
+        ),
+        (None, "the scale 'mine'"),
+    ],
+)
+def test_a_scale_or_model_without_costs_is_planned_and_says_what_to_add(tmp_path: Path, change, says: str) -> None:
+    made = make_study(tmp_path, problems=1)
+    value = yaml.safe_load((CONFIG / "costs.yaml").read_text())
+    scale = "mine" if "mine" in says else "toy"
+    if change:
+        change(value)
+        (made.folder / "costs.yaml").write_text(yaml.safe_dump(value))
+    (made.folder / "scales" / f"{scale}.yaml").write_bytes((made.folder / "scales" / "toy.yaml").read_bytes())
+    study, results = load_study(made.folder, scale), Results(tmp_path / "elsewhere" / scale)
+    costs = Costs(study, results)
+    jobs = planned_jobs(study, results, costs)
+    assert {"train", "sample", "report"} <= {job.stage for job in jobs if job.why}
+    assert says in plan_text(jobs, costs)
+    assert says in ledger_text(study, results, jobs, costs)
 
 
 @pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])

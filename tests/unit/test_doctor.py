@@ -297,3 +297,17 @@ def test_rollout_relevant_packages_are_the_same_on_cpu_and_gpu():
     cpu, gpu = (environments.read_lock(PROJECT / f"envs/train-{name}.lock") for name in ("cpu", "gpu"))
     differing = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
     assert differing == {"torch", "sympy"}  # torch 2.6.0 asks for sympy 1.13.1
+
+
+def test_a_scale_of_ones_own_is_looked_at_and_a_mistyped_one_is_named(programs, tmp_path, monkeypatch, capsys):
+    ample(monkeypatch)
+    (tmp_path / "scales").mkdir()
+    (tmp_path / "scales" / "mine.yaml").write_bytes((PROJECT / "config" / "scales" / "smoke.yaml").read_bytes())
+    arguments = ["--config", str(tmp_path), "--workflow", "elsewhere", "--train", "elsewhere", "--scale"]
+    doctor.main([*arguments, "mine"])
+    output = capsys.readouterr().out
+    assert "mine: no: data folder <" in output
+    assert "isn't known here" in output
+    with pytest.raises(SystemExit):
+        doctor.main([*arguments, "min"])
+    assert "did you mean 'mine'?" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ngrpo.doctor import environments, machine, outside
-from ngrpo.doctor.checks import SCALES, Diagnosis
+from ngrpo.doctor.checks import SCALES, Diagnosis, scales_of
+from ngrpo.errors import nearest_name
 from ngrpo.terminal import echo, printable
 
 DESCRIPTION = "What is there, what is missing, and which scale can run, on any node."
@@ -22,7 +23,7 @@ ENVS = Path(__file__).resolve().parents[3] / "envs"
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(prog="ngrpo doctor", description=DESCRIPTION)
-    options.add_argument("--scale", choices=SCALES, default="toy", help="exit code 0 if it can run (default: toy)")
+    options.add_argument("--scale", default="toy", help="exit code 0 if it can run (default: toy)")
     folder = "folder (venv or conda prefix), 'deployed' for this program's own, 'elsewhere' if not on this node"
     options.add_argument("--workflow", default=".venv", help=f"the workflow environment: {folder}")
     options.add_argument("--train", default=".venv-train", help=f"the training environment: {folder}")
@@ -64,22 +65,30 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
         return [*checks, Diagnosis("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
 
 
-def verdicts(checks: Sequence[Diagnosis]) -> dict[str, list[str]]:
-    """What stops each scale."""
-    return {scale: [check.what for check in checks if scale in check.stops] for scale in SCALES}
+def verdicts(checks: Sequence[Diagnosis], scales: Sequence[str] = SCALES) -> dict[str, list[str]]:
+    """What stops each scale; one of the user's own is stopped by what stops the smallest, too."""
+    least = {scale: {scale} if scale in SCALES else {scale, SCALES[0]} for scale in scales}
+    return {scale: [c.what for c in checks if least[scale] & set(c.stops)] for scale in scales}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for everything, then what each scale lacks; 0 if the asked scale can run, else 1."""
     options = parser().parse_args(arguments)
+    scales = scales_of(options.config)
+    if options.scale not in scales:
+        near = nearest_name(options.scale, scales)
+        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(scales)}"
+        parser().error(f"there is no scale '{options.scale}' in {options.config / 'scales'}: {hint}")
     checks = examine(options)
     echo("what | state | do")
     for check in checks:
         echo(printable(check))
     echo()
-    stopped = verdicts(checks)
+    stopped = verdicts(checks, scales)
     for scale, reasons in stopped.items():
         echo(
             f"{scale}: {'no: ' + ', '.join(reasons) if reasons else 'can run'}{' <' if scale == options.scale else ''}"
         )
+    if options.scale not in SCALES:
+        echo(f"What '{options.scale}' takes of memory, disk and GPUs isn't known here: compare it with those above.")
     return 1 if stopped[options.scale] else 0

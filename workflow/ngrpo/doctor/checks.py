@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 SCALES = ("toy", "smoke", "paper")
+
+
+def scales_of(config: Path) -> tuple[str, ...]:
+    """The project's scales, and the user's own in a configuration folder."""
+    own = sorted(path.stem for path in (config / "scales").glob("*.yaml"))
+    return (*SCALES, *(name for name in own if name not in SCALES))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ngrpo.doctor.checks import SCALES, Diagnosis
+from ngrpo.doctor.checks import Diagnosis, scales_of
 from ngrpo.doctor.machine import run
 from ngrpo.hub import Kind, cache_folder, cached_snapshot, is_offline
 
@@ -68,7 +68,7 @@ def hub(config: Path, results: Path) -> Diagnosis:
         return Diagnosis("hub", f"{endpoint} answers")
     state = "offline (HF_HUB_OFFLINE)" if is_offline() else f"{endpoint} doesn't answer"
     lacking: dict[str, list[str]] = {}
-    for scale in SCALES:
+    for scale in scales_of(config):
         for kind, name, source in sources(config, scale):
             if source.get("kind") == "hub" and not _made(results, scale, kind, name):
                 what: Kind = "model" if kind == "models" else "dataset"
@@ -91,7 +91,7 @@ def hub(config: Path, results: Path) -> Diagnosis:
 def data_folder(config: Path, results: Path, folder: Path | None) -> Diagnosis:
     """Whether the files that scales read from the user's folder are there."""
     lacking: dict[str, list[str]] = {}
-    for scale in SCALES:
+    for scale in scales_of(config):
         for kind, name, source in sources(config, scale):
             if source.get("kind") == "folder" and "file" in source and not _made(results, scale, kind, name):
                 path = source["file"]

@@ -1,14 +1,16 @@
-"""What work costs: declared in config/costs.yaml, replaced by what finished runs and evaluations have measured."""
+"""What work costs: declared in config/costs.yaml, replaced by what finished runs and evaluations have measured.
+
+Where neither is there (a scale or model of the user's own), hours are left out, and it is said what to declare.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
 from ngrpo.study.cards import DataCard
-from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, CpuStage, ModelCosts
+from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, CpuStage, ModelCosts, ScaleCosts
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.reading import read_yaml
@@ -18,6 +20,11 @@ from ngrpo.study.spent import evaluation_spent, run_spent
 
 ENOUGH = 3  # logged steps that make a measured step time
 UNKNOWN_PROBLEMS = 100  # of a data set that declares no number, until it is there to be counted
+NO_FILE = CostsFile.model_construct(currency="", gpu_hour=0.0, scales={})
+NO_SCALE = ScaleCosts.model_construct(device=cast(Any, "device"), training_problems=0, models={}, minutes={})
+NO_MODEL = ModelCosts.model_construct(
+    devices=1, step_seconds=(0.0, 0.0), response_tokens=(0.0, 0.0), tokens_per_second=(1.0, 1.0)
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,13 @@ class Costs:
     """Estimates for a study at its scale, from the declared costs and whatever its results have measured."""
 
     def __init__(self, study: Study, results: Results):
-        """Raises UserError where the study's configuration folder declares no costs of its scale."""
+        """Raises UserError where the study's declared costs can't be read."""
         where = (study.folder or Path()) / COSTS_FILE
-        self.file = read_yaml(CostsFile, where)
-        if study.scale not in self.file.scales:
-            raise unknown_name("scale", study.scale, self.file.scales, where=where)
-        self.declared, self.where = self.file.scales[study.scale], f"{where}: scales.{study.scale}"
+        self.file = read_yaml(CostsFile, where) if where.exists() else NO_FILE
+        self.declared = self.file.scales.get(study.scale, NO_SCALE)
         self.results = results
+        self.undeclared = _undeclared(study, self.declared, where)
+        """What costs to declare, a line each."""
         self.steps: dict[str, list[float]] = {}
         """Of each run of a base model that has logged enough: its mean seconds a step."""
         for run_id, run in study.runs.items():
@@ -68,15 +75,12 @@ class Costs:
                 self.sampled.setdefault(_base(spec), []).append((sampling[0], rate))
 
     def model(self, model: str) -> ModelCosts:
-        """A base model's declared costs. Raises UserError where there are none."""
-        if model not in self.declared.models:
-            raise UserError(
-                f"no costs are declared for the model '{model}'", where=f"{self.where}.models", do=f"add {model}: …"
-            )
-        return self.declared.models[model]
+        """A base model's declared costs; nothing where none are."""
+        return self.declared.models.get(model, NO_MODEL)
 
     def total_steps(self, spec: RunSpec) -> int:
-        """Optimization steps of a run; from the data where they are, else from the declared number of problems."""
+        """Optimization steps of a run; from the data where they are, else from the declared number of problems, 0 where
+        neither is known."""
         card = self.results.training_data(spec.data.dataset.id, spec.model.id).card
         rows = read_json(card, DataCard)["rows_out"] if card.exists() else None
         return planned_steps(spec.training, rows or self.declared.training_problems)
@@ -109,6 +113,16 @@ class Costs:
         """Wall hours of a job without devices."""
         low, high = self.declared.minutes.get(cast(CpuStage, stage), (0.0, 0.0))
         return Span(low / 60, high / 60)
+
+
+def _undeclared(study: Study, declared: ScaleCosts, where: Path) -> list[str]:
+    left_out = "hours that nothing has measured are left out"
+    if declared is NO_SCALE:
+        block = f"add scales.{study.scale} to {where}, as another scale's block there has it"
+        return [f"No costs are declared for the scale '{study.scale}': {left_out}; {block}"]
+    missing = [name for name in study.models if name not in declared.models]
+    place = f"{where}: scales.{study.scale}.models"
+    return [f"No costs are declared for the model '{name}': {left_out}; add {name} to {place}" for name in missing]
 
 
 def _base(spec: EvaluationSpec) -> str:

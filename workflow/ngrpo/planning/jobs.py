@@ -59,7 +59,7 @@ def planned_jobs(
 ) -> list[Job]:
     """Every job of the targets (all that Snakemake takes: names and files), each once, after those that it needs.
 
-    Raises UserError for a target that Snakemake doesn't know, and where no costs are declared for a model.
+    Raises UserError for a target that Snakemake doesn't know.
     """
     with snakemake_dag(study, results, targets or ("all",), data_folder) as dag:
         reader = _Reader(study, results, costs)
@@ -103,7 +103,9 @@ class _Reader:
         changed = self._changed(job)
         missing = [*map(str, reason.missing_output), *map(str, reason.incomplete_output)]
         if plan.stage == "train" and missing and not changed and (done := self._done(plan)):
-            return f"stopped at step {done} of {self.costs.total_steps(self.study.runs[plan.name])}"
+            return (
+                f"stopped at step {done} of {self.costs.total_steps(self.study.runs[plan.name]) or 'an unknown number'}"
+            )
         started = plan.stage == "train" and self._done(plan)
         if missing and not (changed and started):
             return self._missing(job, missing)

@@ -64,7 +64,8 @@ def _totals(
         price = costs.file.gpu_hour if rate is None else rate
         money = " – ".join(dict.fromkeys(f"{x * price:,.0f}" for x in (work.low, work.high)))
         lines.append(f"money       {money} {currency or costs.file.currency} at {price:g} an hour")
-    if any(j.why and j.devices and not j.wall.measured for j in jobs):
+    lines += costs.undeclared
+    if any(j.why and j.devices and not j.wall.measured and j.wall.high for j in jobs):
         lines.append("Costs are declared estimates (config/costs.yaml) until runs of the same model have measured them")
     return lines
 
@@ -102,6 +103,7 @@ def ledger_text(study: Study, results: Results, jobs: Sequence[Job], costs: Cost
             f"to come   {_hours(total(j.device_hours for j in left))} {device}-hours, {len(left)} of {len(ahead)} jobs",
             "Planned is what config/costs.yaml declares; to come is by measured times where there are any. Spent is the"
             " logged time of steps and samples, without start-ups.",
+            *costs.undeclared,
         ]
     )
 
@@ -116,7 +118,7 @@ def _trainings(study: Study, results: Results, costs: Costs) -> list[Line]:
         files, steps = results.run(name), costs.total_steps(spec)
         done, took = logged_steps(files.metrics), run_spent(files)
         plan = costs.train(spec, steps, declared=True) * costs.model(spec.model.id).devices
-        state = f"{done} of {steps} steps" if done else "not started"
+        state = f"{done} of {steps or '?'} steps" if done else "not started"
         lines.append(("train", name, state, plan, took[1] if took else None))
     return lines
 

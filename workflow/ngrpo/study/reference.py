@@ -26,7 +26,7 @@ def reference_text(files: dict[str, tuple[str, type[BaseModel]]]) -> str:
         "<!-- Generated from the models by `make docs`: edit their docstrings, not this page. -->",
         "Every key of every configuration file. An unknown key or a value of another type is an error that names\n"
         "file, key and the nearest valid name. *Required* keys have no default; *empty* is YAML's `null`, or nothing\n"
-        "after the colon. An id is made of small letters, digits, dots and hyphens.",
+        "after the colon. An id is made of small letters, digits, dots and hyphens; no two things have one name.",
     ]
     shown: set[type[BaseModel]] = set()
     for heading, (introduction, model) in files.items():
