@@ -31,7 +31,7 @@ def reference_text(files: dict[str, tuple[str, type[BaseModel]]]) -> str:
     shown: set[type[BaseModel]] = set()
     for heading, (introduction, model) in files.items():
         parts += [f"## {heading}", introduction, _table(model)]
-        for part in _models_in(model):
+        for part in models_in(model):
             if part not in shown and part is not model:
                 shown.add(part)
                 parts += [f"### {part.__name__}", *_paragraphs(part), _table(part)]
@@ -51,7 +51,7 @@ def undocumented(model: type[BaseModel]) -> list[str]:
     """Fields of a model and of the models in it that have no description, but for the `kind` that chooses a model."""
     return [
         f"{m.__name__}.{name}"
-        for m in (model, *_models_in(model))
+        for m in (model, *models_in(model))
         for name, field in m.model_fields.items()
         if not field.description and name != "kind"
     ]
@@ -66,7 +66,7 @@ def _direct(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _direct(part)
 
 
-def _models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
+def models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
     """The models that a model is made of, depth first, each once."""
     models: dict[type[BaseModel], None] = {}
 

@@ -1,0 +1,74 @@
+"""A toy study whose every output is there, in a clone of the project, as Snakemake has it: for tests of reruns."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from synthetic_study import ROOT, make_study
+
+from ngrpo.study.expand import Study, load_study
+from ngrpo.study.layout import Results
+
+LINKED = ("Snakefile", "rules", "workflow", "notebooks", "envs")
+
+
+class FinishedStudy:
+    """The clone: its configuration may be edited, and Snakemake asked what it would run."""
+
+    def __init__(self, folder: Path, tables: tuple[str, ...] = ("main",)):
+        self.folder, self.config, self.results = folder, folder / "config", folder / "results"
+        study = make_study(folder / "made", tables=tables, problems=2)
+        shutil.move(folder / "made" / "config", self.config)
+        shutil.move(folder / "made", self.results)
+        (self.config / "costs.yaml").write_bytes((ROOT / "config" / "costs.yaml").read_bytes())
+        for name in LINKED:
+            (folder / name).symlink_to(ROOT / name)
+        for path in _outputs(study, Results(self.results / "toy")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        touched = self.snakemake("all", "--touch")
+        assert touched.returncode == 0, touched.stdout
+
+    def snakemake(self, *words: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        """Run Snakemake in the clone; what it said is in stdout."""
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            *words,
+            "--cores",
+            "1",
+            *(["--config", *settings] if settings else []),
+        ]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(command, cwd=self.folder, check=False, **streams)
+
+    def edit(self, name: str, **changes: object) -> None:
+        """Set keys (a__b for b of a) of a configuration file."""
+        value = yaml.safe_load((self.config / name).read_text())
+        for key, new in changes.items():
+            *path, last = key.split("__")
+            part = value
+            for step in path:
+                part = part[step]
+            part[last] = new
+        (self.config / name).write_text(yaml.safe_dump(value, sort_keys=False))
+
+    def study(self) -> Study:
+        """As it is configured now."""
+        return load_study(self.config, "toy", self.results / "toy")
+
+
+def _outputs(study: Study, files: Results) -> list[Path]:
+    """What jobs write and `make_study` doesn't."""
+    paths = [files.dataset(name).problems for name in study.datasets]
+    paths += [files.training_data(data.dataset.id, model).problems for model, data in study.training_data.items()]
+    paths += [files.model(name).folder / "config.json" for name in study.models]
+    paths += [files.neighbors(name).table for name in study.neighbors]
+    paths += [files.evaluation(name).samples for name in study.evaluations]
+    page = files.report
+    paths += [*map(files.table, study.cells), page.page, page.figures / "a.svg", page.claims, page.compliance]
+    paths += [page.notebook("results"), *(page.table(t, k) for t in study.cells for k in ("html", "tex", "csv"))]
+    return paths

@@ -1,0 +1,369 @@
+"""Every key of the configuration, changed to another value: exactly these stages make something anew.
+
+A job's key is what Snakemake sees of it beside the files that other jobs make: its spec, and what it shows of the
+configuration. A spec nests those that it depends on, so a changed key is all that a stage reruns for.
+"""
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.expand import Study, load_study
+from ngrpo.study.reference import models_in
+from ngrpo.study.shown import page_digest, table_digest
+
+NOTHING: frozenset[str] = frozenset()
+PAGE = frozenset({"notebook", "report"})
+TABLE = PAGE | {"analyze"}
+EVALUATION = TABLE | {"sample", "grade"}
+RUN = EVALUATION | {"train"}
+MIXING = RUN | {"diagnostics"}
+"""Of a run whose diagnostics are shown, too."""
+BASE = MIXING | {"training_data"}
+EVERYTHING = BASE | {"dataset", "model", "neighbors"}
+
+MIXER = {"run": MIXING, "decoding": EVALUATION, "other run": RUN}
+TABLE_OF_NEIGHBORS = {"run": MIXING | {"neighbors"}, "decoding": EVALUATION | {"neighbors"}}
+DATA = {
+    "training": BASE | {"dataset"},
+    "validation": BASE | {"dataset"},  # it is kept out of training
+    "benchmark": BASE | {"dataset"},
+    "unused": PAGE | {"dataset"},  # made by the target `fetch` alone; the page lists it
+}
+MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "training_data"}}
+"""What makes the value's part of a study: which stages make something anew, where the value stands there."""
+
+STAGES: dict[str, dict[str, Any]] = {
+    "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
+    "Method": {
+        "title": PAGE,
+        **dict.fromkeys(("objective", "training"), MIXER),
+        "exploration": RUN,
+        "fidelity": {"run": MIXING | {"neighbors"}, "other run": RUN},  # the release's neighbors are another table's
+    },
+    "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
+    "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
+    "ResultTable": {"title": PAGE, "rows": TABLE, "models": MIXING | {"neighbors"}, "benchmarks": EVALUATION},
+    "Objective": dict.fromkeys(("kind", "clip_low", "clip_high", "kl_coefficient", "aggregation"), MIXER),
+    "NoMixer": {},
+    "NeighborMixer": {
+        **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
+        **dict.fromkeys(("k", "metric", "space"), TABLE_OF_NEIGHBORS),
+    },
+    "GaussianMixer": dict.fromkeys(("factor", "scope", "replay"), MIXER),
+    "GumbelMixer": dict.fromkeys(("k", "temperature", "low", "high", "weights"), MIXER),
+    "SoftThinkingMixer": dict.fromkeys(
+        ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
+    ),
+    "ScaleFile": {
+        **dict.fromkeys(("title",), PAGE),
+        "verdicts": TABLE,
+        "models": BASE | {"model", "neighbors"},
+        "datasets": BASE | {"dataset"},
+        **dict.fromkeys(("training_data", "validation"), BASE),
+        "benchmarks": BASE,
+        "training": BASE,
+        "decoding": MIXING,
+        "evaluation": EVALUATION,
+        "tables": RUN,
+        "release": PAGE,
+        "extra_seeds": PAGE | {"train", "sample", "grade"},
+        **dict.fromkeys(("demo", "targets", "threads", "checkpoint_every", "shard_samples"), NOTHING),
+    },
+    "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "dtype": MODEL},
+    "Dataset": {**dict.fromkeys(("source", "kind", "fields", "rows", "limit", "instruction"), DATA), "title": PAGE},
+    "Fields": dict.fromkeys(("problem", "answer", "solution", "choices", "id"), DATA),
+    "ToyModel": dict.fromkeys(
+        (
+            *("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "steps", "batch_size"),
+            *("learning_rate", "clean_share", "forget", "seed"),
+        ),
+        MODEL,
+    ),
+    "HubModel": dict.fromkeys(("repo", "revision"), MODEL),
+    "PackageModel": dict.fromkeys(("package", "version", "file"), MODEL),
+    "FolderModel": dict.fromkeys(("path",), MODEL),
+    "ToyProblems": dict.fromkeys(("count", "terms", "held_out", "seed", "validation"), DATA),
+    "HubDataset": dict.fromkeys(("repo", "revision", "split", "subset", "sha256"), DATA),
+    "FolderDataset": dict.fromkeys(("file",), DATA),
+    "Training": {
+        **dict.fromkeys(
+            (
+                *("steps", "epochs", "batch_prompts", "group", "mini_batch_prompts", "learning_rate", "warmup_steps"),
+                *("weight_decay", "temperature", "max_response_tokens", "validate_every", "validation_samples"),
+                "parity_limit",
+            ),
+            MIXING,
+        ),
+        "max_prompt_tokens": BASE,
+    },
+    "Limits": dict.fromkeys(("temperature", "top_p", "max_new_tokens"), MIXING),
+    "Evaluation": {"samples": EVALUATION, "pass_at": TABLE, "engine": EVALUATION},
+}
+"""Model: field: the stages that make something anew when it changes, by the place of the value where that matters."""
+
+TOY = {"kind": "toy", "count": 10, "held_out": True, "seed": 3}
+STUDY: dict[str, Any] = {
+    "methods": {
+        "mixed": {"title": "A", "exploration": {"kind": "neighbors"}, "objective": {"kind": "grpo"}},
+        "other": {"title": "B", "exploration": {"kind": "gaussian"}},
+        "third": {"title": "C", "exploration": {"kind": "gumbel"}},
+    },
+    "decodings": {
+        "standard": {"title": "s"},
+        "mixing": {"title": "m", "mixer": {"kind": "neighbors", "metric": "l2"}},
+        "soft": {"title": "t", "mixer": {"kind": "soft-thinking"}},
+        "unused": {"title": "u", "mixer": {"kind": "gaussian"}},
+    },
+    "tables": {
+        "main": {
+            "title": "T",
+            "rows": [
+                *({"label": m, "method": m} for m in ("mixed", "other", "third")),
+                *({"label": d, "decoding": d} for d in ("mixing", "soft")),
+            ],
+        },
+        "later": {"title": "U", "rows": [{"label": "x", "method": "later"}], "models": ["base"]},
+    },
+}
+STUDY["methods"]["later"] = {"title": "D", "exploration": {"kind": "gumbel", "k": 9}}
+SCALE: dict[str, Any] = {
+    "title": "mine",
+    "verdicts": False,
+    "models": {
+        "base": {"source": {"kind": "toy"}},
+        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": "c"}},
+        "package": {"source": {"kind": "package", "package": "a", "version": "1", "file": "b"}},
+        "folder": {"source": {"kind": "folder", "path": "/somewhere"}},
+    },
+    "datasets": {
+        "train": {"source": TOY, "instruction": "", "fields": {}},
+        "valid": {"source": TOY, "instruction": "", "fields": {}},
+        "bench": {"source": TOY, "instruction": "", "fields": {}},
+        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": "c", "split": "d"}, "instruction": ""},
+        "folder": {"source": {"kind": "folder", "file": "a.jsonl"}, "instruction": ""},
+    },
+    "training_data": "train",
+    "validation": "valid",
+    "benchmarks": ["bench"],
+    "training": {},
+    "decoding": {},
+    "evaluation": {},
+    "tables": ["main"],
+}
+STUDY["tables"]["main"]["models"] = ["base"]
+ROLES = {
+    ("methods", "mixed"): "run",
+    ("methods",): "other run",
+    ("decodings",): "decoding",
+    ("models", "base"): "model",
+    ("models",): "unused",
+    ("datasets", "train"): "training",
+    ("datasets", "valid"): "validation",
+    ("datasets", "bench"): "benchmark",
+    ("datasets",): "unused",
+}
+"""What stands at the start of a value's path: its place in the study."""
+UNASKED = (("tables", "later"), ("methods", "later"), ("decodings", "unused"))
+"""Of no table that the scale makes."""
+KINDS = ("Objective", "Dataset")
+"""Models whose `kind` is a value of their own."""
+OTHER: dict[tuple[str, str], Any] = {
+    ("StudyFile", "methods"): {**STUDY["methods"], "third": {"title": "C", "training": {"group": 6}}},
+    ("StudyFile", "decodings"): {**STUDY["decodings"], "soft": {"title": "t", "mixer": {"kind": "none"}}},
+    ("StudyFile", "tables"): {"main": {**STUDY["tables"]["main"], "rows": STUDY["tables"]["main"]["rows"][1:]}},
+    ("Method", "objective"): {"kind": "gspo"},
+    ("Method", "exploration"): {"kind": "gumbel", "k": 7},
+    ("Method", "training"): {"group": 8},
+    ("DecodingMethod", "mixer"): {"kind": "gumbel"},
+    ("Row", "method"): "later",
+    ("Row", "decoding"): "unused",
+    ("Row", "models"): [],
+    ("ResultTable", "rows"): STUDY["tables"]["main"]["rows"][::-1],
+    ("ResultTable", "models"): ["base", "hub"],
+    ("ResultTable", "benchmarks"): ["bench", "hub"],
+    ("Objective", "kind"): "gspo",
+    ("NeighborMixer", "metric"): "l1",
+    ("NeighborMixer", "weights"): "probabilities",
+    ("NeighborMixer", "text"): "sampled",
+    ("NeighborMixer", "space"): "lm_head",
+    ("GaussianMixer", "scope"): "row",
+    ("GaussianMixer", "replay"): False,
+    ("GumbelMixer", "weights"): "clean",
+    ("ScaleFile", "models"): {**SCALE["models"], "base": {"source": {"kind": "toy", "steps": 7}}},
+    ("ScaleFile", "datasets"): {**SCALE["datasets"], "train": {"source": {**TOY, "count": 9}, "instruction": ""}},
+    ("ScaleFile", "training_data"): "hub",
+    ("ScaleFile", "validation"): "hub",
+    ("ScaleFile", "benchmarks"): ["bench", "hub"],
+    ("ScaleFile", "training"): {"max_prompt_tokens": 9},
+    ("ScaleFile", "decoding"): {"top_p": 0.5},
+    ("ScaleFile", "evaluation"): {"samples": 40},
+    ("ScaleFile", "tables"): ["main", "later"],
+    ("ScaleFile", "demo"): ["main"],
+    ("ScaleFile", "targets"): {"again": ["main"]},
+    ("ScaleFile", "release"): {"base": {"exploration": {"k": 2}}},
+    ("ScaleFile", "extra_seeds"): [5],
+    ("Model", "source"): {"kind": "toy", "steps": 7},
+    ("Dataset", "source"): {**TOY, "count": 9},
+    ("Dataset", "fields"): {"id": "n"},
+    ("Fields", "answer"): None,
+    ("Fields", "choices"): "c",
+    ("ToyProblems", "terms"): [2, 4],
+    ("Evaluation", "samples"): 40,
+    ("Evaluation", "pass_at"): [4, 8],
+    ("Evaluation", "engine"): "transformers",
+}
+"""Another valid value, where it can't be made up from the type."""
+
+
+def jobs(study: Study) -> dict[tuple[str, str], object]:
+    """Every job of a study and its key."""
+    grades = {name: (spec.digest, spec.benchmark.digest) for name, spec in study.evaluations.items()}
+    return {
+        **{("dataset", i): spec.digest for i, spec in study.datasets.items()},
+        **{("model", i): spec.digest for i, spec in study.models.items()},
+        **{("training_data", i): spec.digest for i, spec in study.training_data.items()},
+        **{("neighbors", i): spec.digest for i, spec in study.neighbors.items()},
+        **{("train", i): spec.digest for i, spec in study.runs.items()},
+        **{("diagnostics", i): study.runs[i].digest for i in study.mixing_runs},
+        **{("sample", i): spec.digest for i, spec in study.evaluations.items()},
+        **{("grade", i): key for i, key in grades.items()},
+        **{
+            ("analyze", t): (table_digest(study, t), [grades[cell.evaluation] for cell in cells])
+            for t, cells in study.cells.items()
+        },
+        ("notebook", ""): page_digest(study, beside=False),
+        ("report", ""): page_digest(study),
+    }
+
+
+def other_value(annotation: Any, value: Any) -> Any:
+    """Another value of a field's type."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return next(a for a in args if a != value)
+    if origin in (Union, types.UnionType):
+        return other_value(next(a for a in args if a is not type(None)), value)
+    if hasattr(annotation, "__metadata__"):
+        return other_value(args[0], value)
+    if annotation is bool:
+        return not value
+    if annotation is int:
+        return (value or 1) + 1
+    if annotation is float:
+        return (value or 1.0) * 0.875
+    return f"{value or 'x'}2"
+
+
+def walk(part: BaseModel, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], BaseModel, str]]:
+    """Every field below a model: (its path, the model that has it, its name)."""
+    for name in type(part).model_fields:
+        yield (*path, name), part, name
+        value = getattr(part, name)
+        items = (
+            value.items()
+            if isinstance(value, dict)
+            else enumerate(value)
+            if isinstance(value, tuple)
+            else [("", value)]
+        )
+        for key, inner in items:
+            if isinstance(inner, BaseModel):
+                yield from walk(inner, (*path, name, *((key,) if key != "" else ())))
+
+
+def changed(whole: dict[str, Any], path: tuple[str | int, ...], value: object) -> dict[str, Any]:
+    """The same plain data with one value set."""
+    first, *rest = path
+    inner = whole[first] if isinstance(whole, list) else whole.get(first, {})
+    new = changed(inner, tuple(rest), value) if rest else value
+    if isinstance(whole, list):
+        return [new if place == first else old for place, old in enumerate(whole)]  # type: ignore[return-value]
+    return {**whole, first: new}
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """load(study, scale): these files as an expanded study, without the way through YAML."""
+    plain = {"study.yaml": STUDY, "mine.yaml": SCALE}
+    (tmp_path / "scales").mkdir()
+    (tmp_path / "scales" / "mine.yaml").touch()
+    monkeypatch.setattr(yaml, "load", lambda stream, _: plain[Path(stream.name).name])
+    (tmp_path / "study.yaml").touch()
+
+    def get(study: dict[str, Any] = STUDY, scale: dict[str, Any] = SCALE) -> Study:
+        plain.update({"study.yaml": study, "mine.yaml": scale})
+        return load_study(tmp_path, "mine")
+
+    return get
+
+
+def expected(model: str, name: str, path: tuple[str | int, ...]) -> frozenset[str]:
+    """What STAGES says of a field at this place."""
+    stages = STAGES[model][name]
+    if isinstance(stages, frozenset):
+        return stages
+    role = next((r for start, r in ROLES.items() if path[: len(start)] == start), "")
+    return stages[role]
+
+
+def surprises(load, *start: str) -> list[str]:
+    """The keys (whose path starts so) that make other stages run than STAGES says."""
+    first = load()
+    before, found = jobs(first), []
+    for file, whole in (("study", STUDY), ("scale", SCALE)):
+        for path, part, name in walk(first.study if file == "study" else first.size):
+            model = type(part).__name__
+            if path[: len(start)] != start or path[:2] in UNASKED:
+                continue
+            if name == "kind" and model not in KINDS:
+                continue  # it says which model the value is: another one is another value of the field that holds it
+            value = OTHER.get((model, name), ...)
+            if value is ...:
+                value = other_value(type(part).model_fields[name].annotation, getattr(part, name))
+            after = jobs(load(**{file: changed(whole, path, value)}))
+            anew = {stage for (stage, job), key in after.items() if before.get((stage, job)) != key}
+            if anew != expected(model, name, path):
+                found.append(f"{'.'.join(map(str, path))}: {sorted(anew)}, not {sorted(expected(model, name, path))}")
+    return found
+
+
+def test_every_key_reruns_what_depends_on_it_and_nothing_else(load) -> None:
+    assert not surprises(load)
+
+
+def test_a_key_that_is_forgotten_is_seen(load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: tables and pages that don't look at it would not be made anew."""
+    monkeypatch.setitem(globals(), "table_digest", lambda study, table: "")
+    monkeypatch.setitem(globals(), "page_digest", lambda study, beside=True: "")
+    assert surprises(load, "evaluation") == [
+        "evaluation: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
+        "evaluation.samples: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
+        "evaluation.pass_at: [], not ['analyze', 'notebook', 'report']",
+        "evaluation.engine: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
+    ]
+
+
+def test_no_key_is_left_out() -> None:
+    fields = {
+        (model.__name__, name)
+        for file in (StudyFile, ScaleFile)
+        for model in (file, *models_in(file))
+        for name in model.model_fields
+        if name != "kind" or model.__name__ in KINDS
+    }
+    listed = {(model, name) for model, names in STAGES.items() for name in names}
+    assert fields - listed == set(), "say in STAGES which stages make something anew when they change"
+    assert listed - fields == set()
+
+
+def test_a_method_of_no_table_changes_nothing_but_its_title(load) -> None:
+    before = jobs(load())
+    assert jobs(load(changed(STUDY, ("methods", "later", "training"), {"group": 8}))) == before
+    assert jobs(load(changed(STUDY, ("tables", "later", "title"), "V"))) == before
