@@ -1,5 +1,6 @@
 """A toy study whose every output is there, in a clone of the project, as Snakemake has it: for tests of reruns."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import yaml
 from synthetic_study import ROOT, make_study
 
+from ngrpo.planning.snakemake_dag import snakemake_dag
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 
@@ -17,7 +19,7 @@ LINKED = ("Snakefile", "rules", "workflow", "notebooks", "envs")
 class FinishedStudy:
     """The clone: its configuration may be edited, and Snakemake asked what it would run."""
 
-    def __init__(self, folder: Path, tables: tuple[str, ...] = ("main",)):
+    def __init__(self, folder: Path, tables: tuple[str, ...] = ("main",), *, touched: bool = True):
         self.folder, self.config, self.results = folder, folder / "config", folder / "results"
         study = make_study(folder / "made", tables=tables, problems=2)
         shutil.move(folder / "made" / "config", self.config)
@@ -28,8 +30,9 @@ class FinishedStudy:
         for path in _outputs(study, Results(self.results / "toy")):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        touched = self.snakemake("all", "--touch")
-        assert touched.returncode == 0, touched.stdout
+        if touched:  # else Snakemake has files and their times, and no records of its own
+            done = self.snakemake("all", "--touch")
+            assert done.returncode == 0, done.stdout
 
     def snakemake(self, *words: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
         """Run Snakemake in the clone; what it said is in stdout."""
@@ -44,6 +47,14 @@ class FinishedStudy:
         ]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.run(command, cwd=self.folder, check=False, **streams)
+
+    def planned(self, target: str = "all", **settings: str) -> set[str]:
+        """The stages with a job that Snakemake would run, asked in this process."""
+        with contextlib.chdir(self.folder):
+            study, files = self.study(), Results(self.results / "toy")
+            with snakemake_dag(study, files, (target,), **settings) as dag:
+                rules = {job.rule.name.split("-")[0] for job in dag.needrun_jobs() if not job.rule.norun}
+        return rules
 
     def edit(self, name: str, **changes: object) -> None:
         """Set keys (a__b for b of a) of a configuration file."""
@@ -64,8 +75,8 @@ class FinishedStudy:
 def _outputs(study: Study, files: Results) -> list[Path]:
     """What jobs write and `make_study` doesn't."""
     paths = [files.dataset(name).problems for name in study.datasets]
-    paths += [files.training_data(data.dataset.id, model).problems for model, data in study.training_data.items()]
     paths += [files.model(name).folder / "config.json" for name in study.models]
+    paths += [files.training_data(data.dataset.id, model).problems for model, data in study.training_data.items()]
     paths += [files.neighbors(name).table for name in study.neighbors]
     paths += [files.evaluation(name).samples for name in study.evaluations]
     page = files.report
