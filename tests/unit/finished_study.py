@@ -48,11 +48,12 @@ class FinishedStudy:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.run(command, cwd=self.folder, check=False, **streams)
 
-    def planned(self, target: str = "all", **settings: str) -> set[str]:
+    def planned(self, target: str = "all", data_folder: Path | None = None) -> set[str]:
         """The stages with a job that Snakemake would run, asked in this process."""
         with contextlib.chdir(self.folder):
-            study, files = self.study(), Results(self.results / "toy")
-            with snakemake_dag(study, files, (target,), **settings) as dag:
+            files = Results(Path("results/toy"))  # as Snakemake names them: its records are by path
+            study = load_study(Path("config"), "toy", files.root)
+            with snakemake_dag(study, files, (target,), data_folder) as dag:
                 rules = {job.rule.name.split("-")[0] for job in dag.needrun_jobs() if not job.rule.norun}
         return rules
 
@@ -73,13 +74,21 @@ class FinishedStudy:
 
 
 def _outputs(study: Study, files: Results) -> list[Path]:
-    """What jobs write and `make_study` doesn't."""
-    paths = [files.dataset(name).problems for name in study.datasets]
-    paths += [files.model(name).folder / "config.json" for name in study.models]
-    paths += [files.training_data(data.dataset.id, model).problems for model, data in study.training_data.items()]
-    paths += [files.neighbors(name).table for name in study.neighbors]
-    paths += [files.evaluation(name).samples for name in study.evaluations]
+    """What jobs write, in an order in which they could."""
+    trained = {model: files.training_data(data.dataset.id, model) for model, data in study.training_data.items()}
+    runs, evaluations = map(files.run, study.runs), [files.evaluation(name) for name in study.evaluations]
     page = files.report
-    paths += [*map(files.table, study.cells), page.page, page.figures / "a.svg", page.claims, page.compliance]
-    paths += [page.notebook("results"), *(page.table(t, k) for t in study.cells for k in ("html", "tex", "csv"))]
-    return paths
+    return [
+        *(path for name in study.datasets for path in (files.dataset(name).problems, files.dataset(name).card)),
+        *(files.model(name).folder / "config.json" for name in study.models),
+        *(path for data in trained.values() for path in (data.problems, data.card)),
+        *(files.neighbors(name).table for name in study.neighbors),
+        *(run.model_card for run in runs),
+        *(path for each in evaluations for path in (each.samples, each.samples_card)),
+        *(each.grades for each in evaluations),
+        *map(files.diagnostics, study.mixing_runs),
+        *map(files.table, study.cells),
+        page.notebook("results"),
+        *(page.page, page.figures / "a.svg", page.claims, page.compliance),
+        *(page.table(name, kind) for name in study.cells for kind in ("html", "tex", "csv")),
+    ]

@@ -1,0 +1,78 @@
+"""What Snakemake itself would run again in a finished study after an edit: anchors of test_what_reruns.py."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from finished_study import FinishedStudy
+
+from ngrpo.planning.costs import Costs
+from ngrpo.planning.jobs import planned_jobs
+from ngrpo.study.layout import Results
+
+TABLE = {"analyze", "notebook", "report"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedStudy:
+    """A study that asks `--touch` once, as after `cp -r`."""
+    return FinishedStudy(tmp_path_factory.mktemp("finished") / "project", tables=("main", "ablation-inference"))
+
+
+@pytest.fixture
+def study(finished: FinishedStudy):
+    """The same, with its configuration put back afterwards."""
+    before = {path: path.read_text() for path in finished.config.rglob("*.yaml")}
+    yield finished
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_touched_results_are_done_to_snakemake_and_to_the_plan(study: FinishedStudy) -> None:
+    assert study.planned() == set()
+    with contextlib.chdir(study.folder):
+        files = Results(Path("results/toy"))
+        jobs = planned_jobs(study.study(), files, Costs(study.study(), files))
+    assert [(job.stage, job.name, job.why) for job in jobs if job.why] == []
+
+
+def test_another_k_makes_tables_and_page_anew(study: FinishedStudy) -> None:
+    study.edit("scales/toy.yaml", evaluation__pass_at=[8, 32])
+    assert study.planned() == TABLE
+
+
+def test_machines_folders_and_other_names_make_nothing_anew(study: FinishedStudy, tmp_path: Path) -> None:
+    study.edit(
+        "scales/toy.yaml", threads=2, checkpoint_every=7, shard_samples=9, demo=["main"], targets={"x": ["main"]}
+    )
+    os.rename(study.config, study.folder / "my config")
+    words = [f"data_folder={tmp_path}", "config=my config", "cluster={account: none, walltime: 99}"]
+    try:
+        done = study.snakemake("-n", settings=(*words, "environments={train: ~/elsewhere, workflow: deployed}"))
+    finally:
+        os.rename(study.folder / "my config", study.config)
+    assert "Nothing to be done" in done.stdout, done.stdout
+
+
+def test_a_renamed_method_and_decoding_are_named_on_the_page_alone(study: FinishedStudy) -> None:
+    text = (study.config / "study.yaml").read_text()
+    for old, new in (("ngrpo", "neighbor-grpo"), ("mixing", "neighbor-mixing")):
+        text = text.replace(f"\n  {old}:\n", f"\n  {new}:\n")
+        for key in ("method", "decoding"):
+            text = text.replace(f"{key}: {old}" + "}", f"{key}: {new}" + "}").replace(
+                f"{key}: {old},", f"{key}: {new},"
+            )
+    assert set(yaml.safe_load(text)["methods"]) ^ {"ngrpo"} > {"neighbor-grpo"}
+    (study.config / "study.yaml").write_text(text)
+    assert study.planned() == {"notebook", "report"}
+    assert study.planned("neighbor-grpo-toy") == set(), "its new name is a target"
+
+
+def test_a_value_that_is_changed_back_makes_nothing_anew(study: FinishedStudy) -> None:
+    before = (study.config / "study.yaml").read_text()
+    study.edit("study.yaml", methods__ngrpo__exploration__rho=0.3)
+    assert study.planned() == {*TABLE, "train", "sample", "grade", "diagnostics"}
+    (study.config / "study.yaml").write_text(before)
+    assert study.planned() == set()
