@@ -66,7 +66,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "verdicts": TABLE,
         "models": BASE | {"model", "neighbors"},
         "datasets": BASE | {"dataset"},
-        **dict.fromkeys(("training_data", "validation"), BASE),
+        **dict.fromkeys(("training_data", "validation", "near_duplicates"), BASE),
         "benchmarks": BASE,
         "training": BASE,
         "decoding": MIXING,
@@ -78,7 +78,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "dtype": MODEL},
     "Dataset": {**dict.fromkeys(("source", "kind", "fields", "rows", "limit", "instruction"), DATA), "title": PAGE},
-    "Fields": dict.fromkeys(("problem", "answer", "solution", "choices", "id"), DATA),
+    "Fields": dict.fromkeys(("problem", "answer", "solution", "choices", "id", "boxes"), DATA),
     "ToyModel": dict.fromkeys(
         (
             *("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "steps", "batch_size"),
@@ -90,7 +90,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "PackageModel": dict.fromkeys(("package", "version", "file"), MODEL),
     "FolderModel": dict.fromkeys(("path",), MODEL),
     "ToyProblems": dict.fromkeys(("count", "terms", "held_out", "seed", "validation"), DATA),
-    "HubDataset": dict.fromkeys(("repo", "revision", "split", "subset", "sha256"), DATA),
+    "HubDataset": dict.fromkeys(("repo", "revision", "split", "subset"), DATA) | {"mirror": NOTHING, "sha256": NOTHING},
     "FolderDataset": dict.fromkeys(("file",), DATA),
     "Training": {
         **dict.fromkeys(
@@ -108,6 +108,7 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 """Model: field: the stages that make something anew when it changes, by the place of the value where that matters."""
 
+COMMIT = "c" * 40
 TOY = {"kind": "toy", "count": 10, "held_out": True, "seed": 3}
 STUDY: dict[str, Any] = {
     "methods": {
@@ -138,7 +139,7 @@ SCALE: dict[str, Any] = {
     "verdicts": False,
     "models": {
         "base": {"source": {"kind": "toy"}},
-        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": "c"}},
+        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": COMMIT}},
         "package": {"source": {"kind": "package", "package": "a", "version": "1", "file": "b"}},
         "folder": {"source": {"kind": "folder", "path": "/somewhere"}},
     },
@@ -146,7 +147,7 @@ SCALE: dict[str, Any] = {
         "train": {"source": TOY, "instruction": "", "fields": {}},
         "valid": {"source": TOY, "instruction": "", "fields": {}},
         "bench": {"source": TOY, "instruction": "", "fields": {}},
-        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": "c", "split": "d"}, "instruction": ""},
+        "hub": {"source": {"kind": "hub", "repo": "a/b", "revision": COMMIT, "split": "d"}, "instruction": ""},
         "folder": {"source": {"kind": "folder", "file": "a.jsonl"}, "instruction": ""},
     },
     "training_data": "train",
@@ -205,6 +206,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ScaleFile", "decoding"): {"top_p": 0.5},
     ("ScaleFile", "evaluation"): {"samples": 40},
     ("ScaleFile", "tables"): ["main", "later"],
+    ("ScaleFile", "near_duplicates"): 0.5,
     ("ScaleFile", "demo"): ["main"],
     ("ScaleFile", "targets"): {"again": ["main"]},
     ("ScaleFile", "release"): {"base": {"exploration": {"k": 2}}},
@@ -214,6 +216,10 @@ OTHER: dict[tuple[str, str], Any] = {
     ("Dataset", "fields"): {"id": "n"},
     ("Fields", "answer"): None,
     ("Fields", "choices"): "c",
+    ("HubModel", "revision"): "d" * 40,
+    ("HubDataset", "revision"): "d" * 40,
+    ("HubDataset", "mirror"): "https://example.org/a.parquet",
+    ("HubDataset", "sha256"): "0" * 64,
     ("ToyProblems", "terms"): [2, 4],
     ("Evaluation", "samples"): 40,
     ("Evaluation", "pass_at"): [4, 8],
