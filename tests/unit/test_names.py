@@ -76,6 +76,11 @@ def test_a_table_of_a_taken_name_is_refused(config: Configuration, name: str) ->
     assert f"'{name}' would be the name of" in refused(config)
 
 
+def test_the_targets_of_claims_are_no_other_names(config: Configuration) -> None:
+    config.scale["targets"] = {"claim-main": ["main"]}
+    assert "'claim-…' are the targets of claims" in refused(config)
+
+
 @pytest.mark.parametrize("kind", ["models", "targets", "run"])
 def test_models_targets_and_runs_of_a_taken_name_are_refused(config: Configuration, kind: str) -> None:
     if kind == "models":

@@ -7,9 +7,10 @@ from ngrpo.claims.at_scale import at_scale, check_names, shown_here
 from ngrpo.claims.predicates import FILE, Claim, Compared, Diagnosed, Predicate, System, read_claims, systems_of
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.expand import BELOW, Study
+from ngrpo.study.names import CLAIM
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 
-TARGET = "claim-"
+TARGET = CLAIM
 """What Snakemake calls a claim's target: this and the claim's id."""
 
 

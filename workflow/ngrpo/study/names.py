@@ -23,6 +23,7 @@ STAGES = (
     *("analyze", "notebook", "report", "crate"),
 )
 TARGETS = ("all", "demo", "fetch", "notebooks")
+CLAIM = "claim-"  # before a claim's id: the target that makes what its verdict needs
 NOTEBOOKS = ("results", "ablations", "diagnostics", "reproducibility")
 
 
@@ -80,6 +81,12 @@ def check_targets(kinds: Mapping[str, Iterable[str]], datasets: Iterable[str], w
         names.take(f"sample-{dataset}", f"sample-{dataset}", "the stage that draws that benchmark's samples")
     for kind, own in kinds.items():
         for name in own:
+            if name.startswith(CLAIM):
+                raise UserError(
+                    f"a {kind} is called '{name}', and '{CLAIM}…' are the targets of claims",
+                    where=where,
+                    do="rename it",
+                )
             names.take(name, (kind, name), f"a {kind}")
 
 
