@@ -17,7 +17,7 @@ from ngrpo.study.batches import decide_batches
 from ngrpo.study.contents import content_digest
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
-from ngrpo.study.names import NOTEBOOKS
+from ngrpo.study.naming import NOTEBOOKS
 from ngrpo.study.settings import read_settings
 from ngrpo.study.shown import page_digest, table_digest
 from ngrpo.study.snapshot import Snapshot, kept_batches, kept_settings

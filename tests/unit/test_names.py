@@ -11,7 +11,7 @@ from ngrpo.errors import UserError
 from ngrpo.study.batches import Batch, batches
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
-from ngrpo.study.names import STAGES, TARGETS, check_files
+from ngrpo.study.naming import STAGES, TARGETS, check_files
 from ngrpo.study.specs import keep_spec
 
 TOY = {"source": {"kind": "toy"}}

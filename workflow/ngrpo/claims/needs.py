@@ -7,7 +7,7 @@ from ngrpo.claims.at_scale import at_scale, check_names, shown_here
 from ngrpo.claims.predicates import FILE, Claim, Compared, Diagnosed, Predicate, System, read_claims, systems_of
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.expand import BELOW, Study
-from ngrpo.study.names import CLAIM
+from ngrpo.study.naming import CLAIM
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 
 TARGET = CLAIM

@@ -1,7 +1,7 @@
 """From configuration to jobs: every run and evaluation that the tables need, each once.
 
 Tables name rows; rows name runs and evaluations. Runs with equal specs are one run, under the id of the method that the
-tables name first, or under the id that it was made under (`ngrpo.study.names`); so are evaluations.
+tables name first, or under the id that it was made under (`ngrpo.study.naming`); so are evaluations.
 """
 
 import os
@@ -16,7 +16,7 @@ from ngrpo.files import read_json
 from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, NoMixer, TableFields
-from ngrpo.study.names import NOTEBOOKS, Names, asked, check_files, check_targets, files_of, made_names, name_of
+from ngrpo.study.naming import NOTEBOOKS, Names, asked, check_files, check_targets, files_of, made_names, name_of
 from ngrpo.study.reading import parse
 from ngrpo.study.specs import (
     DatasetSpec,
