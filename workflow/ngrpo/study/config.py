@@ -3,9 +3,9 @@
 `load` reads both and checks names across them; every mistake is a UserError with file, key and the nearest valid name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -177,6 +177,29 @@ def _check_rows(table: ResultTable, where: str) -> None:
                 )
 
 
+def _known(kind: str, name: str, names: Collection[str], where: object) -> None:
+    """Raises UserError, with the nearest one, for a name that isn't there."""
+    if name not in names:
+        raise unknown_name(kind, name, names, where=where)
+
+
+def _check_table(table: ResultTable, where: str, study: StudyFile, size: ScaleFile | None) -> None:
+    """Raises UserError where a table names what isn't there. size: the scale that makes it, if one does."""
+    _check_rows(table, where)
+    for row in table.rows:
+        if row.method is not None:
+            _known("method", row.method, study.methods, f"{where}.rows ({row.label})")
+        _known("decoding", row.decoding, study.decodings, f"{where}.rows ({row.label})")
+    if size is not None:
+        for name in table.models or ():
+            _known("model", name, size.models, f"{where}.models")
+        for row in table.rows:
+            for name in row.models or ():
+                _known("model", name, table.models or size.models, f"{where}.rows ({row.label}).models")
+        for name in table.benchmarks or ():
+            _known("data set", name, size.datasets, f"{where}.benchmarks")
+
+
 def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
     """Read and cross-check the study at one scale.
 
@@ -194,40 +217,23 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
     study, size = read_yaml(StudyFile, folder / "study.yaml"), read_yaml(ScaleFile, scales[scale])
     at, here = folder / "study.yaml", scales[scale]
 
-    def known(kind: str, name: str, names: Any, where: object) -> None:
-        if name not in names:
-            raise unknown_name(kind, name, names, where=where)
-
     for key, listed in (("benchmarks", size.benchmarks), ("tables", size.tables), ("demo", size.demo or ())):
         _each_once(listed, f"{here}: {key}")
     _each_once(size.evaluation.pass_at, f"{here}: evaluation.pass_at")
     for key in ("training_data", "validation"):
-        known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
+        _known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
     for name in size.benchmarks:
-        known("data set", name, size.datasets, f"{here}: benchmarks")
+        _known("data set", name, size.datasets, f"{here}: benchmarks")
     _check_revisions(size, here)
     for name in size.tables:
-        known("table", name, study.tables, f"{here}: tables")
+        _known("table", name, study.tables, f"{here}: tables")
     for name in size.demo or ():
-        known("table", name, size.tables, f"{here}: demo")
+        _known("table", name, size.tables, f"{here}: demo")
     for method_id, method in study.methods.items():
         for key in method.training:
-            known("training setting", key, Training.model_fields, f"{at}: methods.{method_id}.training")
+            _known("training setting", key, Training.model_fields, f"{at}: methods.{method_id}.training")
     for table_id, table in study.tables.items():
-        where = f"{at}: tables.{table_id}"
-        _check_rows(table, where)
-        for row in table.rows:
-            if row.method is not None:
-                known("method", row.method, study.methods, f"{where}.rows ({row.label})")
-            known("decoding", row.decoding, study.decodings, f"{where}.rows ({row.label})")
-        if table_id in size.tables:
-            for name in table.models or ():
-                known("model", name, size.models, f"{where}.models")
-            for row in table.rows:
-                for name in row.models or ():
-                    known("model", name, table.models or size.models, f"{where}.rows ({row.label}).models")
-            for name in table.benchmarks or ():
-                known("data set", name, size.datasets, f"{where}.benchmarks")
+        _check_table(table, f"{at}: tables.{table_id}", study, size if table_id in size.tables else None)
     if study.seed in size.extra_seeds or len(set(size.extra_seeds)) < len(size.extra_seeds):
         raise UserError(
             f"a seed is given twice: {study.seed} (the study's), {', '.join(map(str, size.extra_seeds))}",
