@@ -3,7 +3,6 @@ import re
 import sys
 from pathlib import Path
 from shlex import quote
-from urllib.parse import quote as quote_path, unquote
 
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(PROJECT / "workflow"))
@@ -13,50 +12,33 @@ from snakemake.exceptions import WorkflowError
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import file_sha256, read_json
-from ngrpo.study.batches import decide_batches
 from ngrpo.study.contents import content_digest
-from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.naming import NOTEBOOKS
-from ngrpo.study.settings import read_settings
 from ngrpo.study.shown import page_digest, table_digest
-from ngrpo.study.snapshot import Snapshot, kept_batches, kept_settings
+from ngrpo.study.snapshot import start
 from ngrpo.study.versions import VERSIONS, code_of
 
 # A job on a cluster starts Snakemake anew. It is told where settings and configuration lie as they were when it was
 # submitted (ngrpo.study.snapshot), and reads nothing else: what is edited meanwhile is for the next start.
-SUBMITTED_WITH = Path(unquote(config["snapshot"])) if "snapshot" in config else None
-
 try:
-    if SUBMITTED_WITH:
-        config = kept_settings(SUBMITTED_WITH)
-    SETTINGS = read_settings(config)
-    RESULTS = Results(Path(SETTINGS.root))
-    STUDY = load_study(
-        SUBMITTED_WITH or Path(SETTINGS.config), SETTINGS.scale, RESULTS.root
-    )
-    FOLDER_FILES = STUDY.folder_files(SETTINGS.data_folder)
+    STARTED_WITH = start(config, looks_only=workflow.output_settings.dryrun)
+    SETTINGS, STUDY = STARTED_WITH.settings, STARTED_WITH.study
+    FOLDER_FILES = STARTED_WITH.folder_files()
     TABLES = STUDY.wanted(*SETTINGS.asked_tables)
     CLAIMS = claim_names(STUDY)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
+RESULTS, BATCHES = STARTED_WITH.results, STARTED_WITH.batches
 STUDY.store_specs(RESULTS)
-if SUBMITTED_WITH:
-    BATCHES, SNAPSHOT = kept_batches(SUBMITTED_WITH), SUBMITTED_WITH
-else:
-    BATCHES = decide_batches(STUDY, RESULTS)
-    taken = Snapshot.take(config, STUDY, BATCHES)
-    SNAPSHOT = RESULTS.snapshot(taken.digest)
-    if not workflow.output_settings.dryrun:
-        taken.write(SNAPSHOT)
-    workflow.config_settings.configfiles = []
-    workflow.config_settings.config_args = [f"snapshot={quote_path(str(SNAPSHOT))}"]
+workflow.config_settings.configfiles = []
+workflow.config_settings.config_args = STARTED_WITH.config_of_jobs
 
 # `train_env PROGRAM …` and `workflow_env PROGRAM …` start a program of that environment (see docs/environments.md),
 # `with_study COMMAND …` adds the options that name the study. They are shell functions, not parameters, so that moving
 # an environment or the configuration reruns nothing.
-shell.prefix(SETTINGS.shell_prefix(SNAPSHOT))
+shell.prefix(SETTINGS.shell_prefix(STARTED_WITH.snapshot))
 
 
 def is_rule(name, among_rules=workflow.is_rule):

@@ -322,7 +322,7 @@ def expected(model: str, name: str, path: tuple[str | int, ...]) -> frozenset[st
 def surprises(load, *start: str) -> list[str]:
     """The keys (whose path starts so) that make other stages run than STAGES says."""
     first = load()
-    before, found = jobs(first), []
+    before, wrong = jobs(first), []
     for file, whole in (("study", STUDY), ("scale", SCALE)):
         for path, part, name in walk(first.study if file == "study" else first.size):
             model = type(part).__name__
@@ -336,8 +336,8 @@ def surprises(load, *start: str) -> list[str]:
             after = jobs(load(**{file: changed(whole, path, value)}))
             anew = {stage for (stage, job), key in after.items() if before.get((stage, job)) != key}
             if anew != expected(model, name, path):
-                found.append(f"{'.'.join(map(str, path))}: {sorted(anew)}, not {sorted(expected(model, name, path))}")
-    return found
+                wrong.append(f"{'.'.join(map(str, path))}: {sorted(anew)}, not {sorted(expected(model, name, path))}")
+    return wrong
 
 
 def test_every_key_reruns_what_depends_on_it_and_nothing_else(load) -> None:

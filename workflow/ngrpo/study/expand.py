@@ -153,8 +153,8 @@ class Study:
         first = {spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.needs_table}
         return [name for name in self.runs if name in first.values()]
 
-    def folder_files(self, data_folder: str | None) -> dict[str, Path]:
-        """The user's file of every data set of kind `folder`. Raises UserError where folder or file is missing."""
+    def folder_files(self, data_folder: str | None, *, checked: bool = True) -> dict[str, Path]:
+        """The user's file of every data set of kind `folder`. Raises UserError where none is named or it isn't there."""
         files = {}
         for name, spec in self.datasets.items():
             if spec.dataset.source.kind != "folder":
@@ -166,7 +166,7 @@ class Study:
                     do="add --config data_folder=PATH",
                 )
             files[name] = Path(data_folder) / spec.dataset.source.file
-            if not files[name].is_file():
+            if checked and not files[name].is_file():
                 raise UserError(f"the file of data set '{name}' isn't in your data folder", where=files[name])
         return files
 

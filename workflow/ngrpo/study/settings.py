@@ -154,6 +154,12 @@ def read_settings(config: dict) -> Settings:
                 where=f"--config {key}={value}",
                 do="rename the folder",
             )
+    if settings.cluster and "'" in settings.results and re.search(r'[$`"\\]', settings.results):
+        raise UserError(
+            "Snakemake can't quote a path with both an apostrophe and one of $ ` \" \\ for a cluster's jobs",
+            where=f"--config results={settings.results}",
+            do="rename the folder",
+        )
     if settings.data_folder is not None and not Path(settings.data_folder).is_dir():
         raise UserError("there is no such data folder", where=f"--config data_folder={settings.data_folder}")
     return settings

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from ngrpo.errors import UserError
 from ngrpo.files import digest, read_json, whole_folder, write_json
-from ngrpo.study.batches import Batch
-from ngrpo.study.expand import DECIDED_FILE, Study
+from ngrpo.study.batches import Batch, decide_batches
+from ngrpo.study.expand import DECIDED_FILE, Study, load_study
+from ngrpo.study.layout import Results
+from ngrpo.study.reading import parse
+from ngrpo.study.settings import Settings, read_settings
 
 SETTINGS_FILE = "settings.json"
+KEY = "snapshot"  # in Snakemake's config: the copy that a job reads
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,55 @@ class Snapshot:
             write_json(part / SETTINGS_FILE, self.settings)
 
 
-def kept_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a snapshot. Raises UserError where it is gone."""
-    if not folder.exists():
+@dataclass(frozen=True)
+class Start:
+    """What a start of Snakemake works on."""
+
+    settings: Settings
+    study: Study
+    results: Results
+    batches: list[Batch]
+    snapshot: Path
+    """The copy that it and its jobs read."""
+
+    in_job: bool = False
+
+    def folder_files(self) -> dict[str, Path]:
+        """The user's file of every data set of kind `folder`; a job needn't see those that it doesn't read."""
+        return self.study.folder_files(self.settings.data_folder, checked=not self.in_job)
+
+    @property
+    def config_of_jobs(self) -> list[str]:
+        """What a job's own Snakemake is given by --config, in letters that no shell takes for more."""
+        return [f"{KEY}={quote(str(self.snapshot))}"]
+
+
+def start(config: Mapping[str, Any], *, looks_only: bool = False) -> Start:
+    """The study of Snakemake's config: as it is now, or, in a job, as it was when the job was submitted.
+
+    looks_only: a dry run, of which nothing is kept. Raises UserError for a mistake in config or configuration.
+    """
+    if KEY in config:
+        return _of_job(Path(unquote(config[KEY])))
+    settings = read_settings(dict(config))
+    results = Results(Path(settings.root))
+    study = load_study(Path(settings.config), settings.scale, results.root)
+    batches = decide_batches(study, results)
+    taken = Snapshot.take(config, study, batches)
+    snapshot = results.snapshot(taken.digest)
+    if not looks_only:
+        taken.write(snapshot)
+    return Start(settings, study, results, batches, snapshot)
+
+
+def _of_job(snapshot: Path) -> Start:
+    if not snapshot.exists():
         raise UserError(
             "the configuration that this job was submitted with is gone",
-            where=folder,
+            where=snapshot,
             do="start Snakemake again: what is done stays",
         )
-    settings: dict[str, Any] = read_json(folder / SETTINGS_FILE)
-    return settings
-
-
-def kept_batches(folder: Path) -> list[Batch]:
-    """The batches of a snapshot."""
-    return [Batch(system, tuple(benchmarks)) for system, benchmarks in read_json(folder / DECIDED_FILE)["batches"]]
+    settings = parse(Settings, read_json(snapshot / SETTINGS_FILE), snapshot / SETTINGS_FILE)
+    study = load_study(snapshot, settings.scale)
+    batches = [Batch(system, tuple(names)) for system, names in read_json(snapshot / DECIDED_FILE)["batches"]]
+    return Start(settings, study, Results(Path(settings.root)), batches, snapshot, in_job=True)
