@@ -154,7 +154,10 @@ class Study:
         return [name for name in self.runs if name in first.values()]
 
     def folder_files(self, data_folder: str | None, *, checked: bool = True) -> dict[str, Path]:
-        """The user's file of every data set of kind `folder`. Raises UserError where none is named or it is not there."""
+        """The user's file of every data set of kind `folder`.
+
+        Raises UserError where no folder is named, or (checked) where it lacks a file.
+        """
         files = {}
         for name, spec in self.datasets.items():
             if spec.dataset.source.kind != "folder":
