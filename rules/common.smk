@@ -145,6 +145,10 @@ def run_inputs(wildcards):
     }
 
 
+# What becomes of a finished run's checkpoints, by `keep_checkpoints`.
+CHECKPOINTS = {False: "drop", True: "keep"}
+
+
 def nodes_of(wildcards):
     """The nodes of a run's training."""
     return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)[0]

@@ -18,6 +18,7 @@ rule train:
         tasks=tasks_of,
         tensor_parallel=tensor_parallel_of,
         checkpoint_every=STUDY.size.checkpoint_every,
+        checkpoints=CHECKPOINTS[STUDY.size.keep_checkpoints],
     params:
         version=VERSIONS["train"],
         neighbors=neighbor_option,
@@ -26,5 +27,5 @@ rule train:
         "train_env ngrpo train {input.spec:q} --model {input.model:q} --data {input.data:q}"
         " --validation {input.validation:q} {params.neighbors} --checkpoint-every {resources.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
-        " --tensor-parallel {resources.tensor_parallel}"
+        " --tensor-parallel {resources.tensor_parallel} --checkpoints {resources.checkpoints}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -166,6 +167,51 @@ def test_another_specs_run_is_moved_aside_whole(tmp_path: Path, capsys: pytest.C
         aside = tmp_path / "superseded" / ("old" if number == 0 else "old.2")
         assert (aside / "checkpoints" / "global_step_4").exists()
         assert (aside / "metrics.jsonl").exists()
+
+
+def _exported(checkpoints: Checkpoints) -> Path:
+    """The best policy, as a finished run exports it."""
+    policy = checkpoints.run.model
+    shutil.copytree(checkpoints.best_model(checkpoints.best["step"]), policy)
+    (policy / "ngrpo.json").write_text("{}")
+    return policy
+
+
+def test_a_finished_runs_checkpoints_go_and_its_policy_stays(tmp_path: Path) -> None:
+    checkpoints = _committed(tmp_path)
+    policy = _exported(checkpoints)
+    checkpoints.finish(policy)
+    assert _names(checkpoints) == {"checkpoint.json", "best_2", "latest_checkpointed_iteration.txt"}
+    best = checkpoints.best_model(2) / "model.safetensors"
+    assert best.samefile(policy / "model.safetensors")  # no room beside the policy
+    shutil.rmtree(policy)  # the export is lost: no step is done again for it
+    again = Checkpoints(RunFiles(tmp_path), "one")
+    assert (again.prepare(), again.best) == (4, {"step": 2, "score": 0.5})
+    assert best.read_text() == "2"
+    again.finish(_exported(again))  # and once more
+    assert best.samefile(policy / "model.safetensors")
+
+
+def test_checkpoints_stay_until_the_exported_policy_is_whole(tmp_path: Path) -> None:
+    checkpoints = _committed(tmp_path)
+    policy, before = _exported(checkpoints), _names(checkpoints)
+    (policy / "model.safetensors").write_text("")
+    with pytest.raises(UserError, match=r"isn't whole: model\.safetensors has 0 of 1 bytes"):
+        checkpoints.finish(policy)
+    assert _names(checkpoints) == before
+    assert Checkpoints(RunFiles(tmp_path), "one").prepare() == 4
+
+
+def test_without_hard_links_the_policy_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = _committed(tmp_path)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    checkpoints.finish(_exported(checkpoints))
+    assert _names(checkpoints) == {"checkpoint.json", "best_2", "latest_checkpointed_iteration.txt"}
+    assert (checkpoints.best_model(2) / "model.safetensors").read_text() == "2"
 
 
 def test_a_run_on_other_data_or_another_base_model_is_moved_aside(

@@ -56,10 +56,11 @@ COMMANDS = {
     "doctor": [],
     "plan": [],
     "ledger": [],
+    "clean": [],
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""
-MUST_WORK = {"dataset", "grade", "analyze", "crate", "verify", "table", "plan", "ledger", "schema"}
+MUST_WORK = {"dataset", "grade", "analyze", "crate", "verify", "table", "plan", "ledger", "clean", "schema"}
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> Result:

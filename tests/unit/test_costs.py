@@ -1,5 +1,7 @@
 """Declared costs: every model of every scale has them, and mistakes in config/costs.yaml are named."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from synthetic_study import ROOT, make_study
 
 from ngrpo.errors import UserError
 from ngrpo.planning.costs import Costs
+from ngrpo.planning.disk import SPARE, room
 from ngrpo.planning.jobs import planned_jobs
 from ngrpo.planning.text import ledger_text, plan_text
 from ngrpo.study.expand import load_study
@@ -83,3 +86,35 @@ def test_a_study_of_a_users_files_is_planned_with_their_folder(tmp_path: Path) -
     assert "train" in ledger_text(study, files, jobs, costs)
     with pytest.raises(UserError, match="none is named"):
         planned_jobs(study, files, costs)
+
+
+def test_room_follows_from_parameters_and_from_what_is_kept(tmp_path: Path) -> None:
+    study = load_study(CONFIG, "paper")
+    costs = Costs(study, Results(tmp_path))
+    P, dtype = 7.62e9, 2
+    one = room(study, costs, models=["r1-qwen-7b"], runs=["grpo-r1-qwen-7b"], evaluations=[])
+    assert one.stays == pytest.approx(SPARE + 2 * dtype * P)
+    assert one.one == one.many == pytest.approx(one.stays + 3 * 12 * P + 3 * dtype * P)
+    runs = ["grpo-r1-qwen-7b", "ngrpo-r1-qwen-7b", "grpo-r1-qwen-1.5b"]
+    many = room(study, costs, models=[], runs=runs, evaluations=[])
+    two = room(study, costs, models=[], runs=runs, evaluations=[], at_once=2)
+    assert many.one < two.many < many.many
+    assert many.one == two.one
+    kept = replace(study, size=study.size.model_copy(update={"keep_checkpoints": True}))
+    keeping = room(kept, costs, models=[], runs=runs, evaluations=[])
+    assert keeping.stays - many.stays == pytest.approx(2 * 12 * (2 * P + 1.78e9))
+    assert keeping.many == pytest.approx(many.many)  # two of the three at the peak are those that stay
+
+
+def test_the_plan_says_what_it_takes_on_disk_and_for_which_model_it_cant(tmp_path: Path) -> None:
+    study, results = make_study(tmp_path, "paper", problems=1), Results(tmp_path / "paper")
+    value = yaml.safe_load((CONFIG / "costs.yaml").read_text())
+    (study.folder / "costs.yaml").write_text(yaml.safe_dump(value))
+    for undeclared in (False, True):
+        if undeclared:
+            del value["scales"]["paper"]["models"]["r1-qwen-1.5b"]["parameters"]
+            (study.folder / "costs.yaml").write_text(yaml.safe_dump(value))
+        costs = Costs(study, results)
+        text = plan_text(planned_jobs(study, results, costs, "all"), costs, study=study, nodes=2)
+        assert re.search(r"^disk .* GB with one training at a time, .* GB with 2; .* stay$", text, re.MULTILINE)
+        assert ("Not in it: r1-qwen-1.5b" in text) == undeclared

@@ -15,6 +15,8 @@ from hub_cache import fill_cache
 from ngrpo import doctor
 from ngrpo.doctor import environments, machine, outside
 from ngrpo.doctor.checks import SCALES
+from ngrpo.study.expand import load_study
+from ngrpo.study.layout import Results
 
 PROJECT = Path(__file__).resolve().parents[2]
 A100 = "NVIDIA A100-SXM4-80GB, 81920, 550.54.15, 8.0"
@@ -169,8 +171,9 @@ def test_a_driver_without_gpus_and_no_driver_are_told_apart(programs, monkeypatc
 
 def ample(monkeypatch) -> None:
     """A node that has the room which this one may lack."""
-    for name in ("CORES", "MEMORY", "DISK", "SHARED_MEMORY"):
+    for name in ("CORES", "MEMORY", "SHARED_MEMORY"):
         monkeypatch.setattr(machine, name, {})
+    monkeypatch.setattr(doctor, "disk_needs", lambda config, results: {"paper": (1, 1)})
     monkeypatch.setattr(outside, "reachable", lambda endpoint: True)
 
 
@@ -270,11 +273,28 @@ def test_a_containers_memory_counts_not_the_nodes(tmp_path):
     assert check.state == "7 GB allowed here (the node has 512 GB)"
 
 
-def test_room_is_looked_for_where_results_will_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "DISK", {"paper": 10**9})
-    check = machine.disk(tmp_path / "not/yet/there")
+def test_room_is_looked_for_where_results_will_be(tmp_path):
+    check = machine.disk(tmp_path / "not/yet/there", {"toy": (1, 1), "paper": (10**18, 10**18)})
     assert check.stops == ("paper",)
+    assert "paper takes 1000000000 GB with one training at a time" in check.do
     assert "--config results=FOLDER" in check.do
+    tight = machine.disk(tmp_path, {"toy": (1, 1), "paper": (1, 10**18)})
+    assert tight.stops == ()
+    assert "let fewer run at a time" in tight.do
+    assert machine.disk(tmp_path, {"toy": (1, 1)}).do == ""
+    assert "isn't computed here" in machine.disk(tmp_path, {}).state
+
+
+def test_what_is_made_already_needs_no_more_room(tmp_path):
+    before = doctor.disk_needs(PROJECT / "config", tmp_path)
+    assert before["toy"][0] < 2e9 < before["paper"][0] < before["paper"][1]
+    for name in load_study(PROJECT / "config", "paper").models:
+        card = Results(tmp_path / "paper").model(name).card
+        card.parent.mkdir(parents=True)
+        card.touch()
+    after = doctor.disk_needs(PROJECT / "config", tmp_path)
+    assert before["paper"][0] - after["paper"][0] == pytest.approx(2 * (1.78 + 7.62 + 1.24 + 1.72) * 1e9)
+    assert doctor.disk_needs(tmp_path, tmp_path) == {}  # no configuration there
 
 
 # --- the GPU lock ---------------------------------------------------------------------------------------------------

@@ -67,3 +67,12 @@ def plain(value: Any) -> str:
         mantissa, _, exponent = f"{value:.6g}".partition("e")
         return f"{mantissa}e{int(exponent)}" if exponent else mantissa
     return str(value)
+
+
+def size_text(number: float) -> str:
+    """Bytes in the largest decimal unit that fits: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB" if number < 100 else f"{number:.0f} TB"

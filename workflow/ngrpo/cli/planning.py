@@ -47,7 +47,7 @@ def plan(
     study, files = load_study(config, scale, results / scale), Results(results / scale)
     costs = Costs(study, files)
     planned = planned_jobs(study, files, costs, target, data_folder=data_folder)
-    echo(plan_text(planned, costs, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
+    echo(plan_text(planned, costs, study=study, rate=rate, nodes=nodes, every_job=jobs, currency=currency))
 
 
 @click.command()
@@ -65,6 +65,22 @@ def ledger(data_folder: Path | None, config: Path, scale: str, results: Path) ->
     costs = Costs(study, files)
     jobs = planned_jobs(study, files, costs, "all", *study.cells, data_folder=data_folder)
     echo(ledger_text(study, files, jobs, costs))
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--yes", is_flag=True, help="Remove it; otherwise it is only shown.")
+@with_study
+def clean(names: tuple[str, ...], yes: bool, config: Path, scale: str, results: Path) -> None:
+    """Show what nothing needs, and with --yes remove it.
+
+    NAMES are results that no table asks for any more, as shown: these are removed only by name.
+    """
+    from ngrpo.cleaning import clean as tidy
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    echo(tidy(load_study(config, scale), Results(results / scale), names, remove=yes))
 
 
 @click.command()

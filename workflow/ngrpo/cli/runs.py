@@ -20,6 +20,13 @@ from ngrpo.cli.options import FILE, FOLDER, SPEC, out_option, spec_argument
 @click.option("--nodes", type=int, default=1, show_default=True, help="Nodes of this SLURM job to train on.")
 @click.option("--devices", type=int, help="GPUs (or CPU ranks) of this node to use; default: all GPUs, or 1 CPU rank.")
 @click.option("--tensor-parallel", type=int, default=1, show_default=True, help="Devices that share a rollout engine.")
+@click.option(
+    "--checkpoints",
+    type=click.Choice(["drop", "keep"]),
+    default="drop",
+    show_default=True,
+    help="Whether checkpoints stay when the run is finished.",
+)
 @out_option
 def train(
     spec: Path,
@@ -32,6 +39,7 @@ def train(
     nodes: int,
     devices: int | None,
     tensor_parallel: int,
+    checkpoints: str,
     out: Path,
 ) -> None:
     """Train one run with verl and sglang; resumes from its last checkpoint; writes the best checkpoint last."""
@@ -51,6 +59,7 @@ def train(
         nodes=nodes,
         devices=devices,
         tensor_parallel=tensor_parallel,
+        keep_checkpoints=checkpoints == "keep",
     )
 
 

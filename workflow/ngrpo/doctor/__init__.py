@@ -10,11 +10,16 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ngrpo.doctor import environments, machine, outside
 from ngrpo.doctor.checks import SCALES, Diagnosis, scales_of
 from ngrpo.errors import nearest_name
 from ngrpo.terminal import echo, printable
+
+if TYPE_CHECKING:
+    from ngrpo.study.expand import Study
+    from ngrpo.study.layout import Results
 
 DESCRIPTION = "What is there, what is missing, and which scale can run, on any node."
 ENVS = Path(__file__).resolve().parents[3] / "envs"
@@ -36,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
     """Everything that was looked at, in order."""
     node = [machine.cores(), machine.memory(), machine.shared_memory()]
-    checks = [machine.python(), *node, machine.disk(options.results)]
+    checks = [machine.python(), *node, machine.disk(options.results, disk_needs(options.config, options.results))]
     workflow, _, _ = environments.environment("workflow", options.workflow, [envs / "workflow.lock"])
     locks = [envs / "train-cpu.lock", envs / "train-gpu.lock"]
     train, lock, have = environments.environment("train", options.train, locks)
@@ -65,6 +70,36 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
         return [*checks, Diagnosis("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
 
 
+def disk_needs(config: Path, results: Path) -> dict[str, tuple[float, float]]:
+    """Of each scale: bytes still to come with one training at a time, and with all; empty without the packages."""
+    try:
+        from ngrpo.errors import UserError
+        from ngrpo.planning.costs import Costs
+        from ngrpo.planning.disk import room
+        from ngrpo.study.expand import load_study
+        from ngrpo.study.layout import Results
+    except ImportError:
+        return {}
+    needs = {}
+    for scale in scales_of(config):
+        try:
+            study, files = load_study(config, scale), Results(results / scale)
+            left = room(study, Costs(study, files), **_lacking(study, files))
+        except UserError:  # a broken configuration: Snakemake says what is wrong with it
+            continue
+        needs[scale] = (left.one, left.many)
+    return needs
+
+
+def _lacking(study: Study, files: Results) -> dict[str, list[str]]:
+    """What of a study isn't made yet."""
+    return {
+        "models": [name for name in study.models if not files.model(name).card.exists()],
+        "runs": [name for name in study.runs if not files.run(name).model_card.exists()],
+        "evaluations": [name for name in study.evaluations if not files.evaluation(name).samples.exists()],
+    }
+
+
 def verdicts(checks: Sequence[Diagnosis], scales: Sequence[str] = SCALES) -> dict[str, list[str]]:
     """What stops each scale; one of the user's own is stopped by what stops the smallest, too."""
     least = {scale: {scale} if scale in SCALES else {scale, SCALES[0]} for scale in scales}
@@ -90,5 +125,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{scale}: {'no: ' + ', '.join(reasons) if reasons else 'can run'}{' <' if scale == options.scale else ''}"
         )
     if options.scale not in SCALES:
-        echo(f"What '{options.scale}' takes of memory, disk and GPUs isn't known here: compare it with those above.")
+        echo(f"What '{options.scale}' takes of memory and GPUs isn't known here: compare it with those above.")
     return 1 if stopped[options.scale] else 0

@@ -1,7 +1,7 @@
 """The node itself: Python, cores, memory, disk, shared memory, GPUs and the CUDA compiler.
 
 The needs of toy and smoke were seen here on two cores; those of the paper's scale are computed from the models' sizes
-(a 7B run's checkpoint: weights and Adam's moments in float32, 84 GB, two while one replaces the other) and untried.
+and untried. What a study takes on disk: `ngrpo.planning.disk`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ngrpo.doctor.checks import SCALES, Diagnosis, short_of
 PYTHON = (3, 11)
 CORES = {"toy": 1, "smoke": 1, "paper": 8}
 MEMORY = {"toy": 6, "smoke": 8, "paper": 128}  # GB
-DISK = {"toy": 2, "smoke": 3, "paper": 250}  # GB free for results
 SHARED_MEMORY = {"toy": 0.25, "smoke": 0.25, "paper": 8}  # GB free; Ray's object store, NCCL between GPUs
 GPUS = 8  # the paper's number for a run
 GPU_MEMORY = 40  # GB
@@ -68,13 +67,21 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cg
     return Diagnosis("memory", state, f"{stops[-1]} needs {MEMORY[stops[-1]]} GB" if stops else "", stops)
 
 
-def disk(results: Path) -> Diagnosis:
-    """Room where results go."""
+def disk(results: Path, needs: dict[str, tuple[float, float]]) -> Diagnosis:
+    """Room where results go; needs: of each scale the bytes still to come with one training at a time, and with all."""
     place = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free / GB
-    stops = short_of(free, DISK)
-    do = f"{stops[-1]} needs {DISK[stops[-1]]} GB; name another folder: --config results=FOLDER" if stops else ""
-    return Diagnosis("disk", f"{free:.0f} GB free for {results}", do, stops)
+    free = shutil.disk_usage(place).free
+    stops = tuple(scale for scale, (one, _) in needs.items() if free < one)
+    state = f"{free / GB:.0f} GB free for {results}"
+    if not needs:
+        return Diagnosis("disk", f"{state}; what a study takes isn't computed here", "run .venv/bin/ngrpo doctor")
+    shown = stops or tuple(scale for scale, (_, every) in needs.items() if free < every)
+    if not shown:
+        return Diagnosis("disk", state)
+    one, every = needs[shown[-1]]
+    do = f"{shown[-1]} takes {one / GB:.0f} GB with one training at a time, {every / GB:.0f} GB with all at once"
+    do += "; name another folder: --config results=FOLDER" if stops else ": let fewer run at a time (--jobs)"
+    return Diagnosis("disk", state, do, stops)
 
 
 def shared_memory(place: Path = Path("/dev/shm")) -> Diagnosis:

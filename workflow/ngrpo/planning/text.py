@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from ngrpo.formatting import size_text
 from ngrpo.planning.costs import Costs, Span, total
+from ngrpo.planning.disk import room, unknown
 from ngrpo.planning.jobs import Job
 from ngrpo.planning.schedule import wall_time
 from ngrpo.study.batches import decide_batches
@@ -25,6 +27,7 @@ def plan_text(
     jobs: Sequence[Job],
     costs: Costs,
     *,
+    study: Study | None = None,
     rate: float | None = None,
     nodes: int | None = None,
     every_job: bool = False,
@@ -32,15 +35,41 @@ def plan_text(
 ) -> str:
     """The plan as a page of text: jobs by stage, totals, and why jobs would run.
 
-    rate, currency: of a GPU-hour; None: as config/costs.yaml says. nodes: that can be had at a time; None: all.
+    study: whose jobs they are, for the room on disk. rate, currency: of a GPU-hour; None: as config/costs.yaml says.
+    nodes: that can be had at a time; None: all.
     """
     stages = _stages(jobs, costs.declared.device)
     running = [j for j in jobs if j.why]
     if not running:
         return f"{stages}\n\nNothing to be done."
     return "\n".join(
-        [stages, "", *_totals(jobs, costs, rate, nodes, currency), "", "why", *_reasons(running, every_job)]
+        [
+            stages,
+            "",
+            *_totals(jobs, costs, rate, nodes, currency),
+            *(_room(running, study, costs, nodes) if study else []),
+            "",
+            "why",
+            *_reasons(running, every_job),
+        ]
     )
+
+
+def _room(running: Sequence[Job], study: Study, costs: Costs, nodes: int | None) -> list[str]:
+    """What the jobs that would run add on disk."""
+    batches = {b.name: b for b in decide_batches(study, costs.results)}
+    names = {stage: [j.name for j in running if j.stage == stage] for stage in ("model", "train", "sample")}
+    drawn = [e for name in names["sample"] for e in batches[name].evaluations]
+    needed = room(study, costs, models=names["model"], runs=names["train"], evaluations=drawn, at_once=nodes)
+    lines = []
+    if names["train"]:
+        number = min(nodes or len(names["train"]), len(names["train"]))
+        peak = f"{size_text(needed.one)} with one training at a time"
+        peak += f", {size_text(needed.many)} with {number}" if number > 1 else ""
+        lines.append(f"disk        {peak}; {size_text(needed.stays)} stay")
+    if missing := unknown(study, costs):
+        lines.append(f"Not in it: {', '.join(missing)}, whose parameters aren't declared (config/costs.yaml)")
+    return lines
 
 
 def _stages(jobs: Sequence[Job], device: str) -> str:

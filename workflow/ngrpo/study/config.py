@@ -149,6 +149,9 @@ class ScaleFile(Config):
     """CPU threads of a training or sampling job; with as many cores as one job takes, jobs follow one another."""
     checkpoint_every: int = Field(10, ge=1)
     """Steps between checkpoints; changes no result."""
+    keep_checkpoints: bool = False
+    """Keep the last two checkpoints of a finished run, 12 bytes a parameter each. Its best policy stays in any case.
+    Changes no result."""
     shard_samples: int = Field(512, ge=1)
     """Samples that an evaluation draws at once and that a kill can cost; changes no result. An engine runs half empty
     while it waits for a shard's longest answers: the larger, the fewer such waits."""

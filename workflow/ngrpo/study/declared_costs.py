@@ -23,6 +23,8 @@ class ModelCosts(Config):
     """Of an evaluation's answer, its ending included."""
     tokens_per_second: tuple[float, float]
     """Drawn by one device, whatever the batch."""
+    parameters: float | None = Field(None, gt=0)
+    """Of the model, for the room that its weights and checkpoints take; None: not known."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "ModelCosts":

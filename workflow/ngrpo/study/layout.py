@@ -50,6 +50,11 @@ class DatasetFiles:
         """Where it came from; rows in, rows out, why each left."""
         return self.folder / f"{self.name}.card.json"
 
+    @property
+    def fetched(self) -> Path:
+        """Which rows the hub gave first; no rule's declared output."""
+        return self.folder / f"{self.name}.fetched.json"
+
 
 @dataclass(frozen=True)
 class ModelFiles:

@@ -7,6 +7,8 @@ runs/{run}/checkpoints/global_step_{n}/    verl's own files: weights, optimizer,
 runs/{run}/checkpoints/best_{n}/           a Hugging Face folder: the policy with the best validation score
 ```
 
+When a run is finished and its policy exported, verl's files go and best_{n} becomes links to the exported files.
+
 checkpoint.json is the one point of commitment: what it doesn't name was never there for a resumed run, and is deleted.
 So a kill at any moment leaves the last checkpoint together with the best policy as of that checkpoint. Of each
 checkpoint it says step, best policy, and every file's size: one that was cut short afterwards (a full disk, a broken
@@ -37,6 +39,8 @@ class Checkpoints:
         card = read_json(self._card) if self._card.exists() else None
         if card is not None and card["spec"] == spec:
             last = {"step": card["step"], "best": card["best"], "files": card.get("files", {})}
+            if card.get("finished"):
+                last["finished"] = True
             self.committed = [last, card["before"]] if card.get("before") else [last]
             self.best = last["best"]
 
@@ -88,6 +92,28 @@ class Checkpoints:
         self._write([{"step": step, "best": self.best, "files": files}, *self.committed[:1]])
         self._prune()
 
+    def finish(self, policy: Path) -> None:
+        """The run is done: let its checkpoints go. What stays is the best policy, as links to the exported one.
+
+        So the run isn't trained again where the export is lost, and that costs no room. policy: the exported folder.
+        Raises UserError, and removes nothing, where it isn't the best policy, file by file.
+        """
+        best = self.best_model(self.best["step"]) if self.best else None
+        if best is None or not best.is_dir():
+            raise UserError("the run has no best policy", where=self.folder)
+        files = {str(path.relative_to(self.folder)): _size(path) for path in sorted(best.iterdir())}
+        for name, size in files.items():
+            exported = policy / Path(name).name
+            if _size(exported) != size:
+                raise UserError(
+                    f"the exported policy isn't whole: {exported.name} has {_size(exported)} of {size} bytes",
+                    where=policy,
+                    do="make room if the disk is full; running the same command again exports it anew",
+                )
+            _link(exported, self.folder / name)
+        self._write([{"step": self.step, "best": self.best, "files": files, "finished": True}])
+        self._prune()
+
     def is_better(self, score: float) -> bool:
         """Whether this score is the best so far; ties go to the earlier step."""
         return self.best is None or score > self.best["score"]
@@ -125,7 +151,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Delete every folder that no committed checkpoint names."""
-        named = {f"global_step_{one['step']}" for one in self.committed}
+        named = {f"global_step_{one['step']}" for one in self.committed if not one.get("finished")}
         named |= {f"best_{one['best']['step']}" for one in self.committed if one["best"]}
         for pattern in ("global_step_*", "best_*", ".best_*"):
             for old in self.folder.glob(pattern):
@@ -146,6 +172,19 @@ class Checkpoints:
                 os.replace(path, aside / path.name)
         self.committed, self.best = [], None
         echo(f"[train] this folder held {whose} (at step {card['step']}): moved to {aside}")
+
+
+def _link(there: Path, path: Path) -> None:
+    """Put a hard link to an equal file in a file's place, where the file system has them; else it stays as it is."""
+    if path.samefile(there):
+        return
+    new = path.with_name(f".{path.name}.link")
+    new.unlink(missing_ok=True)
+    try:
+        os.link(there, new)
+    except OSError:
+        return
+    os.replace(new, path)
 
 
 def _size(path: Path) -> int:

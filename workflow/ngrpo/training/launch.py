@@ -18,6 +18,7 @@ from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
+from ngrpo.stages.weights import check_weights
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec, keep_spec
@@ -47,13 +48,15 @@ def train(
     nodes: int = 1,
     devices: int | None = None,
     tensor_parallel: int = 1,
+    keep_checkpoints: bool = False,
     plugin: str = "ngrpo.training.verl.plugin.install",
 ) -> None:
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
 
     model, data, validation, neighbors: what the spec names, as files. run_dir: holds spec.json, metrics and
     checkpoints. checkpoint_every: steps; checkpoint_minutes: saved at least so often, too. nodes: of this SLURM job;
-    devices: ranks on each; tensor_parallel: of them to a rollout engine. plugin: what every Ray worker calls first.
+    devices: ranks on each; tensor_parallel: of them to a rollout engine. keep_checkpoints: those of the finished run
+    stay, too. plugin: what every Ray worker calls first.
 
     Raises UserError where another trainer holds the folder, where the job's time is too short to save anything, where
     rollout and trainer disagree, and where the run ends before its last step.
@@ -76,7 +79,10 @@ def train(
             _note_hardware(run.hardware, start)
             with _progress(run, label, start, steps):
                 run_verl(config, run, ranks, plugin)
-        best = _finish(Checkpoints(run, spec.digest), steps, out)
+        checkpoints = Checkpoints(run, spec.digest)
+        best = _finish(checkpoints, steps, out)
+        if not keep_checkpoints:
+            checkpoints.finish(out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
     echo(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
 
@@ -105,6 +111,7 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
     with whole_folder(out) as part:
         for file in checkpoints.best_model(best["step"]).iterdir():
             shutil.copy2(file, part / file.name)
+        check_weights(part, checkpoints.best_model(best["step"]))
         write_json(part / MODEL_CARD, {"spec": checkpoints.spec, **best, "steps": steps})
     return best
 
