@@ -27,7 +27,7 @@ LAYERS = (
     {"study", "method"},
     {"data", "grading", "slurm", "statistics"},
     {"audit", "claims", "engines"},
-    {"crate", "doctor", "planning", "report", "stages", "training"},
+    {"cleaning", "crate", "doctor", "planning", "report", "stages", "training"},
     {"cli"},
     {"__main__"},
 )
