@@ -100,8 +100,8 @@ def test_room_follows_from_parameters_and_from_what_is_kept(tmp_path: Path) -> N
     two = room(study, costs, models=[], runs=runs, evaluations=[], at_once=2)
     assert many.one < two.many < many.many
     assert many.one == two.one
-    kept = replace(study, size=study.size.model_copy(update={"keep_checkpoints": True}))
-    keeping = room(kept, costs, models=[], runs=runs, evaluations=[])
+    keeps = replace(study, size=study.size.model_copy(update={"keep_checkpoints": True}))
+    keeping = room(keeps, costs, models=[], runs=runs, evaluations=[])
     assert keeping.stays - many.stays == pytest.approx(2 * 12 * (2 * P + 1.78e9))
     assert keeping.many == pytest.approx(many.many)  # two of the three at the peak are those that stay
 

@@ -60,22 +60,22 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
         "diagnostics": (study.mixing_runs, "*.json"),
         "analysis": (study.cells, "*.parquet"),
     }
-    found = []
+    listed = []
     for folder, (names, pattern) in folders.items():
         for path in _entries(results.root / folder, pattern):
             name = path.name.removesuffix(pattern[1:])
             of_a_model = folder == "models" and not path.is_dir()
             if name not in names and not of_a_model and not (folder == "runs" and _is_held(RunFiles(path))):
-                found.append(_needless(results, path, unnamed))
+                listed.append(_needless(results, path, unnamed))
     for path in _entries(results.root / "evaluations", "*/*/*.samples.parquet"):
         files = EvaluationFiles(path.parent, path.name.removesuffix(".samples.parquet"))
         name = files.spec.relative_to(results.root / "evaluations").as_posix().removesuffix(".spec.json")
         if name not in study.evaluations:
             size = sum(_size(each) for each in path.parent.glob(f"{files.benchmark}.*"))
-            found.append(Needless(f"evaluations/{name}", path, size, unnamed))
+            listed.append(Needless(f"evaluations/{name}", path, size, unnamed))
     for path in _entries(results.root / "runs", "*/superseded/*"):
-        found.append(_needless(results, path, "a run of other settings that was moved aside"))
-    return sorted(found, key=lambda each: each.name)
+        listed.append(_needless(results, path, "a run of other settings that was moved aside"))
+    return sorted(listed, key=lambda each: each.name)
 
 
 def _checkpoints(results: Results) -> Iterator[Needless]:
@@ -176,13 +176,13 @@ def clean(study: Study, results: Results, names: Sequence[str], *, remove: bool)
     named = [known[name.rstrip("/")] for name in names]
     others = [each for each in nobody if each not in named]
     lines = []
-    for title, found in (
+    for title, listed in (
         ("Needed by nothing:", nothing),
         ("Asked for by nobody, and named:", named),
         ("Asked for by nobody; remove by name (ngrpo clean NAME … --yes):", others),
     ):
-        if found:
-            rows = [[each.name, size_text(each.bytes), each.why] for each in found]
+        if listed:
+            rows = [[each.name, size_text(each.bytes), each.why] for each in listed]
             lines += [title, text_table(["what", "size", "why"], rows), ""]
     going = [*nothing, *named]
     total = size_text(sum(each.bytes for each in going))

@@ -58,15 +58,15 @@ def room(
     at_once: int | None = None,
 ) -> Room:
     """What these models, runs and evaluations take; None: all of the study. at_once: trainings; None: all."""
-    kept = 2 * CHECKPOINT if study.size.keep_checkpoints else 0
+    staying = 2 * CHECKPOINT if study.size.keep_checkpoints else 0
     stays, trainings = float(SPARE), []
     for name in study.models if models is None else models:
         stays += policy_bytes(study.models[name].model, costs.model(name))
     for name in study.runs if runs is None else runs:
         model = study.runs[name].model
         declared = costs.model(model.id)
-        stays += policy_bytes(model.model, declared) + kept * (declared.parameters or 0)
-        trainings.append(training_bytes(model.model, declared) - kept * (declared.parameters or 0))
+        stays += policy_bytes(model.model, declared) + staying * (declared.parameters or 0)
+        trainings.append(training_bytes(model.model, declared) - staying * (declared.parameters or 0))
     for name in study.evaluations if evaluations is None else evaluations:
         stays += _samples(study.evaluations[name], costs)
     largest = sorted(trainings, reverse=True)
