@@ -80,7 +80,7 @@ def clean(names: tuple[str, ...], yes: bool, config: Path, scale: str, results: 
     from ngrpo.study.expand import load_study
     from ngrpo.study.layout import Results
 
-    echo(tidy(load_study(config, scale), Results(results / scale), names, remove=yes))
+    echo(tidy(load_study(config, scale, results / scale), Results(results / scale), names, remove=yes))
 
 
 @click.command()

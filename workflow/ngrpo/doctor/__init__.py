@@ -83,7 +83,7 @@ def disk_needs(config: Path, results: Path) -> dict[str, tuple[float, float]]:
     needs = {}
     for scale in scales_of(config):
         try:
-            study, files = load_study(config, scale), Results(results / scale)
+            study, files = load_study(config, scale, results / scale), Results(results / scale)
             left = room(study, Costs(study, files), **_lacking(study, files))
         except UserError:  # a broken configuration: Snakemake says what is wrong with it
             continue
