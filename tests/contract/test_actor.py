@@ -131,6 +131,30 @@ def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() 
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 
+def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
+    """By the old log-probs' pass and the reference's, each the same again; the control: replayed noise is one."""
+
+    def records(anew: bool) -> list[Record]:
+        sigma = np.float32([0.5])
+        return [
+            Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, sigma, anew))
+            for row, n in enumerate(MASK.sum(-1).tolist())
+        ]
+
+    def log_probs(anew: bool, optimizer: bool = True) -> torch.Tensor:
+        actor = _actor()
+        actor.actor_optimizer = actor.actor_optimizer if optimizer else None  # verl's reference has none
+        return actor.compute_log_prob(_data(records(anew)))[0][MASK]
+
+    with torch.no_grad():
+        rollout = _oracle(_model(), records(False))[MASK]
+    assert (log_probs(False) - rollout).abs().max() < 1e-5
+    assert torch.equal(log_probs(False, optimizer=False), log_probs(False))
+    assert (log_probs(True) - rollout).abs().max() > 0.1
+    assert (log_probs(True, optimizer=False) - log_probs(True)).abs().max() > 0.1
+    assert torch.equal(log_probs(True), log_probs(True))
+
+
 def test_noise_is_replayed_from_its_key() -> None:
     noisy = [
         Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, np.float32([0.2])))

@@ -1,5 +1,8 @@
 """Each input mixer in each engine: replay parity with its negative control, and the same samples in both engines."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.train
@@ -39,16 +42,20 @@ REPLAYED = {
     "neighbors, released": NeighborMixer(0.5, weights="probabilities", text="sampled", stop_after=STOP),
     "gaussian": GaussianMixer(),
     "gaussian, row by row": GaussianMixer(scope="row"),
+    "gaussian, gated, until the end": GaussianMixer(rho=0.7, stop_after=STOP),
+    "gaussian, on a mixture": GaussianMixer(scope="row", k=3, temperature=0.7, rho=0.5),
     "gumbel": GumbelMixer(),
-    "gumbel, clean weights": GumbelMixer(temperature=1.0, weights="clean"),
+    "gumbel, released": GumbelMixer(temperature=1.0, weights="clean", text="sampled", stop_after=STOP),
 }
 SAMPLED_ONLY = {
-    "gaussian, not replayed": GaussianMixer(replay=False),
+    "gaussian, released": GaussianMixer(replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after=STOP),
     "soft thinking": SoftThinkingMixer(),
     "soft thinking, until its end": SoftThinkingMixer(stop_after=STOP),
     "soft thinking, the authors'": SoftThinkingMixer(keep=10, stop_after=STOP, cold_entropy=0.5, cold_steps=3),
 }
 ALL = {**REPLAYED, **SAMPLED_ONLY}
+CHAOTIC = [name for name, m in ALL.items() if m.kind in ("gumbel", "soft-thinking") or (m.kind == "gaussian" and m.k)]
+"""What is fed follows the logits at every step, or every other: in a random model rounding grows threefold a step."""
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +83,12 @@ def test_what_is_not_recorded_is_not_replayed(engine, models, name):
     """The negative control of a mixer that leaves nothing to replay; its samples carry empty records."""
     asked = requests(6, SAMPLED_ONLY[name])
     samples = engine.generate(asked, SAMPLING)
-    if SAMPLED_ONLY[name].kind == "gaussian":
-        assert all(s.record.noise is None and len(s.record.index) == 0 for s in samples)
+    if SAMPLED_ONLY[name].kind == "gaussian":  # the mixtures are recorded, and that the noise is to be drawn anew
+        assert all(s.record.noise.anew for s in samples if s.record.noise)
+        assert any(len(s.record.index) for s in samples)
         assert differences(models()[0], asked, samples).max() >= OFF
+        same = [replace(s, record=replace(s.record, noise=replace(s.record.noise, anew=False))) for s in samples]
+        assert differences(models()[0], asked, same).max() <= MOST  # the control: with the rollout's own noise
     else:
         assert differences(models()[0], asked, samples, drop=True).max() >= OFF
 
@@ -94,23 +104,48 @@ def test_a_mixer_that_never_mixes_is_stock_decoding_bit_for_bit(engine, models, 
     assert off.mean() <= MEAN
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if "stop_after" in vars(ALL[n]) and ALL[n].stop_after and not ALL[n].dense]
+)
+def test_nothing_is_mixed_from_the_step_that_writes_the_end_on(engine, name):
+    """And the control: the same mixer without an end goes on after that token."""
+
+    def after_the_end(mixer) -> int:
+        late = ended = 0
+        for sample in engine.generate(requests(12, mixer), SAMPLING):
+            if STOP not in sample.tokens[:-1]:
+                continue
+            end, record, ended = sample.tokens.index(STOP), sample.record, ended + 1
+            late += int((record.index >= end).sum())
+            if record.noise is not None:
+                late += int((np.broadcast_to(record.noise.sigma, record.length - 1)[end:] > 0).sum())
+        assert ended >= 2
+        return late
+
+    assert after_the_end(ALL[name]) == 0
+    assert after_the_end(replace(ALL[name], stop_after=None)) > 0
+
+
 @pytest.mark.engine
-@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("neighbors", "gaussian")])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in CHAOTIC])
 def test_both_engines_give_the_same_samples(sglang, transformers, name):
     asked = requests(6, ALL[name])
     assert_same(sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING))
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", [n for n in ALL if ALL[n].kind in ("gumbel", "soft-thinking")])
+@pytest.mark.parametrize("name", CHAOTIC)
 def test_both_engines_agree_until_rounding_has_grown(sglang, transformers, name):
-    """Weights that follow the logits at every step make a random model chaotic: rounding grows threefold a step."""
     asked = requests(12, ALL[name])
     ours, others = sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING)
     shared = [shared_steps(a, b) for a, b in zip(ours, others, strict=True)]
     assert min(shared) >= 3
     assert sorted(shared)[6] >= 5
-    sharper = {"gumbel": GumbelMixer(k=4), "soft-thinking": SoftThinkingMixer(keep=9)}[ALL[name].kind]
+    sharper = {
+        "gumbel": GumbelMixer(k=4),
+        "soft-thinking": SoftThinkingMixer(keep=9),
+        "gaussian": GaussianMixer(k=2, scope="row"),
+    }[ALL[name].kind]
     other = transformers.generate(requests(12, sharper), SAMPLING)
     assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer differs at once
 

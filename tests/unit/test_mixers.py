@@ -1,5 +1,7 @@
 """Promises of the input mixers (Eq. 6-11)."""
 
+import operator
+
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +20,7 @@ from ngrpo.method.mixers import (
     blend,
     feed,
     kinds,
+    measured,
     mixer_from,
     quantize,
 )
@@ -134,7 +137,11 @@ CONFIGURED = (
     mixing.NeighborMixer(kind="neighbors"),
     mixing.GaussianMixer(kind="gaussian"),
     mixing.GaussianMixer(kind="gaussian", replay=False),
+    mixing.GaussianMixer(kind="gaussian", replay=False, scope="row", k=3, temperature=0.7, rho=0.1),
+    mixing.NeighborMixer(kind="neighbors", rho=1.0),
+    mixing.NeighborMixer(kind="neighbors", rho=1.0, text="sampled"),
     mixing.GumbelMixer(kind="gumbel"),
+    mixing.GumbelMixer(kind="gumbel", text="sampled", weights="clean"),
     mixing.SoftThinkingMixer(kind="soft-thinking"),
     mixing.SoftThinkingMixer(kind="soft-thinking", keep=10),
 )
@@ -145,9 +152,10 @@ def test_a_mixer_and_its_configuration_say_the_same_of_it() -> None:
     said = {}
     for configured in CONFIGURED:
         mixer = mixer_from(mixing.settings(configured, {}))
-        said[configured] = (mixer.mixes, mixer.needs_table, mixer.replayed)
-        assert said[configured] == (configured.mixes, configured.needs_table, configured.replayed)
-    assert len(set(said.values())) == 4  # the control: they don't all say one thing
+        of = operator.attrgetter("mixes", "needs_table", "replayed", "dense", "deterministic_text")
+        said[configured] = of(mixer)
+        assert said[configured] == of(configured)
+    assert len(set(said.values())) == 6  # the control: they don't all say one thing
 
 
 NEW_KIND = '''
@@ -235,15 +243,82 @@ def test_release_text_is_the_sampled_token_and_nothing_else_changes() -> None:
     assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("on", "ids", "weights"))
 
 
-def test_mixing_stops_after_the_end_of_thinking() -> None:
+END = 7  # stands for the token that ends thinking
+STOPPING = {
+    "neighbors": (NeighborMixer(1.0), {"rho": 1.0}),
+    "neighbors, sampled text": (NeighborMixer(1.0, text="sampled"), {"rho": 1.0, "text": "sampled"}),
+    "gaussian": (GaussianMixer(), {}),
+    "gaussian, on a mixture": (GaussianMixer(k=3, scope="row", replay=False), {"k": 3, "scope": "row"}),
+    "gumbel": (GumbelMixer(), {}),
+    "gumbel, sampled text": (GumbelMixer(text="sampled"), {"text": "sampled"}),
+    "soft-thinking": (SoftThinkingMixer(), {}),
+    "soft-thinking, the authors'": (SoftThinkingMixer(keep=5), {"keep": 5}),
+}
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_mixing_stops_from_the_step_that_writes_the_end_of_thinking_on(name: str) -> None:
+    """That step itself feeds the end's own embedding; before it, and without an end, every step mixes."""
+    endless, settings = STOPPING[name]
+    mixer = mixer_from({"kind": endless.kind, **settings, "stop_after": END})
     z, token, seed, position = _inputs()
-    mixer = NeighborMixer(1.0, stop_after=int(z[0].argmax()))
-    first = mixer.step(z, token, seed, position, _table(3), state=torch.zeros(B, dtype=torch.int32))
-    assert first.on.all()
-    assert first.state[0] == ENDED
-    second = mixer.step(z, token, seed, position + 1, _table(3), state=first.state)
-    assert not second.on[first.state == ENDED].any()
-    assert second.on[first.state != ENDED].all()
+    z[:8, END], token[:8] = 60.0, END  # eight sequences that write it whatever the mixer writes
+    rms = torch.ones(V)
+    start = torch.zeros(B, dtype=torch.int32)
+    first = mixer.step(z, token, seed, position, _table(mixer.width), rms=rms, state=start)
+    wrote = first.token == END
+    assert 8 <= wrote.sum() < B
+    assert torch.equal(first.on, ~wrote)
+    assert torch.equal(first.state == ENDED, wrote)
+    z, token, *_ = _inputs(1)
+    second = mixer.step(z, token, seed, position + 1, _table(mixer.width), rms=rms, state=first.state)
+    assert not second.on[wrote].any()
+    assert torch.equal(second.token[wrote], token[wrote])  # from then on the sampled token is written
+    control = endless.step(z, token, seed, position, _table(mixer.width), rms=rms, state=start)
+    assert control.on.all()
+
+
+def test_released_noise_is_added_to_a_mixture_as_large_as_it_and_gated() -> None:
+    E = torch.randn(V, D) * torch.rand(V, 1)
+    z, token, seed, position = _inputs()
+    rms = E.square().mean(-1).sqrt()
+    mixer = GaussianMixer(scope="row", replay=False, k=3, temperature=0.7, rho=0.4)
+    step = measured(mixer.step(z, token, seed, position, rms=rms), E.__getitem__)
+    top, ids = z.topk(3, -1)
+    assert torch.equal(step.ids, ids)
+    assert torch.allclose(step.weights / WEIGHT_SCALE, torch.softmax(top / 0.7, -1), atol=1e-4)
+    mixture = blend(E[step.ids], step.weights)
+    assert torch.allclose(step.sigma, 0.33 * mixture.square().mean(-1).sqrt())
+    assert torch.equal(step.token, token)
+    assert torch.equal(step.on, rng.uniform(seed, position, rng.GATE) < 0.4)
+    noise = feed(step, seed, position, E.__getitem__, lambda weights: weights @ E) - mixture
+    assert torch.allclose(noise, step.sigma[:, None] * rng.normal(seed, position, D), atol=1e-6)
+    # the control: each of the three differs from the paper's
+    paper = GaussianMixer().step(z, token, seed, position, rms=rms)
+    assert paper.on.all()
+    assert paper.ids.shape == (B, 1)
+    assert not torch.allclose(paper.sigma, step.sigma, rtol=0.01)
+
+
+def test_what_a_mixer_says_is_deterministic_gives_one_text_whatever_the_seed() -> None:
+    table = _table(3)
+    fixed, varied = (
+        NeighborMixer(1.0),
+        [NeighborMixer(1.0, text="sampled"), NeighborMixer(0.9), GaussianMixer(), NoMixer()],
+    )
+    z, token, seed, position = _inputs()
+
+    def text(mixer, salt: int):
+        drawn = (token + salt) % V  # another seed samples another token
+        return mixer.step(z, drawn, seed + 1000 * salt, position, table, rms=torch.ones(V))
+
+    assert fixed.deterministic_text
+    one, other = text(fixed, 0), text(fixed, 1)
+    assert all(torch.equal(getattr(one, f), getattr(other, f)) for f in ("token", "on", "ids", "weights"))
+    for mixer in varied:
+        assert not mixer.deterministic_text
+        assert not torch.equal(text(mixer, 0).token, text(mixer, 1).token)
+    assert not NeighborMixer(1.0, stop_after=END).deterministic_text  # after the end tokens are sampled
 
 
 def test_gaussian_noise_is_the_rms_of_e_and_zero_is_stock() -> None:

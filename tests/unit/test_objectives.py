@@ -73,6 +73,44 @@ def test_gspo_by_hand() -> None:
     assert gspo_loss(lp, torch.zeros(1, 2), -torch.ones(1, 2), torch.ones(1, 2)).clipped == 1
 
 
+def _as_verl_calls_it(kind: str, lp, old, A, mask, **objective) -> torch.Tensor:
+    """The loss that verl's actor gets of our registered objective, under its own aggregation."""
+    from omegaconf import OmegaConf
+
+    from ngrpo.training.verl.losses import PolicyLoss
+    from ngrpo.training.verl.recipe import of_own_loss
+
+    o = Objective(kind=kind, **objective)
+    config = {"clip_ratio_low": o.clip[0], "clip_ratio_high": o.clip[1], "ngrpo": of_own_loss(o)}
+    return PolicyLoss(kind)(old, lp, A, mask, loss_agg_mode=o.aggregation, config=OmegaConf.create(config))[0]
+
+
+def test_released_gspo_has_a_dual_clip_and_a_policy_term_that_is_always_a_mean_over_sequences() -> None:
+    lp, old, _, mask = _batch(spread=2.0)
+    A = -torch.ones(6, 9)
+    wide = {"clip_low": 0.9, "clip_high": 99.0}
+
+    def loss(**objective) -> float:
+        return _as_verl_calls_it("gspo", lp, old, A, mask, **wide, **objective).item()
+
+    log_s = ((lp - old) * mask).sum(-1) / mask.sum(-1)
+    s = log_s.exp()
+    assert s.max() > 3
+    assert loss() == pytest.approx(s.mean().item(), rel=1e-4)
+    assert loss(dual_clip=3.0) == pytest.approx(s.clamp(max=3.0).mean().item(), rel=1e-4)
+    tokens = mask.sum(-1)
+    assert loss(aggregation="token-mean") == pytest.approx(((s * tokens).sum() / tokens.sum()).item(), rel=1e-4)
+    sequences = loss(aggregation="token-mean", policy_aggregation="seq-mean-token-mean")
+    assert sequences == pytest.approx(loss(), rel=1e-6)
+
+
+def test_what_verls_own_grpo_cannot_do_is_refused() -> None:
+    with pytest.raises(UserError, match="verl aggregates GRPO's policy and KL terms alike"):
+        parse(Objective, {"policy_aggregation": "token-mean"}, "study.yaml")
+    assert Objective(policy_aggregation="seq-mean-token-mean").policy_aggregation  # the same as its aggregation
+    assert (Objective().dual, Objective(kind="gspo").dual, Objective(dual_clip=9.0).dual) == (3.0, None, 9.0)
+
+
 def test_gspo_ignores_what_is_masked() -> None:
     lp, old, A, mask = _batch()
     noise = torch.where(mask > 0, 0.0, 5.0)

@@ -89,7 +89,11 @@ def test_noise_travels_as_a_key_and_comes_back_for_every_fed_step(sigmas: int) -
     sigma = np.linspace(0.1, 0.4, sigmas, dtype=np.float32)
     record = Record.of([3, 1, 4, 1, 5], [], [], [], k=1, noise=Noise(2**61, 17, sigma))
     back = Record.unpack(record.pack())
-    assert (back.noise.seed, back.noise.start) == (2**61, 17)
+    assert (back.noise.seed, back.noise.start, back.noise.anew) == (2**61, 17, False)
+    anew = Record.unpack(Record.of([3, 1, 4], [], [], [], k=1, noise=Noise(0, 17, sigma[:1], anew=True)).pack())
+    assert (anew.noise.seed, anew.noise.anew) == (0, True)
+    assert len({anew.noise.drawn_anew(purpose).seed for purpose in ("old", "reference", "update")}) == 3
+    assert back.noise.drawn_anew("old") is back.noise
     mask, seed, position, values = gather_noise([_record(5, 1, 0.0, 0)[1], back], 6)
     assert mask.tolist() == [[False] * 6, [True] * 4 + [False] * 2]
     assert seed.tolist() == [2**61] * 4

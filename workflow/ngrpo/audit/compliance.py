@@ -9,16 +9,16 @@ that shares the mistake wouldn't find it.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ngrpo.audit.status import RunState
 from ngrpo.files import read_json
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import NeighborMixer, NoMixer
+from ngrpo.study.mixing import TableFields
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
-from ngrpo.study.switches import SWITCHES
+from ngrpo.study.switches import SWITCHES, uses_scripts
 
 State = Literal["ok", "off", "declared", "not recorded"]
 STATES = {
@@ -99,14 +99,23 @@ def _same(required: Any, value: Any) -> bool:
 
 def _of_paper(spec: RunSpec, paper: PaperValues) -> Iterator[tuple[str, str, Any, Any, tuple[str, str]]]:
     """(what, source, required, value, (part, field)) of every setting that the paper states."""
-    h, e, t, v = paper.hyperparameters, paper.evaluation, spec.training, spec.validation_decoding
+    h, t, mixer = paper.hyperparameters, spec.training, spec.exploration
     table, text = "paper, Table 6", "paper, §4.1"
-    if spec.exploration.kind == "neighbors":
-        yield "k, candidates", table, h.k, spec.exploration.k, ("exploration", "k")
+    if mixer.needs_table:
+        neighbors = cast(TableFields, mixer)
+        yield "k, candidates", table, h.k, neighbors.k, ("exploration", "k")
+        if paper.mixing:
+            rho = getattr(mixer, "rho", mixer.rate)
+            yield "ρ, share of mixed steps", text, paper.mixing.rho, rho, ("exploration", "rho")
+            yield "metric of the neighbors", text, paper.mixing.metric, neighbors.metric, ("exploration", "metric")
     yield "τ, rollout temperature", table, h.temperature, t.temperature, ("training", "temperature")
     yield "prompts a batch", table, h.batch_prompts, t.batch_prompts, ("training", "batch_prompts")
-    updates = t.batch_prompts / t.mini_batch_prompts
-    yield "updates a batch", table, h.gradient_accumulation, updates, ("training", "mini_batch_prompts")
+    updates, reading = t.batch_prompts / t.mini_batch_prompts, f"{table}: gradient accumulation, read as"
+    if updates == 1:
+        yield "updates a batch", f"{reading} one update", 1, updates, ("training", "mini_batch_prompts")
+    else:
+        field = ("training", "mini_batch_prompts")
+        yield "updates a batch", f"{reading} updates", h.gradient_accumulation, updates, field
     yield "responses a prompt, G", table, h.group, t.group, ("training", "group")
     yield "prompt tokens, at most", table, h.max_prompt_tokens, t.max_prompt_tokens, ("training", "max_prompt_tokens")
     limit = ("training", "max_response_tokens")
@@ -115,11 +124,7 @@ def _of_paper(spec: RunSpec, paper: PaperValues) -> Iterator[tuple[str, str, Any
     yield "β of the KL term", table, h.kl_coefficient, spec.objective.kl_coefficient, ("objective", "kl_coefficient")
     epochs = t.epochs if t.steps is None else f"{t.steps} steps"
     yield "epochs", table, h.epochs, epochs, ("training", "steps" if t.steps else "epochs")
-    yield "validation set", text, e.validation, spec.validation.id, ("", "validation")
-    yield "validation samples a problem", text, e.samples, t.validation_samples, ("training", "validation_samples")
-    yield "validation temperature", text, e.temperature, v.temperature, ("", "temperature")
-    yield "validation top-p", text, e.top_p, v.top_p, ("", "top_p")
-    yield "validation mixes nothing", text, "none", v.mixer.kind, ("", "mixer")
+    yield "validation set", text, paper.evaluation.validation, spec.validation.id, ("", "validation")
 
 
 def _declared(study: Study, run: RunState) -> set[tuple[str, str]]:
@@ -133,7 +138,7 @@ def _declared(study: Study, run: RunState) -> set[tuple[str, str]]:
         fields |= {("training", field) for field in method.training}
         if method.fidelity == "release":
             fields |= {(s.part, s.field) for s in SWITCHES}
-            scripts = study.size.release.get(run.spec.model.id, {})
+            scripts = study.size.release.get(run.spec.model.id, {}) if uses_scripts(run.spec.exploration) else {}
             fields |= {(part, field) for part, values in scripts.items() for field in values}
     return fields
 
@@ -159,6 +164,10 @@ def _spec_file(run: RunState, results: Results) -> ComplianceCheck:
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 
+NOT_THE_MIXERS = ("space", "refresh", "stop_after")
+"""Settings of an exploration that the mixer doesn't see by their names: the table's; a token that becomes an id."""
+
+
 def verl_settings(spec: RunSpec) -> dict[str, Any]:
     """The settings that verl 0.5.0 must have had for this spec, as its dotted keys."""
     t, o = spec.training, spec.objective
@@ -179,11 +188,13 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
         f"{ACTOR}.optim.lr": t.learning_rate,
         f"{ACTOR}.optim.lr_warmup_steps": t.warmup_steps,
         f"{ACTOR}.optim.weight_decay": t.weight_decay,
-        f"{ACTOR}.policy_loss.loss_mode": {"grpo": "vanilla", "gspo": "gspo"}[o.kind],
+        f"{ACTOR}.policy_loss.loss_mode": "vanilla" if o.kind == "grpo" else o.kind,
         f"{ACTOR}.clip_ratio_low": low,
         f"{ACTOR}.clip_ratio_high": high,
-        f"{ACTOR}.clip_ratio_c": 3.0,
+        f"{ACTOR}.clip_ratio_c": o.dual or 3.0,
         f"{ACTOR}.loss_agg_mode": o.aggregation,
+        f"{ACTOR}.grad_clip": 1.0,
+        "trainer.balance_batch": True,
         f"{ACTOR}.entropy_coeff": 0,
         f"{ACTOR}.use_kl_loss": True,
         f"{ACTOR}.kl_loss_coef": o.kl_coefficient,
@@ -197,11 +208,21 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
         f"{ROLLOUT}.val_kwargs.top_p": spec.validation_decoding.top_p,
         f"{ROLLOUT}.ngrpo.exploration.kind": spec.exploration.kind,
         **{
-            f"{ROLLOUT}.ngrpo.exploration.{name}": getattr(spec.exploration, name)
-            for name in ("rho", "k", "metric", "factor")
-            if hasattr(spec.exploration, name)
+            f"{ROLLOUT}.ngrpo.exploration.{name}": value
+            for name, value in spec.exploration.model_dump(exclude={"kind", *NOT_THE_MIXERS}).items()
+            if value is not None
         },
+        **_only_if_set({f"{ROLLOUT}.ngrpo.refresh": getattr(spec.exploration, "refresh", None)}),
+        **_only_if_set(
+            {}
+            if o.kind == "grpo"  # verl's own loss, which has its own settings, above
+            else {f"{ACTOR}.ngrpo.policy_aggregation": o.policy_aggregation, f"{ACTOR}.ngrpo.dual_clip": o.dual}
+        ),
     }
+
+
+def _only_if_set(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _at(settings: dict, dotted: str) -> Any:
@@ -246,7 +267,7 @@ def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
     if (longest := run.over("response_length", "max")) is not None:
         limit = t.max_response_tokens
         yield check("mean response length, highest", f"≤ {limit}", round(longest, 1), longest <= limit)
-    if (worst := run.over("parity_max", "max")) is not None:
+    if (worst := run.over("parity_max", "max")) is not None and run.spec.exploration.replayed:
         good, shown = worst <= t.parity_limit, float(f"{worst:.2g}")
         note = "" if good else "its policy was trained on another history than the one it sampled"
         yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", shown, good, note=note)
@@ -258,14 +279,14 @@ def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
 
 
 def _mixed(run: RunState, check: Callable[[str, Any, Any, bool], ComplianceCheck]) -> Iterator[ComplianceCheck]:
-    """The share of mixed steps against ρ, within what chance allows."""
-    mixer, share, length = run.spec.exploration, run.over("mixing_share", "mean"), run.over("response_length", "sum")
-    if share is None:
+    """The share of mixed steps against what the mixer's settings say, within what chance allows."""
+    rate, share = run.spec.exploration.rate, run.over("mixing_share", "mean")
+    length = run.over("response_length", "sum")
+    if share is None or rate is None:
         return
-    if isinstance(mixer, NoMixer):
-        yield check("share of mixed steps", 0, share, share == 0)
-    elif isinstance(mixer, NeighborMixer) and mixer.stop_after is None and length is not None:
-        rho = mixer.rho
+    if rate in (0, 1):
+        yield check("share of mixed steps", rate, share, math.isclose(share, rate, abs_tol=1e-9))
+    elif length is not None:
         tokens = length * run.spec.training.batch_prompts * run.spec.training.group
-        allowed = SIGMAS * math.sqrt(rho * (1 - rho) / tokens) + 1e-9
-        yield check("share of mixed steps", f"{rho:g} ± {allowed:.2g}", round(share, 5), abs(share - rho) <= allowed)
+        allowed = SIGMAS * math.sqrt(rate * (1 - rate) / tokens) + 1e-9
+        yield check("share of mixed steps", f"{rate:g} ± {allowed:.2g}", round(share, 5), abs(share - rate) <= allowed)

@@ -11,7 +11,7 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
-from ngrpo.study.switches import SWITCHES, switch_rows
+from ngrpo.study.switches import FIXED, SWITCHES, switch_rows, uses_scripts
 
 PARTS = ("exploration", "objective", "training")
 SCRIPTS = {  # what the released scripts set beside the switches: (part, field), name
@@ -20,10 +20,6 @@ SCRIPTS = {  # what the released scripts set beside the switches: (part, field),
     ("training", "learning_rate"): "learning rate",
     ("objective", "kl_coefficient"): "β",
 }
-ALWAYS = (
-    ("Pass@k", "unbiased (Eq. 15)", "bootstrap with replacement", "both, side by side"),
-    ("grading of MATH500 and GPQA", "Math-Verify; strict “Answer: X”", "string match; lenient", "paper"),
-)
 
 
 def fidelity_rows(study: Study, paper: PaperValues | None) -> list[dict]:
@@ -40,19 +36,20 @@ def fidelity_rows(study: Study, paper: PaperValues | None) -> list[dict]:
     for (part, field), name in SCRIPTS.items():
         stated = getattr(paper.hyperparameters, field, None) if paper else None
         scripts = [
-            f"{plain(script[field])} ({model})"
+            f"{plain(script[field])} ({model}{'' if part == 'exploration' else ', N-GRPO alone'})"
             for model, script in ((model, _script(study, model, part)) for model in study.size.release)
             if field in script
         ]
         runs_by_value: dict[str, list[str]] = {}
         for run, spec in study.runs.items():
-            if hasattr(getattr(spec, part), field) and (part != "exploration" or spec.exploration.kind == "neighbors"):
+            if hasattr(getattr(spec, part), field) and (part != "exploration" or uses_scripts(spec.exploration)):
                 runs_by_value.setdefault(plain(getattr(getattr(spec, part), field)), []).append(run)
-        stated = 0.1 if name == "ρ" and paper else stated
+        if name == "ρ" and paper and paper.mixing:
+            stated = paper.mixing.rho
         if runs_by_value:
             printed = plain(stated) if stated is not None else "–"
             table.append(_row(name, printed, ", ".join(scripts) or "not set for these models", runs_by_value))
-    return table + [{"switch": s, "paper": p, "release": r, "here": [(h, [])]} for s, p, r, h in ALWAYS]
+    return table + [{"switch": s, "paper": p, "release": r, "here": [(h, [])]} for s, p, r, h in FIXED]
 
 
 def _row(switch: str, paper: str, release: str, runs_by_value: dict[str, list[str]]) -> dict:
@@ -83,8 +80,8 @@ def _fields(run: RunSpec) -> dict[tuple[str, str], Any]:
 def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
     """(paper's side, other side, names of what differs) of every two runs that differ in switches and nothing else.
 
-    The paper's side holds the paper's value of every switch that differs. What the released scripts set (k, ρ, learning
-    rate, β) may differ with the whole preset.
+    The paper's side holds the paper's value of every switch that differs; beside the whole preset it may hold another
+    (a scale's own). What the released scripts set (k, ρ, learning rate, β) may differ with the preset, too.
     """
     presets = [name for name, method in study.study.methods.items() if method.fidelity == "release"]
     release = {study.run_id(name, model) for name in presets for model in study.models}
@@ -96,12 +93,15 @@ def switched_pairs(study: Study) -> list[tuple[str, str, list[str]]]:
         if a.keys() != b.keys() or one.id in release:
             continue
         differ = {key for key in a if a[key] != b[key]}
-        switches = {s for s in SWITCHES if (s.part, s.field) in differ and s.paper == a[s.part, s.field]}
+        changed = [s for s in SWITCHES if (s.part, s.field) in differ and s.concerns(getattr(one, s.part))]
+        switches = {s for s in changed if s.is_papers(getattr(one, s.part))}
+        if other.id in release and switches:
+            switches |= {s for s in changed if b[s.part, s.field] == s.released(getattr(other, s.part))}
         explained = {(s.part, s.field) for s in switches}
         if other.id in release:
             explained |= {key for key in SCRIPTS if key in differ and _scripted(study, one, other, key)}
         if switches and differ <= explained:
-            names = [s.name for s in SWITCHES if s in switches and _concerns(s, one)]
+            names = [s.name for s in SWITCHES if s in switches]
             names += [name for key, name in SCRIPTS.items() if key in differ]
             pairs.append((one.id, other.id, names))
     return pairs
@@ -122,10 +122,6 @@ def _script(study: Study, model: str, part: str) -> Mapping[str, Any]:
     return settings.get(part, {})
 
 
-def _concerns(switch: Any, run: RunSpec) -> bool:
-    return switch.kinds is None or getattr(getattr(run, switch.part), "kind", None) in switch.kinds
-
-
 def switch_effects(study: Study, results: Results) -> list[dict]:
     """What differs between two runs and what came of it: {paper, other, switches, rows, missing}.
 
@@ -137,7 +133,7 @@ def switch_effects(study: Study, results: Results) -> list[dict]:
         rows, missing = [], []
         for name, spec in study.evaluations.items():
             second = f"{other}/{spec.decoding_id}/{spec.benchmark.id}"
-            if spec.policy.id != one or spec.decoding.mixer.kind != "none" or second not in study.evaluations:
+            if spec.policy.id != one or spec.decoding.mixer.mixes or second not in study.evaluations:
                 continue
             grades = {e: read_grades(study, results, e) for e in (name, second)}
             missing += [f"Evaluation {e}: {g.status}: {g.note}" for e, g in grades.items() if g.frame is None]

@@ -8,20 +8,22 @@ Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response l
 uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights
 (M, k−1), the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64
 position of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn
-again.
+again; −1 − seed in the seed's place says that training draws other noise of the same size.
 """
 
 import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import WEIGHT_SCALE
+from ngrpo.method.mixers import WEIGHT_SCALE, Mixer
+from ngrpo.method.rng import derive_seed
 
 _HEADER = struct.Struct("<4sHIII8s")
 _NOISE = struct.Struct("<qq")
@@ -33,13 +35,30 @@ def response_digest(tokens: Sequence[int] | np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(tokens, dtype="<i4").tobytes(), digest_size=8).digest()
 
 
+class FedStep(NamedTuple):
+    """One mixed step of a response: its index there, and what it fed."""
+
+    index: int
+    ids: list[int]
+    weights: list[int]
+    sigma: float  # of the noise; 0: none
+
+
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise that every fed step of a response got: drawn by (seed, start + index in the response)."""
+    """Gaussian noise that the fed steps of a response got: drawn by (seed, start + index in the response).
+
+    anew: training doesn't feed this noise again but draws its own (`drawn_anew`).
+    """
 
     seed: int
     start: int
-    sigma: np.ndarray  # (1,) or (length − 1,) float32
+    sigma: np.ndarray  # (1,) or (length − 1,) float32; 0 where a step got none
+    anew: bool = False
+
+    def drawn_anew(self, purpose: str) -> "Noise":
+        """The same noise, or where it is drawn anew that of another seed: one of its own for each purpose."""
+        return self if not self.anew else Noise(derive_seed(self.seed, purpose), self.start, self.sigma)
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,27 @@ class Record:
             noise if len(tokens) > 1 else None,
         )
 
+    @classmethod
+    def of_steps(cls, tokens: Sequence[int], steps: Sequence[FedStep], mixer: Mixer, seed: int, start: int) -> "Record":
+        """The record of a response whose mixed steps an engine has kept, ascending; start: position of its first token.
+
+        Of steps that fed noise on their token's own embedding it holds the noise alone.
+        """
+        if mixer.dense:
+            return cls.of(tokens, [], [], [], k=mixer.width)
+        steps = [step for step in steps if step.index < len(tokens)]
+        noise, fed = None, [step for step in steps if not step.sigma or step.ids != [tokens[step.index]]]
+        if any(step.sigma for step in steps):
+            sigma = np.zeros(max(1, len(tokens) - 1), np.float32)
+            for step in steps:
+                if step.index < len(sigma):
+                    sigma[step.index] = step.sigma
+            same = bool((sigma == sigma[0]).all())
+            noise = Noise(seed, start, sigma[:1] if same else sigma, anew=not mixer.replayed)
+        index, ids, weights, _ = zip(*fed, strict=True) if fed else ((), (), (), ())
+        k = len(ids[0]) if ids else mixer.width if noise is None else 1
+        return cls.of(tokens, index, ids, weights, k=k, noise=noise)
+
     @property
     def k(self) -> int:
         """Candidates a step."""
@@ -95,7 +135,8 @@ class Record:
             self.weights[:, 1:].astype("<u2").tobytes(),
         ]
         if noise:
-            parts += [_NOISE.pack(noise.seed, noise.start), noise.sigma.astype("<f4").tobytes()]
+            seed = -1 - noise.seed if noise.anew else noise.seed
+            parts += [_NOISE.pack(seed, noise.start), noise.sigma.astype("<f4").tobytes()]
         return b"".join(parts)
 
     @classmethod
@@ -118,7 +159,8 @@ class Record:
         noise = None
         if sigmas:
             seed, start = _NOISE.unpack_from(data, at)
-            noise = Noise(seed, start, np.frombuffer(data, "<f4", sigmas, at + _NOISE.size).astype(np.float32))
+            sigma = np.frombuffer(data, "<f4", sigmas, at + _NOISE.size).astype(np.float32)
+            noise = Noise(-1 - seed if seed < 0 else seed, start, sigma, anew=seed < 0)
         weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
         return cls(index, ids, weights, length, digest, noise)
 
@@ -152,13 +194,15 @@ def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tenso
     return mask, torch.from_numpy(ids), torch.from_numpy(weights)
 
 
-def gather_noise(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """A batch's Gaussian noise, or None where no response got any.
+def gather_noise(
+    records: Sequence[Record], width: int, purpose: str = ""
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """A batch's Gaussian noise, or None where no response got any. purpose: of the pass, for noise that is drawn anew.
 
     Returns mask (B, width) bool over response positions, and in its row-major order seed (N,) int64, position (N,)
     int64 (the key of `rng.normal`) and sigma (N,) float32.
     """
-    noisy = [(row, r, r.noise) for row, r in enumerate(records) if r.noise is not None]
+    noisy = [(row, r, r.noise.drawn_anew(purpose)) for row, r in enumerate(records) if r.noise is not None]
     if not noisy:
         return None
     mask = torch.zeros(len(records), width, dtype=torch.bool)

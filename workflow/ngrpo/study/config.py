@@ -13,7 +13,7 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.hub import is_commit
 from ngrpo.study.base import Config, Id
 from ngrpo.study.engines import EngineName
-from ngrpo.study.mixing import Mixer, NoMixer
+from ngrpo.study.mixing import DecodingMixer, NoMixer, TrainingMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.reading import read_yaml
 from ngrpo.study.sources import Dataset, HubDataset, HubModel, Model
@@ -27,11 +27,11 @@ class Method(Config):
     """How tables name it."""
     objective: Objective = Objective()
     """What training minimizes."""
-    exploration: Mixer = NoMixer()
+    exploration: TrainingMixer = NoMixer()
     """The input mixer of training's rollouts."""
     fidelity: Literal["paper", "release"] = "paper"
     """Where paper and released code differ, whom this method follows; what it sets itself stays as it is set."""
-    training: dict[str, float | int] = Field(default_factory=dict)
+    training: dict[str, float | int | str] = Field(default_factory=dict)
     """Hyperparameters in which this method departs from its scale's `training`."""
 
 
@@ -40,7 +40,7 @@ class DecodingMethod(Config):
 
     title: str
     """How tables name it."""
-    mixer: Mixer = NoMixer()
+    mixer: DecodingMixer = NoMixer()
     """The input mixer of decoding."""
 
 
@@ -141,7 +141,8 @@ class ScaleFile(Config):
     release: dict[Id, dict[Literal["exploration", "objective", "training"], dict[str, float | int]]] = Field(
         default_factory=dict
     )
-    """Values that the released code's scripts set for one model, used by methods of `fidelity: release`."""
+    """Values that the released N-GRPO scripts set for one model, used by methods of `fidelity: release` that mix
+    neighbors: the released GRPO scripts keep the paper's."""
     extra_seeds: tuple[int, ...] = ()
     """Further root seeds: every training run is trained and evaluated again with each. The report gives no verdict on
     a trained policy without one; a study's cost grows with each."""

@@ -5,12 +5,13 @@ Each field that the paper and its released code treat differently names both (se
 
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ngrpo.study.base import Config
 
 
-def _unset(paper: object) -> BeforeValidator:
+def unset(paper: object) -> BeforeValidator:
     """The paper's own value, said aloud, is the same spec as silence."""
     return BeforeValidator(lambda value: None if value == paper else value)
 
@@ -22,6 +23,7 @@ Space = Literal["embedding", "lm_head"]
 class MixerConfig(Config):
     """What every mixer's configuration says of it, as the mixer itself does (`ngrpo.method.mixers.interface`)."""
 
+    kind: str
     mixes: ClassVar[bool] = True
     """False: every step feeds the written token's own embedding."""
     needs_table: ClassVar[bool] = False
@@ -31,6 +33,25 @@ class MixerConfig(Config):
     def replayed(self) -> bool:
         """Whether training feeds again what the rollout fed."""
         return True
+
+    @property
+    def dense(self) -> bool:
+        """Whether steps weigh the whole vocabulary, which no record holds: no training can replay it."""
+        return False
+
+    @property
+    def rate(self) -> float | None:
+        """The share of steps that mix; None: the settings don't say it, or it depends on the text."""
+        return None if self.mixes else 0.0
+
+    @property
+    def deterministic_text(self) -> bool:
+        """Whether a prompt has one response whatever the seed: no step's text or input depends on a draw."""
+        return False
+
+    def without_effect_in_decoding(self) -> dict[str, str]:
+        """Settings that are set and that a decoding can't follow: each with the reason."""
+        return {}
 
 
 class TableFields(Protocol):
@@ -65,23 +86,40 @@ class NeighborMixer(MixerConfig):
     needs_table: ClassVar[bool] = True
     kind: Literal["neighbors"]
     rho: float = Field(0.1, ge=0, le=1)
-    """ρ, probability that a step mixes (Eq. 11; Table 6: 0.1); 1 is the ablation "w/o rate"."""
+    """ρ, probability that a step mixes (Eq. 11; §4.1: 0.1); 1 is the ablation "w/o rate"."""
     k: int = Field(3, ge=1)
     """Candidates of a mixture, the anchor included (Eq. 8; Table 6: 3)."""
     metric: Metric = "cosine"
     """Distance of the neighbor table (Eq. 7; Table 4 compares the three)."""
-    weights: Annotated[Literal["logits", "probabilities"] | None, _unset("logits")] = None
+    weights: Annotated[Literal["logits", "probabilities"] | None, unset("logits")] = None
     """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the
     probabilities ("probabilities": the release)."""
-    text: Annotated[Literal["anchor", "sampled"] | None, _unset("anchor")] = None
+    text: Annotated[Literal["anchor", "sampled"] | None, unset("anchor")] = None
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
     stop_after: str | None = None
-    """A token after which nothing is mixed (the release: "</think>"); None: never stops (the paper)."""
-    space: Annotated[Space | None, _unset("embedding")] = None
+    """A token from whose step on nothing is mixed, that step included (the release: "</think>"); None: never stops (the
+    paper)."""
+    space: Annotated[Space | None, unset("embedding")] = None
     """Where neighbors are looked for: rows of E (None: the paper) or of the output layer ("lm_head": the release)."""
     refresh: Literal[1] | None = None
-    """1: the table is rebuilt from the policy's own weights at every training step, as the release's search amounts to;
-    None: never (the paper)."""
+    """1: the table is rebuilt from the policy's own weights at every training step: once per iteration, as the paper's
+    Appendix G reads, and what the release's search finds. None: one table of the base model for the whole run, which is
+    our reading of "precomputed"."""
+
+    @property
+    def rate(self) -> float | None:
+        """ρ; None where mixing stops at a token."""
+        return self.rho if self.stop_after is None else None
+
+    @property
+    def deterministic_text(self) -> bool:
+        """ρ = 1 without an end: every step writes the anchor and feeds its mixture, and no step samples (Eq. 6-11)."""
+        return self.rho == 1 and self.text is None and self.stop_after is None
+
+    def without_effect_in_decoding(self) -> dict[str, str]:
+        """refresh: evaluation changes no weights."""
+        why = "an evaluation's weights don't change, and its table is the base model's"
+        return {} if self.refresh is None else {"refresh": why}
 
 
 class GaussianMixer(MixerConfig):
@@ -90,15 +128,42 @@ class GaussianMixer(MixerConfig):
     kind: Literal["gaussian"]
     factor: float = Field(0.33, ge=0)
     """σ in units of the root mean square of the embedding's entries."""
-    scope: Annotated[Literal["matrix", "row"] | None, _unset("matrix")] = None
-    """Root mean square of the whole matrix (None: the paper) or of the one row ("row": the release)."""
-    replay: Annotated[bool | None, _unset(True)] = None
-    """Whether training sees the rollout's noise again (None: yes, the paper); False draws none (the release)."""
+    scope: Annotated[Literal["matrix", "row"] | None, unset("matrix")] = None
+    """Root mean square of the whole matrix (None: the paper) or of the one vector that gets the noise ("row": the
+    release)."""
+    replay: Annotated[bool | None, unset(True)] = None
+    """Whether training sees the rollout's noise again (None: yes, the paper); False: each pass of training draws its
+    own (the release), so that replay parity can't hold and isn't required."""
+    k: int | None = Field(None, ge=1)
+    """What gets the noise: E[token] (None: the paper), or the mixture of so many likeliest tokens (the release)."""
+    temperature: Annotated[float | None, unset(1.0)] = Field(None, gt=0)
+    """With `k`: of the mixture's weights, softmax(z̃ / temperature) over its tokens (None: 1; the release: 0.7)."""
+    rho: Annotated[float | None, unset(1.0)] = Field(None, ge=0, le=1)
+    """Probability that a step mixes (None: 1, every step, the paper; the release has its mixing rate)."""
+    stop_after: str | None = None
+    """A token from whose step on nothing is mixed, that step included (the release: "</think>"); None: never stops (the
+    paper)."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "GaussianMixer":
+        if self.temperature is not None and self.k is None:
+            raise PydanticCustomError("mixer", "temperature weighs the mixture of k tokens: set k, or leave it out")
+        return self
 
     @property
     def replayed(self) -> bool:
         """Whether training sees the rollout's noise again."""
         return self.replay is not False
+
+    @property
+    def rate(self) -> float | None:
+        """ρ; None where mixing stops at a token."""
+        still = self.factor == 0 and self.k is None
+        return None if self.stop_after is not None else 0.0 if still else 1.0 if self.rho is None else self.rho
+
+    def without_effect_in_decoding(self) -> dict[str, str]:
+        """replay: nothing is replayed in an evaluation."""
+        return {} if self.replay is None else {"replay": "an evaluation replays nothing"}
 
 
 class GumbelMixer(MixerConfig):
@@ -113,8 +178,19 @@ class GumbelMixer(MixerConfig):
     """Lower clamp of the noise."""
     high: float = 3.0
     """Upper clamp of the noise."""
-    weights: Annotated[Literal["noisy", "clean"] | None, _unset("noisy")] = None
+    weights: Annotated[Literal["noisy", "clean"] | None, unset("noisy")] = None
     """Weights from the noisy scores (None: the paper) or from the clean logits ("clean": the release)."""
+    text: Annotated[Literal["candidate", "sampled"] | None, unset("candidate")] = None
+    """What a step writes: its first candidate, which the noise has drawn (None: the paper), or the sampled token
+    ("sampled": the release, whose noise selects what is mixed and nothing else)."""
+    stop_after: str | None = None
+    """A token from whose step on nothing is mixed, that step included (the release: "</think>"); None: never stops (the
+    paper)."""
+
+    @property
+    def rate(self) -> float | None:
+        """Every step; None where mixing stops at a token."""
+        return 1.0 if self.stop_after is None else None
 
 
 class SoftThinkingMixer(MixerConfig):
@@ -134,17 +210,62 @@ class SoftThinkingMixer(MixerConfig):
     cold_steps: int = Field(256, ge=1)
     """So many cold steps in a row force the end of thinking (authors' variant)."""
     stop_after: str | None = "</think>"
-    """The end of thinking, after which decoding is standard; a model without this token thinks to the end."""
+    """The end of thinking, from whose step on decoding is standard; a model without this token thinks to the end."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "SoftThinkingMixer":
+        fields = {name: field for name, field in type(self).model_fields.items() if name not in ("kind", "keep")}
+        changed = [name for name, field in fields.items() if getattr(self, name) != field.default]
+        idle = [name for name in changed if name != "stop_after" and self.keep is None]
+        if idle:
+            raise PydanticCustomError("mixer", "{name} has no effect without keep: set keep", {"name": idle[0]})
+        if self.stop_after is None and (cold := [name for name in changed if name.startswith("cold_")]):
+            raise PydanticCustomError("mixer", "{name} has no effect without stop_after", {"name": cold[0]})
+        return self
+
+    @property
+    def dense(self) -> bool:
+        """Whether the whole vocabulary is mixed."""
+        return self.keep is None
 
     @property
     def replayed(self) -> bool:
         """Whether the mixtures are recorded: those of the whole vocabulary aren't."""
         return self.keep is not None
 
+    @property
+    def rate(self) -> float | None:
+        """Every step; None where mixing stops at a token."""
+        return 1.0 if self.stop_after is None else None
+
 
 Mixer = Annotated[
     NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer, Field(discriminator="kind")
 ]
+
+
+def _for_decoding(mixer: MixerConfig) -> MixerConfig:
+    for name, why in mixer.without_effect_in_decoding().items():
+        raise PydanticCustomError("decoding", "{name} can't be followed here: {why}", {"name": name, "why": why})
+    return mixer
+
+
+DecodingMixer = Annotated[Mixer, AfterValidator(_for_decoding)]
+"""A mixer without settings that only training could follow."""
+
+
+def _for_training(mixer: MixerConfig) -> MixerConfig:
+    if mixer.dense:
+        raise PydanticCustomError(
+            "exploration",
+            "{kind} mixes the whole vocabulary, which no training can replay: set keep",
+            {"kind": mixer.kind},
+        )
+    return mixer
+
+
+TrainingMixer = Annotated[Mixer, AfterValidator(_for_training)]
+"""A mixer that training can replay."""
 
 
 def settings(mixer: MixerConfig, token_id: dict[str, int]) -> dict:

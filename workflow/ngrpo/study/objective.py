@@ -3,7 +3,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from ngrpo.errors import nearest_name
@@ -14,6 +14,14 @@ CLIP_RANGES: dict[str, tuple[float, float]] = {
     "gspo": (3e-4, 4e-4),  # arXiv 2507.18071, §5.1; the paper states none, its release clips GSPO at 0.2 too
 }
 """Every kind, and how far below and above 1 its ratio may go where the configuration doesn't say."""
+
+DUAL_CLIPS: dict[str, float | None] = {
+    "grpo": 3.0,  # verl's; Eq. 12 has none
+    "gspo": None,
+}
+"""Kinds that can have a dual clip, and the one in force where the configuration doesn't say; None: none."""
+
+Aggregation = Literal["seq-mean-token-mean", "token-mean"]
 
 
 def _known(kind: str) -> str:
@@ -38,8 +46,29 @@ class Objective(Config):
     """Upper clip range; None: the kind's own, 0.2 for grpo, 4e-4 for gspo."""
     kl_coefficient: float = Field(0.001, ge=0)
     """β of the k3 KL estimator (Table 6)."""
-    aggregation: Literal["seq-mean-token-mean", "token-mean"] = "seq-mean-token-mean"
+    aggregation: Aggregation = "seq-mean-token-mean"
     """Eq. 13: mean over sequences of the mean over tokens; the release: mean over all tokens."""
+    policy_aggregation: Aggregation | None = None
+    """The policy term's own aggregation, the KL term keeping `aggregation`; None: the same. The release's GSPO: always
+    "seq-mean-token-mean". verl aggregates both terms of GRPO alike, so there it is refused."""
+    dual_clip: float | None = Field(None, gt=1)
+    """Where A < 0 the loss is at most this times |A| (dual clip); None: the kind's own, verl's 3 for grpo, none for
+    gspo (the release's GSPO: 3). Eq. 12 has none: for GRPO a large number switches it off."""
+
+    @model_validator(mode="after")
+    def _can_be_minimized(self) -> "Objective":
+        if self.kind == "grpo" and self.policy_aggregation not in (None, self.aggregation):
+            raise PydanticCustomError(
+                "objective", "verl aggregates GRPO's policy and KL terms alike: set aggregation, not policy_aggregation"
+            )
+        if self.dual_clip is not None and self.kind not in DUAL_CLIPS:
+            raise PydanticCustomError("objective", "{kind} has no dual clip: leave dual_clip out", {"kind": self.kind})
+        return self
+
+    @property
+    def dual(self) -> float | None:
+        """The dual clip in force; None: none."""
+        return self.dual_clip or DUAL_CLIPS.get(self.kind)
 
     @property
     def clip(self) -> tuple[float, float]:

@@ -51,6 +51,13 @@ class Hyperparameters(Config):
     epochs: int
 
 
+class Mixing(Config):
+    """§4.1: N-GRPO's own settings that Table 6 doesn't print."""
+
+    rho: float
+    metric: str
+
+
 class PaperEvaluation(Config):
     """§4.1: how policies are measured, and by what the checkpoint is chosen."""
 
@@ -94,6 +101,7 @@ class PaperValues(Config):
     averages: dict[Id, Id] = Field(default_factory=dict)
     """Tables that print only the averages of another table."""
     hyperparameters: Hyperparameters
+    mixing: Mixing | None = None
     evaluation: PaperEvaluation
     sizes: dict[Id, int]
     """Problems of each benchmark (Table 7)."""

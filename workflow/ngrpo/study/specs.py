@@ -14,7 +14,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json, write_json
 from ngrpo.study.base import Config, Id
 from ngrpo.study.engines import EngineName
-from ngrpo.study.mixing import Metric, Mixer, NoMixer, Space
+from ngrpo.study.mixing import DecodingMixer, Metric, NoMixer, Space, TrainingMixer, unset
 from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 
@@ -85,6 +85,10 @@ class NeighborSpec(Spec):
     """Whether special tokens can be neighbors; Eq. 7 runs over the whole vocabulary, so they can."""
 
 
+IDLE_STEPS = 20
+"""Steps without any gradient after which a run ends, where it doesn't say."""
+
+
 class Training(Config):
     """Hyperparameters of a training run (paper §4.1, Table 6)."""
 
@@ -97,7 +101,8 @@ class Training(Config):
     group: int = Field(4, ge=2)
     """G, responses a prompt."""
     mini_batch_prompts: int = Field(16, ge=1)
-    """Prompts of an update; batch_prompts / mini_batch_prompts updates a rollout (Table 6: 64/16)."""
+    """Prompts of an update; batch_prompts / mini_batch_prompts updates a rollout. Table 6's "gradient accumulation 4"
+    at 64 prompts reads as four updates (16, which the release has) or as one (64)."""
     learning_rate: float = Field(1e-6, gt=0)
     """AdamW's, constant after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
@@ -111,11 +116,22 @@ class Training(Config):
     max_response_tokens: int = 8192
     """Tokens after which a rollout's response is cut."""
     validate_every: int = Field(10, ge=1)
-    """Steps between validations; the best checkpoint is chosen among these."""
+    """Steps between validations; the best checkpoint is chosen among these. The paper doesn't say; the release: 1."""
+    validation_ties: Annotated[Literal["earlier", "later"] | None, unset("earlier")] = None
+    """Which of two checkpoints with the same validation score is the better one: the earlier (None: ours, the paper
+    doesn't say) or the later (the release)."""
     validation_samples: int = Field(32, ge=1)
     """Samples a validation problem."""
     parity_limit: float = Field(1e-3, gt=0)
     """Largest |rollout − replayed| log-prob of a step; above it the run stops. bfloat16 on a GPU needs a looser one."""
+    stop_without_gradient: int | None = Field(None, ge=0)
+    """Steps in a row without any gradient after which a run ends, marked as one that learned nothing; 0: never. None:
+    20, as many as no run that can learn has shown."""
+
+    @property
+    def idle_steps(self) -> int:
+        """`stop_without_gradient` in force; 0: never."""
+        return IDLE_STEPS if self.stop_without_gradient is None else self.stop_without_gradient
 
 
 class RunSpec(Spec):
@@ -129,7 +145,7 @@ class RunSpec(Spec):
     validation: DatasetSpec
     validation_decoding: "Decoding"
     objective: Objective
-    exploration: Mixer
+    exploration: TrainingMixer
     training: Training
     seed: int
 
@@ -147,7 +163,7 @@ class RunSpec(Spec):
 class Decoding(Config):
     """How an evaluation draws answers (paper §4.1)."""
 
-    mixer: Mixer = NoMixer()
+    mixer: DecodingMixer = NoMixer()
     temperature: float = Field(0.6, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_new_tokens: int = Field(8192, ge=1)

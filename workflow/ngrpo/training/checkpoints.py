@@ -114,9 +114,9 @@ class Checkpoints:
         self._write([{"step": self.step, "best": self.best, "files": files, "finished": True}])
         self._prune()
 
-    def is_better(self, score: float) -> bool:
-        """Whether this score is the best so far; ties go to the earlier step."""
-        return self.best is None or score > self.best["score"]
+    def is_better(self, score: float, ties: str = "earlier") -> bool:
+        """Whether this score is the best so far; ties: the step that an equal score goes to, "earlier" or "later"."""
+        return self.best is None or score > self.best["score"] or (ties == "later" and score == self.best["score"])
 
     def declare_best(self, score: float, step: int) -> None:
         """Note that best_model(step) holds the best policy; the next commit makes it last."""

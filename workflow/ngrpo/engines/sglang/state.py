@@ -13,18 +13,17 @@ Departures, and why:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ngrpo.engines.model_folder import check_mixer, columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed
+from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed, measured
 from ngrpo.method.neighbor_table import Table, nearest
-from ngrpo.method.records import Noise, Record
+from ngrpo.method.records import FedStep, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 VERSION = "0.4.6.post5"  # of sglang
@@ -47,15 +46,6 @@ class PluginSettings:
         check_mixer(mixer, metric=self.metric, k=self.k)
 
 
-class FedStep(NamedTuple):
-    """One mixed step of a response: its index there, and what it fed."""
-
-    index: int
-    ids: list[int]
-    weights: list[int]
-    sigma: float  # of the noise; 0: none
-
-
 @dataclass
 class RequestState:
     """What a request of ours carries: its seed and mixer, and the mixed steps of its response so far."""
@@ -68,13 +58,7 @@ class RequestState:
 
     def record(self, tokens: list[int], start: int) -> Record:
         """The response's record; start: position of its first token."""
-        steps = self.steps if self.mixer.replayed else []
-        if not any(step.sigma for step in steps):
-            index, ids, weights, _ = zip(*steps, strict=True) if steps else ((), (), (), ())
-            return Record.of(tokens, index, ids, weights, k=len(ids[0]) if ids else self.mixer.width)
-        sigma = np.array([step.sigma for step in steps][: max(1, len(tokens) - 1)], dtype=np.float32)
-        noise = Noise(self.seed, start, sigma[:1] if (sigma == sigma[0]).all() else sigma)
-        return Record.of(tokens, [], [], [], k=1, noise=noise)
+        return Record.of_steps(tokens, self.steps, self.mixer, self.seed, start)
 
 
 class BatchPlan:
@@ -254,6 +238,7 @@ class MixState:
             own = slice(None) if whole else torch.tensor(rows).to(z.device, non_blocking=True)
             table, state = columns(mixer, self.neighbors), self.state[slot[own]]
             step = mixer.step(z[own], drawn[own], seed[own], position[own], table, rms=rms, state=state)
+            step = measured(step, self._lookup)
             token[own] = step.token
             if mixer.mixes:
                 self._set_next_input(step, slot[own], seed[own], position[own])

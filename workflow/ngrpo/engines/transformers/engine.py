@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +17,8 @@ from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.model_folder import check_mixer, columns, end_tokens, model_config, open_table
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import Mixer, Step, feed
-from ngrpo.method.records import Noise, Record
+from ngrpo.method.mixers import Mixer, Step, feed, measured
+from ngrpo.method.records import FedStep, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 
@@ -126,6 +125,7 @@ class TransformersEngine:
             table = columns(mixer, None if self.table is None else self.table.ids)
             state = torch.tensor([written[row].state for row in members], dtype=torch.int32)
             step = mixer.step(z[rows], drawn[rows], seed[rows], position[rows], table, rms=self.rms, state=state)
+            step = measured(step, E)
             token[rows] = step.token
             for i, row in enumerate(members):
                 written[row].mix(step, i)
@@ -169,23 +169,15 @@ class _Written:
         self.tokens: list[int] = []
         self.log_probs: list[float] = []
         self.reason: str | None = None
-        self.index: list[int] = []
-        self.ids: list[list[int]] = []
-        self.weights: list[list[int]] = []
-        self.sigmas: list[float] = []
+        self.steps: list[FedStep] = []
         self.state = 0  # what the mixer wants back at the next step
 
     def mix(self, step: Step, row: int) -> None:
         """The token that is about to be written feeds this step's row."""
         self.state = 0 if step.state is None else int(step.state[row])
-        if self.reason is not None or not step.on[row] or step.dense is not None:
-            return
-        if step.sigma is not None:
-            self.sigmas.append(float(step.sigma[row]))
-        else:
-            self.index.append(len(self.tokens))
-            self.ids.append(step.ids[row].tolist())
-            self.weights.append(step.weights[row].tolist())
+        if self.reason is None and step.on[row]:
+            sigma = 0.0 if step.sigma is None else float(step.sigma[row])
+            self.steps.append(FedStep(len(self.tokens), step.ids[row].tolist(), step.weights[row].tolist(), sigma))
 
     def append(self, token: int, log_prob: float, ends: set[int]) -> None:
         """Write a token, unless the response has ended."""
@@ -196,10 +188,5 @@ class _Written:
 
     def finish(self, request: Request) -> Sample:
         """The sample."""
-        noise = None
-        if self.sigmas and request.mixer.replayed:
-            sigma = np.array(self.sigmas[: max(1, len(self.tokens) - 1)], dtype=np.float32)
-            noise = Noise(request.seed, len(request.prompt), sigma[:1] if (sigma == sigma[0]).all() else sigma)
-        k = request.mixer.width if self.ids else 1
-        record = Record.of(self.tokens, self.index, self.ids, self.weights, k=k, noise=noise)
+        record = Record.of_steps(self.tokens, self.steps, request.mixer, request.seed, len(request.prompt))
         return Sample(self.tokens, self.log_probs, self.reason or "length", record)

@@ -19,7 +19,7 @@ from typing import Any
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers.gaussian import GaussianMixer
 from ngrpo.method.mixers.gumbel import GumbelMixer
-from ngrpo.method.mixers.interface import ENDED, WEIGHT_SCALE, Mixer, Step, add_noise, blend, feed, quantize
+from ngrpo.method.mixers.interface import ENDED, WEIGHT_SCALE, Mixer, Step, add_noise, blend, feed, measured, quantize
 from ngrpo.method.mixers.neighbors import NeighborMixer
 from ngrpo.method.mixers.none import NoMixer
 from ngrpo.method.mixers.soft_thinking import SoftThinkingMixer
@@ -38,6 +38,7 @@ __all__ = [
     "blend",
     "feed",
     "kinds",
+    "measured",
     "mixer_from",
     "quantize",
 ]

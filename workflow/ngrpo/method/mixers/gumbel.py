@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers.interface import Mixer, Step, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, next_state, quantize
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,9 @@ class GumbelMixer(Mixer):
     """Gumbel Soft-Thinking (SofT-GRPO, arXiv 2511.06411): every step feeds the k likeliest after Gumbel noise.
 
     Candidates are the top k of log p + clamp(Gumbel, low, high); weights softmax(·/temperature) of the noisy scores
-    (paper) or of the clean logits ("clean", the release). The written token is the first candidate.
+    (paper), or softmax of the candidates' clean logits ("clean", the release). text: the first candidate is written,
+    which the noise has drawn (paper), or the sampled token ("sampled", the release: noise selects what is mixed and
+    nothing else). stop_after: a token from whose step on nothing is mixed; the sampled token is written from then on.
     """
 
     k: int = 5
@@ -24,6 +26,8 @@ class GumbelMixer(Mixer):
     low: float = -1.5
     high: float = 3.0
     weights: str = "noisy"
+    text: str = "candidate"
+    stop_after: int | None = None
 
     kind: ClassVar[str] = "gumbel"
 
@@ -32,6 +36,7 @@ class GumbelMixer(Mixer):
             if not good:
                 raise UserError(f"{name} is {getattr(self, name)}", where=f"mixer gumbel: {name}")
         self._check_choice("weights", ("noisy", "clean"))
+        self._check_choice("text", ("candidate", "sampled"))
 
     @property
     def width(self) -> int:
@@ -49,10 +54,13 @@ class GumbelMixer(Mixer):
         rms: Tensor | None = None,
         state: Tensor | None = None,
     ) -> Step:
-        """The sampled token is not used: the noise has drawn one."""
+        """Where the first candidate is written, the sampled token is used after `stop_after` alone."""
         noise = rng.gumbel(seed, position, z.shape[-1]).clamp(self.low, self.high)
         noisy = torch.log_softmax(z, -1) + noise
         top, ids = noisy.topk(min(self.k, z.shape[-1]), -1)
         scores = top / self.temperature if self.weights == "noisy" else z.gather(-1, ids)
-        on = torch.ones_like(token, dtype=torch.bool)
-        return Step(ids[:, 0], on, ids, quantize(torch.softmax(scores, -1)))
+        on = gate_open(self.stop_after, state, torch.ones_like(token, dtype=torch.bool))
+        token = torch.where(on, ids[:, 0], token) if self.text == "candidate" else token
+        on = before_end(self.stop_after, token, on)
+        weights = quantize(torch.softmax(scores, -1))
+        return Step(token, on, ids, weights, state=next_state(self.stop_after, state, token))

@@ -41,6 +41,7 @@ class Step(NamedTuple):
     sigma: Tensor | None = None  # (B,) float32, Gaussian noise added to what is fed, keyed by (seed, position)
     dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and weights
     state: Tensor | None = None  # (B,) int32, what the mixer wants back at the sequence's next step
+    relative: bool = False  # whether sigma is in units of the root mean square of what is fed: see `measured`
 
 
 class Mixer(ABC):
@@ -68,8 +69,13 @@ class Mixer(ABC):
 
     @property
     def replayed(self) -> bool:
-        """Whether records say what was fed, so that training can feed it again."""
+        """Whether training feeds again what the rollout fed; False: it can't, or draws the noise anew."""
         return not self.dense
+
+    @property
+    def deterministic_text(self) -> bool:
+        """Whether a prompt has one response whatever the seed: no step's text or input depends on a draw."""
+        return False
 
     @abstractmethod
     def step(
@@ -98,6 +104,11 @@ class Mixer(ABC):
 def gate_open(stop: int | None, state: Tensor | None, on: Tensor) -> Tensor:
     """The gate `on` (B,), closed in sequences that have written the token `stop`."""
     return on if stop is None or state is None else on & (state != ENDED)
+
+
+def before_end(stop: int | None, token: Tensor, on: Tensor) -> Tensor:
+    """The gate `on` (B,), closed where the token (B,) that is being written is `stop`: that step feeds E[stop]."""
+    return on if stop is None else on & (token != stop)
 
 
 def next_state(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor | None:
@@ -134,10 +145,18 @@ def add_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Te
     return (rows.float() + noise).to(rows.dtype)
 
 
+def measured(step: Step, lookup: Callable[[Tensor], Tensor]) -> Step:
+    """The step with its noise in absolute terms. lookup: ids (M,) → rows of E (M, d)."""
+    if step.sigma is None or not step.relative:
+        return step
+    fed = blend(lookup(step.ids.flatten()).view(*step.ids.shape, -1), step.weights)
+    return step._replace(sigma=step.sigma * fed.float().square().mean(-1).sqrt(), relative=False)
+
+
 def feed(
     step: Step, seed: Tensor, position: Tensor, lookup: Callable[[Tensor], Tensor], mixture: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The vectors (B, d) that a step feeds where it is on.
+    """The vectors (B, d) that a step (as `measured` leaves it) feeds where it is on.
 
     seed, position (B,): as the step's. lookup: ids (M,) → rows of E (M, d). mixture: weights over the vocabulary (B, V)
     → Σ p(v) E[v] (B, d).

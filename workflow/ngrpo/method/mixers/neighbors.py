@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers.interface import Mixer, Step, gate_open, next_state, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, next_state, quantize
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class NeighborMixer(Mixer):
 
     rho: ρ in [0, 1]; 1 is the ablation "w/o rate". k: candidates, the anchor included, ≥ 1. metric: of the table.
     weights: softmax over C of z̃ ("logits", Eq. 9) or of the probabilities ("probabilities", the release). text: a mixed
-    step writes the anchor (paper) or the sampled token (release). stop_after: a token after which nothing is mixed.
+    step writes the anchor (paper) or the sampled token (release). stop_after: a token from whose step on nothing is
+    mixed.
     """
 
     rho: float
@@ -43,6 +44,11 @@ class NeighborMixer(Mixer):
         """k."""
         return self.k
 
+    @property
+    def deterministic_text(self) -> bool:
+        """ρ = 1 without an end: every step writes the anchor and feeds its mixture, and no step samples (Eq. 6–11)."""
+        return self.rho == 1 and self.text == "anchor" and self.stop_after is None
+
     def step(
         self,
         z: Tensor,
@@ -63,4 +69,5 @@ class NeighborMixer(Mixer):
         alpha = torch.softmax(scores.gather(-1, ids), -1)
         on = gate_open(self.stop_after, state, rng.uniform(seed, position, rng.GATE) < self.rho)
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
+        on = before_end(self.stop_after, token, on)
         return Step(token, on, ids, quantize(alpha), state=next_state(self.stop_after, state, token))

@@ -2,7 +2,8 @@
 
 A new kind is a file here, and its clip range in `ngrpo.study.objective`.
 
-Each file defines `loss(lp, old, A, mask, *, clip, aggregation) -> Loss`:
+Each file defines `loss(lp, old, A, mask, *, clip, aggregation) -> Loss`; one that can have a dual clip (`DUAL_CLIPS`
+there) takes `dual`, too:
 
 | letter | meaning | shape |
 |---|---|---|

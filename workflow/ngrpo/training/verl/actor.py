@@ -124,14 +124,17 @@ def check_records(data: DataProto) -> None:
         Record.unpack(packed).check(response[:length].tolist())
 
 
-def scatter(micro_batch: dict[str, Any], records: np.ndarray) -> Inputs | None:
-    """A micro-batch's records as masks over its padded input ids (B, L); None where nothing is mixed."""
+def scatter(micro_batch: dict[str, Any], records: np.ndarray, purpose: str = "") -> Inputs | None:
+    """A micro-batch's records as masks over its padded input ids (B, L); None where nothing is mixed.
+
+    purpose: of the pass; noise that isn't replayed is drawn anew for each.
+    """
     unpacked = [Record.unpack(packed) for packed in records]
     B, L = micro_batch["input_ids"].shape
     T = micro_batch["responses"].shape[1]
     device = micro_batch["input_ids"].device
     mask, ids, weights = gather(unpacked, T)
-    noise = gather_noise(unpacked, T)
+    noise = gather_noise(unpacked, T, purpose)
     if not mask.any() and noise is None:
         return None
     whole = torch.zeros(B, L, dtype=torch.bool)
@@ -174,11 +177,12 @@ class ReplayActor(DataParallelPPOActor):
     def __init__(self, config, actor_module: nn.Module, actor_optimizer=None):
         super().__init__(config, actor_module, actor_optimizer)
         self.mixer = EmbeddingMixer()
+        self.purpose = ""
         self.mixer.attach(actor_module.get_input_embeddings())
 
     def _inputs(self, micro_batch: dict[str, Any]) -> Inputs | None:
         records = micro_batch.pop(KEY, None)
-        inputs = None if records is None else scatter(micro_batch, records)
+        inputs = None if records is None else scatter(micro_batch, records, self.purpose)
         if inputs is None or not self.use_remove_padding:
             return inputs
         parts, part = 1, 0
@@ -200,9 +204,11 @@ class ReplayActor(DataParallelPPOActor):
         if KEY in data.non_tensor_batch:
             check_records(data)
         self.mixer.cosines = Cosines()
+        self.purpose = "reference" if self.actor_optimizer is None else "old"
         return super().compute_log_prob(_with_records(data), calculate_entropy)
 
     def update_policy(self, data: DataProto):
         """As stock, on the replayed inputs."""
         self.mixer.cosines = None
+        self.purpose = "update"
         return super().update_policy(_with_records(data))

@@ -29,10 +29,15 @@ class PolicyLoss:
         loss_agg_mode: Any = "seq-mean-token-mean",
         config: Any = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, clipped share, KL to the old policy, share at the dual clip (which only verl's own has)."""
+        """Loss, clipped share, KL to the old policy, and 0 where verl's own gives the share at its dual clip."""
         low = config.clip_ratio_low if config.clip_ratio_low is not None else config.clip_ratio
         high = config.clip_ratio_high if config.clip_ratio_high is not None else config.clip_ratio
-        out = self.loss(log_prob, old_log_prob, advantages, response_mask, clip=(low, high), aggregation=loss_agg_mode)
+        own = config.get("ngrpo") or {}
+        dual, aggregation = own.get("dual_clip"), own.get("policy_aggregation") or loss_agg_mode
+        options = {} if dual is None else {"dual": dual}
+        out = self.loss(
+            log_prob, old_log_prob, advantages, response_mask, clip=(low, high), aggregation=aggregation, **options
+        )
         return out.loss, out.clipped, out.kl, torch.tensor(0.0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ngrpo.errors import UserError
 from ngrpo.study.layout import RunFiles
 from ngrpo.study.mixing import settings as mixer_settings
+from ngrpo.study.objective import Objective
 from ngrpo.study.run_log import planned_steps
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.verl import accelerator
@@ -46,7 +47,8 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.actor.policy_loss.loss_mode": VERLS_OWN.get(o.kind, o.kind),
         "actor_rollout_ref.actor.clip_ratio_low": o.clip[0],
         "actor_rollout_ref.actor.clip_ratio_high": o.clip[1],
-        "actor_rollout_ref.actor.clip_ratio_c": 3.0,
+        "actor_rollout_ref.actor.clip_ratio_c": o.dual or 3.0,
+        "actor_rollout_ref.actor.grad_clip": 1.0,
         "actor_rollout_ref.actor.loss_agg_mode": o.aggregation,
         "actor_rollout_ref.actor.entropy_coeff": 0,
         "actor_rollout_ref.actor.use_kl_loss": True,
@@ -60,9 +62,16 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
         "actor_rollout_ref.rollout.val_kwargs.temperature": v.temperature,
         "actor_rollout_ref.rollout.val_kwargs.top_p": v.top_p,
+        "trainer.balance_batch": True,
         "trainer.total_training_steps": steps,
         "trainer.test_freq": t.validate_every,
+        **({} if o.kind in VERLS_OWN else {"actor_rollout_ref.actor.ngrpo": of_own_loss(o)}),
     }
+
+
+def of_own_loss(objective: Objective) -> dict[str, Any]:
+    """What a loss that we register with verl is told beside verl's settings."""
+    return {"dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,9 @@ def own_settings(
         "trainer.ngrpo": {
             **identity,
             "parity_limit": t.parity_limit,
+            "replayed": spec.exploration.replayed,
+            "validation_ties": t.validation_ties or "earlier",
+            "idle_steps": t.idle_steps,
             "checkpoint_minutes": saving.minutes,
             "ends": saving.ends,
             "lease": lease,

@@ -105,7 +105,7 @@ class Trainer(RayPPOTrainer):
     def _validate(self) -> dict[str, float]:
         """As stock; the best policy so far is exported."""
         score = score_of(super()._validate())
-        if self.checkpoints.is_better(score):
+        if self.checkpoints.is_better(score, self.run.validation_ties):
             folder = self.checkpoints.best_model(self.global_steps)
             self.actor_rollout_wg.export(str(folder), self.config.actor_rollout_ref.model.path)
             self.checkpoints.declare_best(score, self.global_steps)
