@@ -52,6 +52,37 @@ def _committed(run_dir: Path, spec: str = "one") -> Checkpoints:
     return checkpoints
 
 
+def test_a_run_that_ended_early_stays_ended_and_a_broken_last_checkpoint_ends_it_again(tmp_path: Path) -> None:
+    checkpoints = _committed(tmp_path)
+    assert checkpoints.ended is None
+    _save(checkpoints, 6)
+    checkpoints.commit(6, ended="no gradient in 3 steps in a row")
+    again = Checkpoints(RunFiles(tmp_path), "one")
+    assert (again.prepare(), again.ended) == (6, "no gradient in 3 steps in a row")
+    (checkpoints.folder / "global_step_6" / "actor" / "model.pt").unlink()
+    broken = Checkpoints(RunFiles(tmp_path), "one")
+    assert (broken.prepare(), broken.ended) == (4, None)
+    assert Checkpoints(RunFiles(tmp_path), "one").ended is None
+
+
+def test_a_checkpoint_whose_weights_are_no_good_is_forgotten_and_the_one_before_stays(tmp_path: Path) -> None:
+    checkpoints = _committed(tmp_path)
+    checkpoints.reject(3)
+    assert checkpoints.step == 4  # the control: it was of another step
+    checkpoints.reject(4)
+    again = Checkpoints(RunFiles(tmp_path), "one")
+    assert (again.prepare(), again.best) == (2, {"step": 2, "score": 0.5})
+    again.reject(2)
+    assert (again.step, again.best) == (0, None)
+    assert Checkpoints(RunFiles(tmp_path), "one").prepare() == 0
+
+
+def test_of_equal_scores_the_earlier_step_is_better_or_the_later(tmp_path: Path) -> None:
+    checkpoints = _committed(tmp_path)  # the best has 0.5
+    assert [checkpoints.is_better(0.5), checkpoints.is_better(0.5, "later")] == [False, True]
+    assert [checkpoints.is_better(0.4, "later"), checkpoints.is_better(0.6)] == [False, True]
+
+
 def test_only_the_last_two_checkpoints_and_their_best_policies_stay(tmp_path: Path) -> None:
     checkpoints = _committed(tmp_path)
     marker = "latest_checkpointed_iteration.txt"

@@ -134,6 +134,11 @@ class RunFiles:
         return self.folder / "lease.json"
 
     @property
+    def failure(self) -> Path:
+        """Why it can't go on: which quantity was no finite number at which step, and of which spec."""
+        return self.folder / "failure.json"
+
+    @property
     def stop(self) -> Path:
         """Asks the trainer to finish its step, save it, and end."""
         return self.folder / "stop"

@@ -37,10 +37,13 @@ class Checkpoints:
         """The last one or two checkpoints, newest first: step, best, files (path → bytes)."""
         self.best: dict | None = None
         card = read_json(self._card) if self._card.exists() else None
+        self.ended: str | None = None
+        """Why the run ended before its last step, at its last committed checkpoint; None: it didn't."""
         if card is not None and card["spec"] == spec:
             last = {"step": card["step"], "best": card["best"], "files": card.get("files", {})}
             if card.get("finished"):
                 last["finished"] = True
+            self.ended = card.get("ended")
             self.committed = [last, card["before"]] if card.get("before") else [last]
             self.best = last["best"]
 
@@ -79,8 +82,12 @@ class Checkpoints:
         self._prune()
         return self.step
 
-    def commit(self, step: int) -> None:
-        """Declare step's files whole, together with the best policy so far; the checkpoint before stays, too."""
+    def commit(self, step: int, ended: str | None = None) -> None:
+        """Declare step's files whole, together with the best policy so far; the checkpoint before stays, too.
+
+        ended: why the run ends with this step, before its last one.
+        """
+        self.ended = ended
         folders = [self.folder / f"global_step_{step}"]
         if self.best:
             folders.append(self.best_model(self.best["step"]))
@@ -114,6 +121,18 @@ class Checkpoints:
         self._write([{"step": self.step, "best": self.best, "files": files, "finished": True}])
         self._prune()
 
+    def reject(self, step: int) -> None:
+        """Forget the checkpoint of a step whose weights turn out to be no good; the one before it stays."""
+        kept = [one for one in self.committed if one["step"] != step]
+        if len(kept) == len(self.committed):
+            return
+        self.best = kept[0]["best"] if kept else None
+        if kept:
+            self._write(kept)
+        else:
+            self._card.unlink()
+            self.committed = []
+
     def is_better(self, score: float, ties: str = "earlier") -> bool:
         """Whether this score is the best so far; ties: the step that an equal score goes to, "earlier" or "later"."""
         return self.best is None or score > self.best["score"] or (ties == "later" and score == self.best["score"])
@@ -124,7 +143,8 @@ class Checkpoints:
 
     def _write(self, checkpoints: list[dict]) -> None:
         before = checkpoints[1] if len(checkpoints) > 1 else None
-        write_json(self._card, {"spec": self.spec, **checkpoints[0], "before": before})
+        ended = {"ended": self.ended} if self.ended else {}
+        write_json(self._card, {"spec": self.spec, **checkpoints[0], **ended, "before": before})
         self.committed = checkpoints
 
     def _drop_broken(self) -> None:
@@ -146,6 +166,7 @@ class Checkpoints:
                 do="put the files back, or move this folder and metrics.jsonl away: the run then starts at step 1",
             )
         if len(whole) < len(self.committed):
+            self.ended = self.ended if whole[0] is self.committed[0] else None
             self._write(whole)
             self.best = whole[0]["best"]
 
@@ -167,7 +188,8 @@ class Checkpoints:
             aside = aside.with_name(f"{card['spec']}.{number}")
         aside.mkdir(parents=True)
         # the checkpoints with their card last: a kill on the way is mended
-        for path in (self.run.metrics, self.run.verl_settings, self.run.train_log, self.folder):
+        files = (self.run.metrics, self.run.verl_settings, self.run.train_log, self.run.failure)
+        for path in (*files, self.folder):
             if path.exists():
                 os.replace(path, aside / path.name)
         self.committed, self.best = [], None

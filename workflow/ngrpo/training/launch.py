@@ -24,6 +24,7 @@ from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec, keep_spec
 from ngrpo.terminal import echo
 from ngrpo.training.checkpoints import Checkpoints
+from ngrpo.training.idle import same_weights, warning
 from ngrpo.training.lease import Lease
 from ngrpo.training.nodes import set_environment
 from ngrpo.training.verl import accelerator
@@ -59,7 +60,9 @@ def train(
     stay, too. plugin: what every Ray worker calls first.
 
     Raises UserError where another trainer holds the folder, where the job's time is too short to save anything, where
-    rollout and trainer disagree, and where the run ends before its last step.
+    rollout and trainer disagree, where a loss, a gradient, log-probs or weights are no finite numbers (again: it has
+    been so before), and where the run ends before its last step, but for one that has no gradient any more: it is
+    finished early, and says so.
     """
     import pyarrow.parquet as pq
 
@@ -69,8 +72,10 @@ def train(
     label, began = f"[train {spec.id}]", time.monotonic()
     with Lease(run) as lease, _orderly_end(run.stop, lease, label):
         keep_spec(spec, run.spec)
-        start = Checkpoints(run, spec.digest).prepare(_contents(inputs))
-        steps = total_steps(spec, pq.read_metadata(inputs.data).num_rows)
+        checkpoints = Checkpoints(run, spec.digest)
+        start = checkpoints.prepare(_contents(inputs))
+        refuse_after_failure(run, spec, start)
+        steps = start if checkpoints.ended else total_steps(spec, pq.read_metadata(inputs.data).num_rows)
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
             saving = Saving(checkpoint_every, checkpoint_minutes, _time_to_save(checkpoint_minutes))
@@ -80,11 +85,15 @@ def train(
             with _progress(run, label, start, steps):
                 run_verl(config, run, ranks, plugin)
         checkpoints = Checkpoints(run, spec.digest)
-        best = _finish(checkpoints, steps, out)
+        best = _finish(checkpoints, steps, inputs.model, out)
         if not keep_checkpoints:
             checkpoints.finish(out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
-    echo(f"{label} {steps} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
+    if best.get("ended"):
+        echo(f"{label} it ended early: {best['ended']}")
+    if best["equals_base"]:
+        echo(f"{label} its weights are the base model's, to the last bit: it has learned nothing")
+    echo(f"{label} {best['steps']} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
 
 
 def _contents(inputs: RunInputs) -> dict[str, str]:
@@ -98,9 +107,24 @@ def _contents(inputs: RunInputs) -> dict[str, str]:
     }
 
 
-def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
-    """Export the best policy, once every step is done and logged; returns its step and score."""
+def refuse_after_failure(run: RunFiles, spec: RunSpec, start: int) -> None:
+    """Raise UserError where this spec's run has met something that is no finite number: it would again."""
+    failure = read_json(run.failure) if run.failure.exists() else None
+    if failure is not None and failure["spec"] == spec.digest:
+        raise UserError(
+            f"this run was stopped at step {failure['step']}: {failure['what']}; trained on from step {start}, it "
+            "would come to the same",
+            where=run.failure,
+            do="change its method (a lower learning rate, more warm-up); to try again all the same, delete this file",
+        )
+    run.failure.unlink(missing_ok=True)
+
+
+def _finish(checkpoints: Checkpoints, steps: int, base: Path, out: Path) -> dict:
+    """Export the best policy, once every step is done and logged; returns what its card says of it."""
     run, best = checkpoints.run, checkpoints.best
+    if checkpoints.ended:
+        steps = checkpoints.step
     logged = [row["step"] for row in read_metrics(run.metrics)]
     if checkpoints.step != steps or best is None or logged != list(range(1, steps + 1)):
         raise Unfinished(
@@ -108,12 +132,15 @@ def _finish(checkpoints: Checkpoints, steps: int, out: Path) -> dict:
             where=run.folder,
             do="see train.log there; running the same command again resumes",
         )
+    folder = checkpoints.best_model(best["step"])
+    said = {**best, "steps": steps, "equals_base": same_weights(folder, base)}
+    said |= {"ended": checkpoints.ended} if checkpoints.ended else {}
     with whole_folder(out) as part:
-        for file in checkpoints.best_model(best["step"]).iterdir():
+        for file in folder.iterdir():
             shutil.copy2(file, part / file.name)
-        check_weights(part, checkpoints.best_model(best["step"]))
-        write_json(part / MODEL_CARD, {"spec": checkpoints.spec, **best, "steps": steps})
-    return best
+        check_weights(part, folder)
+        write_json(part / MODEL_CARD, {"spec": checkpoints.spec, **said})
+    return said
 
 
 def _note_hardware(path: Path, start: int) -> None:
@@ -177,13 +204,16 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(run: RunFiles, label: str, start: int, steps: int) -> Iterator[None]:
-    """Print a line for every tenth of the steps, as metrics.jsonl grows."""
+    """Print a line for every tenth of the steps, as metrics.jsonl grows, and the first warning."""
     every, stop = max(1, steps // 10), threading.Event()
 
     def follow() -> None:
-        shown = start
+        shown, warned = start, False
         while not stop.wait(1.0):
             for row in read_metrics(run.metrics):
+                if row["step"] > start and not warned and (said := warning(row)):
+                    warned = True
+                    echo(f"{label} WARNING, step {row['step']:.0f}: {said}")
                 if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
                     shown = row["step"]
                     echo(_line(label, row, steps))

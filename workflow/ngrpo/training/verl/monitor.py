@@ -6,7 +6,9 @@ drew a token are from those that the trainer computes for it with the same weigh
 | name | meaning |
 |---|---|
 | reward/mean, reward/no_answer, reward/grader_error | shares of the batch's responses |
+| reward/frac_reward_zero_std | share of groups whose responses all got one reward (TRL's name): no advantage |
 | response/length, response/truncated | tokens, mean; share that reached the limit |
+| response/frac_identical | share of responses that another response of their group repeats, token for token |
 | policy/… | entropy, kl (to the base model), kl_to_old, clipped, loss, gradient_norm, learning_rate of the update |
 | parity/max, parity/mean | absolute difference of rollout's and replayed log-probs, before the update |
 | mixing/share | share of fed steps that were mixed |
@@ -18,8 +20,11 @@ drew a token are from those that the trainer computes for it with the same weigh
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from verl.trainer.ppo.metric_utils import compute_data_metrics as stock_metrics
 
 from ngrpo.errors import UserError
@@ -48,7 +53,7 @@ _NAMES = {
     "timing_s/testing": "seconds/validation",
     "timing_s/save_checkpoint": "seconds/checkpoint",
 }
-_OWN = ("parity/", "mixing/", "reward/", "validation/")
+_OWN = ("parity/", "mixing/", "reward/", "response/", "validation/")
 
 
 def parity(batch: Any) -> tuple[float, float]:
@@ -56,6 +61,34 @@ def parity(batch: Any) -> tuple[float, float]:
     mask = batch.batch["response_mask"].bool()
     difference = (batch.batch["rollout_log_probs"] - batch.batch["old_log_probs"]).abs()[mask]
     return float(difference.max()), float(difference.double().mean())
+
+
+def not_finite(values: Mapping[str, Iterable[float]]) -> str:
+    """What of these quantities is no finite number, in words; empty where all are. values: each one's numbers."""
+    for name, numbers in values.items():
+        for number in numbers:
+            if not math.isfinite(number):
+                return f"{name} is {'NaN' if math.isnan(number) else number}"
+    return ""
+
+
+def log_probs_not_finite(batch: Any) -> str:
+    """The same of a batch's log-probs, over its responses."""
+    mask = batch.batch["response_mask"].bool()
+    sources = {
+        "rollout_log_probs": "the rollout's",
+        "old_log_probs": "the trainer's",
+        "ref_log_prob": "the reference's",
+    }
+    found = {
+        f"{whose} log-prob of a token": batch.batch[key][mask] for key, whose in sources.items() if key in batch.batch
+    }
+    return not_finite({name: values[~values.isfinite()][:1].tolist() for name, values in found.items()})
+
+
+def update_not_finite(metrics: Mapping[str, Any]) -> str:
+    """The same of an update's metrics as verl's workers return them, a list of numbers each."""
+    return not_finite({f"{_NAMES[name]} of an update": values for name, values in metrics.items() if name in _NAMES})
 
 
 def check_parity(batch: Any, limit: float, step: int) -> None:
@@ -78,8 +111,7 @@ def batch_metrics(batch: Any) -> dict[str, float]:
             metrics[f"reward/{name}"] = float(batch.non_tensor_batch[name].astype(float).mean())
     records = [Record.unpack(packed) for packed in batch.non_tensor_batch[KEY]]
     fed = sum(r.length - 1 for r in records)
-    noisy = sum(r.length - 1 for r in records if r.noise is not None)
-    metrics["mixing/share"] = (noisy or sum(len(r.index) for r in records)) / max(1, fed)
+    metrics["mixing/share"] = sum(_mixed_steps(record) for record in records) / max(1, fed)
     statistics = batch.batch[STATISTICS]
     count, total, below = (float(statistics[:, column].sum()) for column in (0, 1, 3))
     if count:
@@ -89,13 +121,36 @@ def batch_metrics(batch: Any) -> dict[str, float]:
     return metrics
 
 
+def _mixed_steps(record: Record) -> int:
+    """How many steps of a response fed anything but their token's embedding."""
+    if record.noise is None:
+        return len(record.index)
+    noisy = np.broadcast_to(record.noise.sigma, record.length - 1) != 0
+    noisy[record.index] = True
+    return int(noisy.sum())
+
+
+def group_metrics(batch: Any) -> dict[str, float]:
+    """Of how much of a batch nothing can be learned: groups of one reward, and responses that repeat one another."""
+    _, group = np.unique(batch.non_tensor_batch["uid"], return_inverse=True)
+    reward = batch.batch["token_level_scores"].sum(-1).cpu().numpy()
+    constant = [float(np.ptp(reward[group == g]) == 0) for g in range(int(group.max()) + 1)]
+    responses, mask = batch.batch["responses"].cpu().numpy(), batch.batch["response_mask"].cpu().numpy().astype(bool)
+    texts = [(g, row[kept].tobytes()) for g, row, kept in zip(group.tolist(), responses, mask, strict=True)]
+    times = Counter(texts)
+    return {
+        "reward/frac_reward_zero_std": sum(constant) / len(constant),
+        "response/frac_identical": sum(times[text] > 1 for text in texts) / len(texts),
+    }
+
+
 def data_metrics(batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """In place of verl's compute_data_metrics: its metrics of a batch, and ours.
 
     Safe: it looks at the batch after the update. Were it stock, metrics.jsonl would have no parity
     (tests/workflow/test_training.py).
     """
-    return {**stock_metrics(batch, *args, **kwargs), **batch_metrics(batch)}
+    return {**stock_metrics(batch, *args, **kwargs), **batch_metrics(batch), **group_metrics(batch)}
 
 
 class MetricsFile:
@@ -106,10 +161,12 @@ class MetricsFile:
         write_json(run.verl_settings, settings)
 
     def log(self, data: dict[str, Any], step: int) -> None:
-        """Append one step's line."""
+        """Append one step's line. Raises UserError for a value that is no finite number."""
         line = {_NAMES[name]: value for name, value in data.items() if name in _NAMES}
         line |= {name: value for name, value in data.items() if name.startswith(_OWN)}
-        plain = {name: float(value) for name, value in line.items() if math.isfinite(float(value))}
+        plain = {name: float(value) for name, value in line.items()}
+        if what := not_finite({name: [value] for name, value in plain.items()}):
+            raise UserError(f"{what}: the step isn't logged", where=f"step {step}")
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **plain}, sort_keys=True) + "\n")
             file.flush()

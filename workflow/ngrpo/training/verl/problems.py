@@ -85,5 +85,7 @@ class Order(AbstractSampler):
         return order[at * self.batch : (at + 1) * self.batch]
 
     def __iter__(self) -> Iterator[int]:
-        for step in range(self.start + 1, self.steps + 1):
+        step = self.start + 1
+        while step <= self.steps:  # asked again at each step: a run may end early
             yield from self.batch_of(step)
+            step += 1

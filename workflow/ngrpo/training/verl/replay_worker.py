@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from verl import DataProto
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.fsdp_utils import get_fsdp_full_state_dict, load_fsdp_model_to_gpu, offload_fsdp_model_to_cpu
@@ -57,6 +58,15 @@ class ReplayWorker(ActorRolloutRefWorker):
         cosines = self.actor.mixer.cosines or Cosines()
         out.batch[STATISTICS] = cosines.row(len(out))
         return out
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def not_finite(self) -> str:
+        """The first of this rank's weights that holds a NaN or an infinity; empty where all are finite."""
+        for name, weight in self.actor_module_fsdp.named_parameters():
+            part = weight.to_local() if isinstance(weight, DTensor) else weight
+            if not bool(part.detach().isfinite().all()):
+                return str(name)
+        return ""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def export(self, out: str, base: str) -> None:

@@ -4,25 +4,33 @@ A run is saved every so many steps, every so many minutes, when it is asked to e
 the last two cases it then leaves, and the next job goes on.
 A step is done when its line is in metrics.jsonl; a checkpoint counts from then on. So a run killed between the two
 resumes from the checkpoint before, and no step is ever logged twice or not at all.
+
+A run ends before its last step where nothing can be learned any more (`ngrpo.training.idle`): it validates, saves, and
+is finished. It fails where a loss, a gradient, log-probs or weights are no finite numbers: nothing of that step is
+committed, a checkpoint that turns out to be its cause is forgotten, and failure.json tells whoever starts it again.
 """
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import verl.utils.tracking
 from verl.trainer.ppo import ray_trainer
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.ray_trainer import compute_advantage as stock_advantage
+from verl.trainer.ppo.ray_trainer import reduce_metrics as stock_reduction
 from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as stock_save_question
 
 from ngrpo.errors import Unfinished, UserError
+from ngrpo.files import write_json
 from ngrpo.study.layout import RunFiles
+from ngrpo.study.run_log import read_metrics
 from ngrpo.training.checkpoints import Checkpoints, cut_metrics
+from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
-from ngrpo.training.verl.monitor import MetricsFile, check_parity, score_of
+from ngrpo.training.verl.monitor import MetricsFile, check_parity, log_probs_not_finite, score_of, update_not_finite
 from ngrpo.training.verl.replacing import replaced
 
 
@@ -41,6 +49,9 @@ class Trainer(RayPPOTrainer):
         self.written = 0  # the step whose checkpoint is written and not yet committed
         self.schedule = SaveSchedule(self.run.checkpoint_minutes * 60, self.run.ends)
         self.last_called: dict[str, int] = {}  # what the loop calls of ours: in which step it last did
+        self.idle = IdleSteps(self.run.idle_steps)
+        self.ended: str | None = None  # why this step is the last, before the planned one
+        self.validated: tuple[int, dict[str, float]] = (0, {})  # the last validation's step and metrics
 
     def fit(self) -> None:
         """verl's loop; while it runs, the functions that it calls without the trainer are this trainer's methods.
@@ -51,6 +62,7 @@ class Trainer(RayPPOTrainer):
         with (
             replaced(verl.utils.tracking, "Tracking", self.tracking),
             replaced(ray_trainer, "compute_advantage", self.checked_advantage),
+            replaced(ray_trainer, "reduce_metrics", self.checked_update),
             replaced(ray_trainer, "should_save_ckpt_esi", self.saves_now),
         ):
             super().fit()
@@ -70,8 +82,41 @@ class Trainer(RayPPOTrainer):
         (tests/workflow/test_training.py); the first step's line would not be written.
         """
         self.last_called["compute_advantage"] = self.global_steps
-        check_parity(data, self.run.parity_limit, self.global_steps)
+        if what := log_probs_not_finite(data):
+            self.checkpoints.reject(self.global_steps - 1)  # its weights gave these log-probs
+            self.fail(what)
+        if self.run.replayed:
+            check_parity(data, self.run.parity_limit, self.global_steps)
         return stock_advantage(data, *args, **kwargs)
+
+    def checked_update(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """verl's reduction of an update's metrics, which must be finite; counts steps without any gradient.
+
+        Safe: it looks at the metrics and changes nothing. Were it stock, a run of NaN would go on; the first step's
+        line would not be written.
+        """
+        self.last_called["reduce_metrics"] = self.global_steps
+        if what := update_not_finite(metrics):
+            self.fail(what)
+        self.idle.saw(max(metrics["actor/grad_norm"]))
+        return stock_reduction(metrics)
+
+    def fail(self, what: str) -> NoReturn:
+        """End a run in which something is no finite number: write it down, and raise UserError."""
+        step, kept = self.global_steps, self.checkpoints.step
+        check_lease(self.files, dict(self.run.lease))
+        write_json(self.files.failure, {"spec": self.run.spec_digest, "step": step, "what": what})
+        raise UserError(
+            f"{what} at step {step}; nothing of it is saved, the last good checkpoint is "
+            + (f"that of step {kept}" if kept else "none: the run has to start anew"),
+            where=self.files.folder,
+            do="change the method (a lower learning rate, more warm-up): the same run would come to the same",
+        )
+
+    def check_weights(self) -> None:
+        """Raise UserError where a weight is NaN or infinite, before anything is made of it."""
+        if bad := next(filter(None, self.actor_rollout_wg.not_finite()), ""):
+            self.fail(f"the weight {bad} holds NaN or infinity")
 
     def saves_now(self, *args: Any, **kwargs: Any) -> bool:
         """verl's question whether its machine is about to be taken away: also yes when we save for another reason.
@@ -84,13 +129,24 @@ class Trainer(RayPPOTrainer):
         now = time.time()
         if self.schedule.runs_out(now):
             self.files.stop.write_text("its job's time is nearly over")
+        if self.idle.over and self.global_steps < self.total_training_steps:
+            self.end_early()
+            return True
         return self.stopping() or self.schedule.due(now) or stock_save_question(*args, **kwargs)
+
+    def end_early(self) -> None:
+        """Make this step the last: nothing can be learned any more. It is validated and saved, and no further drawn."""
+        self.ended = self.idle.why
+        if self.validated[0] != self.global_steps:
+            self._validate()
+        self.train_dataloader.sampler.steps = self.global_steps
 
     def _load_checkpoint(self) -> None:
         """As stock; metrics and data order go on from there. Raises UserError where the loop doesn't log to us."""
         check_called(self.last_called, {"Tracking": 0})
         super()._load_checkpoint()
         cut_metrics(self.files.metrics, self.global_steps)
+        self.idle = IdleSteps(self.run.idle_steps, read_metrics(self.files.metrics))
         self.train_dataloader.next_iter_state = None  # verl's would skip the done steps a second time
         self.train_dataloader.sampler.start = self.global_steps
 
@@ -98,18 +154,21 @@ class Trainer(RayPPOTrainer):
         """As stock, by who still holds the run folder; it counts once the step is logged."""
         began = time.time()
         check_lease(self.files, dict(self.run.lease))
+        self.check_weights()
         super()._save_checkpoint()
         self.written = self.global_steps
         self.schedule.saved(began, time.time())
 
     def _validate(self) -> dict[str, float]:
         """As stock; the best policy so far is exported."""
+        self.check_weights()
         score = score_of(super()._validate())
         if self.checkpoints.is_better(score, self.run.validation_ties):
             folder = self.checkpoints.best_model(self.global_steps)
             self.actor_rollout_wg.export(str(folder), self.config.actor_rollout_ref.model.path)
             self.checkpoints.declare_best(score, self.global_steps)
-        return {"validation/score": score}
+        self.validated = (self.global_steps, {"validation/score": score})
+        return self.validated[1]
 
     def stopping(self) -> bool:
         """Whether the run was asked to end."""
@@ -120,8 +179,8 @@ class Trainer(RayPPOTrainer):
         self.schedule.stepped(time.time())
         if self.written != step:
             return
-        self.checkpoints.commit(step)
-        if self.stopping() and step < self.total_training_steps:
+        self.checkpoints.commit(step, self.ended)
+        if self.stopping() and step < self.total_training_steps and not self.ended:
             why = self.files.stop.read_text() or "it was asked to"
             raise Unfinished(
                 f"the run ends because {why}; step {step} of {self.total_training_steps} is saved",
@@ -154,7 +213,9 @@ class CommittingMetrics(MetricsFile):
         Raises UserError where the run folder is another's by now, and where the step went past one of our parts.
         """
         trainer = self.trainer
-        check_called(trainer.last_called, {"compute_advantage": step, "should_save_ckpt_esi": step})
+        ours = ("compute_advantage", "reduce_metrics", "should_save_ckpt_esi")
+        check_called(trainer.last_called, dict.fromkeys(ours, step))
         check_lease(trainer.files, dict(trainer.run.lease))
-        super().log(data, step)
+        validation = trainer.validated[1] if trainer.validated[0] == step else {}
+        super().log({**data, **validation}, step)
         trainer.logged(step)

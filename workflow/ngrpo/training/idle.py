@@ -1,0 +1,68 @@
+"""Whether a run can learn: what its log says of groups without variance and of steps without any gradient.
+
+A group whose responses all got one reward has advantages of 0 (Eq. 12). Where all groups do, nothing but the KL term
+can move the policy, and at the base model its gradient is 0, too.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+GRADIENT, ZERO_STD, IDENTICAL = "policy/gradient_norm", "reward/frac_reward_zero_std", "response/frac_identical"
+"""As metrics.jsonl names them."""
+
+
+class IdleSteps:
+    """Steps in a row without any gradient. limit: after how many a run ends; 0: never."""
+
+    def __init__(self, limit: int, logged: Iterable[Mapping[str, Any]] = ()):
+        """logged: the steps so far, as metrics.jsonl has them: a resumed run goes on counting."""
+        self.limit, self.count = limit, 0
+        for row in logged:
+            self.saw(row.get(GRADIENT))
+
+    def saw(self, norm: float | None) -> None:
+        """Take in a step's gradient norm, over all its updates; None: not known."""
+        self.count = self.count + 1 if norm == 0 else 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the run is to end."""
+        return 0 < self.limit <= self.count
+
+    @property
+    def why(self) -> str:
+        """Why it ends, in words."""
+        return f"no gradient in {self.count} steps in a row"
+
+
+def warning(row: Mapping[str, Any]) -> str:
+    """What is wrong with a step from which nothing can be learned; empty where something can."""
+    if row.get(ZERO_STD) != 1:
+        return ""
+    same = "all responses to each prompt are identical" if row.get(IDENTICAL) == 1 else "each group got one reward"
+    return f"nothing can be learned from this step: {same}, so all advantages are 0 ({ZERO_STD} = 1)"
+
+
+def same_weights(model: Path, base: Path) -> bool:
+    """Whether a policy's weights are those of its base model, to the last bit, in the policy's type.
+
+    Both are folders with safetensors; a tensor that only one of them holds (a tied output layer) isn't compared.
+    """
+    from safetensors import safe_open
+
+    def places(folder: Path) -> dict[str, Path]:
+        found = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as opened:
+                found |= dict.fromkeys(opened.keys(), file)
+        return found
+
+    mine, others = places(model), places(base)
+    shared = [name for name in mine if name in others]
+    for name in shared:
+        with safe_open(mine[name], framework="pt") as a, safe_open(others[name], framework="pt") as b:
+            tensor, other = a.get_tensor(name), b.get_tensor(name)
+            if tensor.shape != other.shape or not bool((tensor == other.to(tensor.dtype)).all()):
+                return False
+    return bool(shared)
