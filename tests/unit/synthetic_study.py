@@ -153,6 +153,9 @@ def write_run(study: Study, results: Results, run: str, rng: np.random.Generator
         way = 1 - np.exp(-step / 30)
         row = {
             "step": step,
+            "gradient": 0.3,
+            "zero_std": 0.4 * way,
+            "identical": 0.02,
             "reward": 0.5 + 0.37 * way + rng.normal(0, 0.03),
             "response_length": 17 + 1.5 * way + rng.normal(0, 0.15),
             "truncated": float(max(0, rng.normal(0.03, 0.01))),

@@ -28,6 +28,7 @@ LABELS = {
     ("ngrpo", "mixing"): "N-GRPO + mixing",
     ("ngrpo-always", "standard"): "N-GRPO w/o rate",
     ("ngrpo-rho0.15", "standard"): "ρ = 0.15",
+    ("ngrpo-always-sampled", "standard"): "N-GRPO w/o rate, sampled text",
     ("ngrpo-rho0.2", "standard"): "ρ = 0.2",
     ("ngrpo-l2", "standard"): "L2",
     ("ngrpo-l1", "standard"): "L1",

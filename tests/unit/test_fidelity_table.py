@@ -115,4 +115,9 @@ def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing
 
 
 def test_a_study_without_such_runs_has_none() -> None:
-    assert switched_pairs(load_study(ROOT / "config", "toy")) == []
+    assert switched_pairs(load_study(ROOT / "config", "smoke")) == []
+
+
+def test_the_two_readings_of_the_papers_row_without_a_rate_are_a_pair() -> None:
+    pairs = switched_pairs(load_study(ROOT / "config", "toy"))
+    assert pairs == [("ngrpo-always-toy", "ngrpo-always-sampled-toy", ["text at a mixed step"])]

@@ -86,8 +86,8 @@ def test_the_papers_tables_train_each_distinct_spec_exactly_once(tmp_path: Path)
     study = load_study(CONFIG, "paper")
     asked = [cell.evaluation for cells in study.cells.values() for cell in cells]
     policies = {name.split("/")[0] for name in asked}
-    # GRPO, STHT and N-GRPO on four models; ten ablation points; two released methods on two models
-    assert len(study.runs) == 3 * 4 + 10 + 2 * 2
+    # GRPO, STHT and N-GRPO on four models; eleven ablation points; two released methods on two models
+    assert len(study.runs) == 3 * 4 + 11 + 2 * 2
     assert set(study.runs) == policies - set(study.models)
     assert set(study.evaluations) == set(asked)
     assert len(asked) > len(study.evaluations)

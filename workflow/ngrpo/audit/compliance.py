@@ -256,11 +256,19 @@ def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
 
     steps = list(run.log["step"].astype(int))
     gaps = steps != list(range(1, len(steps) + 1))
-    done = len(steps) == run.steps if run.state == "finished" and run.steps else True
+    done = len(steps) == run.steps if run.state == "finished" and run.steps and not run.ended else True
     logged = f"{len(steps)}{', with gaps' if gaps else ''}"
-    yield check("steps logged, each once", run.steps or "all", logged, not gaps and done, note=run.note)
+    yield check("steps logged, each once", run.steps or "all", logged, not gaps and done, run.note or run.ended)
     if not steps:
         return
+    if run.learned_nothing:
+        yield check(
+            "what it learned",
+            "something",
+            "nothing",
+            False,
+            f"{run.learned_nothing}: what stands under its name is the base model",
+        )
     if "learning_rate" in run.log and len(steps) > t.warmup_steps:
         highest = run.over("learning_rate", "max")
         yield check("learning rate of the updates, highest", t.learning_rate, highest, _same(t.learning_rate, highest))

@@ -171,6 +171,10 @@ class RunState:
     """Steps that its spec asks for; None where they follow from the data and the data isn't there."""
     chosen_step: int | None
     validation: float | None
+    ended: str = ""
+    """Why it is finished before its last step; empty where it isn't."""
+    learned_nothing: str = ""
+    """How one sees that its policy is the base model; empty where it learned something, or isn't finished."""
 
     @property
     def done(self) -> int:
@@ -199,6 +203,15 @@ def _with_throughput(log: pd.DataFrame, spec: RunSpec, files: RunFiles) -> pd.Da
     return log.assign(throughput=responses * log["response_length"] / log["rollout_seconds"])
 
 
+def _learned_nothing(log: pd.DataFrame, equals_base: bool) -> str:
+    """How a finished run's log, and its weights, show that its policy is the base model."""
+    norms = log["gradient"].dropna() if "gradient" in log else pd.Series(dtype=float)
+    signs = [f"none of its {len(norms)} steps had a gradient"] if len(norms) and (norms == 0).all() else []
+    if equals_base:
+        signs.append("its weights are the base model's, to the last bit")
+    return " and ".join(signs)
+
+
 def run_state(study: Study, results: Results, run: str) -> RunState:
     """One run's state, from its exported model's card and its log."""
     spec, files = study.runs[run], results.run(run)
@@ -210,7 +223,8 @@ def run_state(study: Study, results: Results, run: str) -> RunState:
             note = f"trained for another spec ({quoted(made['spec'])}, wanted {spec.digest}); retrained by: {make}"
             return RunState(run, spec, "other spec", note, log, steps, None, None)
         card: TrainedCard = read_json(files.model_card, TrainedCard)
-        return RunState(run, spec, "finished", "", log, steps, card["step"], card["score"])
+        ended, nothing = card.get("ended", ""), _learned_nothing(log, card.get("equals_base", False))
+        return RunState(run, spec, "finished", "", log, steps, card["step"], card["score"], ended, nothing)
     if len(log):
         note = f"stopped or running at step {int(log['step'].max())} of {steps or '?'}; continued by: {make}"
         return RunState(run, spec, "unfinished", note, log, steps, None, None)

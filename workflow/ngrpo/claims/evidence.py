@@ -253,7 +253,7 @@ def _shown_pair(asked: Comparison, pairing: _Pairing, stacked: list[np.ndarray],
         by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
         other_estimator=other_estimator,
         files=tuple(dict.fromkeys(files)),
-        note=_mixed(study, asked.model, (asked.system, asked.other)),
+        note=_cautions(reader, asked.model, (asked.system, asked.other)),
     )
 
 
@@ -268,10 +268,17 @@ def metric_name(metric: str, samples: int) -> str:
     return f"Mean@{samples}" if metric == "mean" else f"P{metric[1:]}"
 
 
-def _mixed(study: Study, model: str, systems: Sequence[System]) -> str:
-    runs = {system_name(study, s): study.run_id(s.method, model) for s in systems if s.method}
-    mixed = mixed_fidelity({name: study.runs[run] for name, run in runs.items() if run})
-    return f"mixed fidelity: {'; '.join(mixed)}" if mixed else ""
+def _cautions(reader: Reader, model: str, systems: Sequence[System]) -> str:
+    """What a reader of a comparison has to know: fidelity that differs, and a run that learned nothing."""
+    study = reader.study
+    asked = {system_name(study, s): study.run_id(s.method, model) for s in systems if s.method}
+    runs = {name: run for name, run in asked.items() if run}
+    mixed = mixed_fidelity({name: study.runs[run] for name, run in runs.items()})
+    cautions = [f"mixed fidelity: {'; '.join(mixed)}"] if mixed else []
+    for name, run in runs.items():
+        if nothing := run_state(study, reader.results, run).learned_nothing:
+            cautions.append(f"{name} learned nothing: {nothing}")
+    return "; ".join(cautions)
 
 
 # --- training logs ---

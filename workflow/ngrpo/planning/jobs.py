@@ -47,6 +47,8 @@ class Job:
     wall: Span = field(default_factory=Span)
     """Hours from start to end; nothing for a job that is done."""
     devices: int = 0
+    caution: str = ""
+    """What its configuration implies and a user should know before it runs."""
 
     @property
     def device_hours(self) -> Span:
@@ -72,6 +74,7 @@ def planned_jobs(
                 makers = {str(f): made[n] for n, files in dag.dependencies[job].items() if n in made for f in files}
                 plan.why = reader.why(job, plan, dag.reason(job), makers)
             reader.add_cost(job, plan, dag.reason(job))
+            plan.caution = reader.caution(plan)
     return sorted(made.values(), key=_place)
 
 
@@ -94,6 +97,18 @@ class _Reader:
         if batch := self._batch(job):
             return "sample", batch.name
         return job.rule.name, job.wildcards_dict.get(NAMED_BY.get(job.rule.name), job.rule.name)
+
+    def caution(self, plan: Job) -> str:
+        """What a training's equations imply before anything runs."""
+        run = self.study.runs.get(plan.name) if plan.stage == "train" else None
+        if run is None or not run.exploration.deterministic_text:
+            return ""
+        idle = run.training.idle_steps
+        after = f"; it ends after {idle} such steps" if idle else ""
+        return (
+            f"all {run.training.group} responses to a prompt will be one text, whatever the seed: no step samples, so "
+            f"groups have no variance, advantages and gradients are 0, and the policy stays the base model{after}"
+        )
 
     def _batch(self, job: Any) -> Batch | None:
         return self.batches.get((job.rule.name, job.wildcards_dict.get("system", "")))

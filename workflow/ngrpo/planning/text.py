@@ -51,6 +51,7 @@ def plan_text(
             "",
             "why",
             *_reasons(running, every_job),
+            *_cautions(running),
         ]
     )
 
@@ -70,6 +71,11 @@ def _room(running: Sequence[Job], study: Study, costs: Costs, nodes: int | None)
     if missing := unknown(study, costs):
         lines.append(f"Not in it: {', '.join(missing)}, whose parameters aren't declared (config/costs.yaml)")
     return lines
+
+
+def _cautions(running: Sequence[Job]) -> list[str]:
+    lines = [f"  {j.stage} {j.name}: {j.caution}" for j in running if j.caution]
+    return ["", "can't learn, by its equations", *lines] if lines else []
 
 
 def _stages(jobs: Sequence[Job], device: str) -> str:

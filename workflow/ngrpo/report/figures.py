@@ -35,6 +35,12 @@ class Curve:
 CURVES = (
     Curve("reward", "mean reward", "Share of rollout answers that the grader accepts, a step."),
     Curve(
+        "zero_std",
+        "groups of one reward",
+        "Share of groups whose responses all got one reward, and so no advantage; at 100 % nothing can be learned.",
+        share=True,
+    ),
+    Curve(
         "validation", "validation score", "Mean score on the validation problems; a ring marks the chosen step.", False
     ),
     Curve("response_length", "response tokens", "Mean length of a rollout's response."),

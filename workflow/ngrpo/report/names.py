@@ -20,3 +20,8 @@ def place_title(study: Study, model: str, benchmark: str) -> str:
 def slug(*parts: str) -> str:
     """An id for anchors and files: lower case, dots and underscores as dashes."""
     return "-".join(parts).lower().replace(".", "-").replace("_", "-").replace("@", "-")
+
+
+def marked(label: str, learned_nothing: str) -> str:
+    """A system's label where it is shown, marked where its run learned nothing."""
+    return f"{label} (learned nothing)" if learned_nothing else label

@@ -37,6 +37,7 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.scale_note import scale_note
+from ngrpo.study.switches import OF_VERL
 from ngrpo.terminal import echo
 
 FILTERS = ("percent", "points", "plain", "short", "duration", "p_value", "effect")
@@ -127,8 +128,10 @@ def _sections(
 ) -> dict[str, Any]:
     """What every section shows."""
     runs, claims, checks = gathered.runs, gathered.claims, gathered.checks
+    untaught = {run.id: run.learned_nothing for run in runs if run.learned_nothing}
     tables = [
-        results_table(study, results, report, name, gathered.sheets.get(name), gallery) for name in study.size.tables
+        results_table(study, results, report, name, gathered.sheets.get(name), gallery, untaught)
+        for name in study.size.tables
     ]
     jobs = job_times(study, results)
     return {
@@ -143,6 +146,7 @@ def _sections(
         "claim_counts": claim_counts(claims),
         "fidelity": fidelity_rows(study, gathered.paper),
         "switch_effects": switch_effects(study, results),
+        "of_verl": OF_VERL,
         "checks": checks_by_run(checks),
         "check_counts": {state: sum(c.state == state for c in checks) for state in STATES},
         "states": STATES,

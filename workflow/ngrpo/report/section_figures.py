@@ -13,7 +13,7 @@ from ngrpo.report.drawing import styles
 from ngrpo.report.figures_ablation import by_problem
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
 from ngrpo.report.gallery import Gallery
-from ngrpo.report.names import place_title, slug, title_of
+from ngrpo.report.names import marked, place_title, slug, title_of
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
@@ -93,7 +93,7 @@ def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Ite
                 svg = gallery.draw(figure, slug("training", model, curve.column), title, f"{'; '.join(last)}.")
                 panels.append({"about": curve.about, "svg": svg})
         if panels:
-            keys = [(label, looks[label]) for label in own]
+            keys = [(marked(label, own[label].learned_nothing), looks[label]) for label in own]
             ids = [r.id for r in own.values()]
             yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": ids}
 

@@ -1,6 +1,6 @@
 """The page's results: each table as groups of rows, beside the paper's values, with its figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from ngrpo.report import figures
 from ngrpo.report.drawing import styles
 from ngrpo.report.figures_ablation import over_rho
 from ngrpo.report.gallery import Gallery
-from ngrpo.report.names import place_title, slug, title_of
+from ngrpo.report.names import marked, place_title, slug, title_of
 from ngrpo.report.paper_tables import FORMATS
 from ngrpo.report.tables import read_table
 from ngrpo.study.expand import Study
@@ -30,9 +30,18 @@ Columns = list[tuple[str, str]]
 
 
 def results_table(
-    study: Study, results: Results, report: ReportFiles, name: str, sheet: pd.DataFrame | None, gallery: Gallery
+    study: Study,
+    results: Results,
+    report: ReportFiles,
+    name: str,
+    sheet: pd.DataFrame | None,
+    gallery: Gallery,
+    untaught: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One table as the page shows it: a group a model and benchmark. sheet: its values beside the paper's."""
+    """One table as the page shows it: a group a model and benchmark. sheet: its values beside the paper's.
+
+    untaught: runs that learned nothing, and how one sees it.
+    """
     path = results.table(name)
     table: dict[str, Any] = {"id": name, "title": study.study.tables[name].title, "file": results.relative(path)}
     table |= {"path": path, "groups": [], "note": "", "files": [], "mixed": ""}
@@ -49,8 +58,14 @@ def results_table(
     printed = {tuple(row[key] for key in keys): row for row in sheet.to_dict("records")}
     for (model, benchmark), part in frame.groupby(["model", "benchmark"], sort=False):
         if model in study.size.models and (benchmark == AVERAGE or benchmark in study.size.datasets):
-            table["groups"].append(_group(study, name, model, benchmark, part, printed, gallery))
+            table["groups"].append(_group(study, name, model, benchmark, part, printed, gallery, untaught))
     return table
+
+
+def _untaught_systems(study: Study, table: str, model: str, untaught: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a table's systems on a model whose run learned nothing, and how one sees it."""
+    policies = {c.label: study.evaluations[c.evaluation].policy.id for c in study.cells[table] if c.model == model}
+    return {label: untaught[policy] for label, policy in policies.items() if policy in untaught}
 
 
 def _of_this_study(study: Study, table: str, frame: pd.DataFrame) -> bool:
@@ -69,7 +84,14 @@ def _mixed(study: Study, table: str) -> str:
 
 
 def _group(
-    study: Study, table: str, model: str, benchmark: str, frame: pd.DataFrame, printed: dict, gallery: Gallery
+    study: Study,
+    table: str,
+    model: str,
+    benchmark: str,
+    frame: pd.DataFrame,
+    printed: dict,
+    gallery: Gallery,
+    untaught: Mapping[str, str],
 ) -> dict[str, Any]:
     """One model on one benchmark: columns metrics × estimators, rows systems, then paired differences and figures.
 
@@ -82,7 +104,9 @@ def _group(
     shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
     name, where = slug(table, model, benchmark), place_title(study, model, benchmark)
     done = headline[headline["status"] == "ok"]
-    looks = styles(labels)
+    looks, nothing = styles(labels), _untaught_systems(study, table, model, untaught)
+    names = {label: marked(label, nothing.get(label, "")) for label in labels}
+    drawn, drawn_headline = (rows.assign(label=rows["label"].map(names)) for rows in (own, headline))
     return {
         "id": name,
         "model": title_of(study, "model", model),
@@ -91,17 +115,18 @@ def _group(
         "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
         "columns": [(metric, "" if estimator == "mean" else estimator) for metric, estimator in columns],
         "rows": [
-            _beside(_row(part, columns), columns, printed, (model, benchmark)) | {"style": looks[label]}
+            _beside(_row(part, columns), columns, printed, (model, benchmark), nothing.get(label, ""))
+            | {"style": looks[label], "name": names[label]}
             for label, part in headline.groupby("label", sort=False)
         ],
         "differences": [
             _row(part, columns) | {"against": against}
             for (label, against), part in shown.groupby(["label", "against"], sort=False)
         ],
-        "keys": [(label, looks[label]) for label in labels],
-        "forests": list(_forests(headline, columns, name, where, gallery)),
-        "curves": list(_pass_curves(own, name, where, gallery)),
-        "over_rho": list(_over_rho(own, name, where, gallery)),
+        "keys": [(names[label], looks[label]) for label in labels],
+        "forests": list(_forests(drawn_headline, columns, name, where, gallery)),
+        "curves": list(_pass_curves(drawn, name, where, gallery)),
+        "over_rho": list(_over_rho(drawn, name, where, gallery)),
     }
 
 
@@ -119,8 +144,13 @@ def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:
     }
 
 
-def _beside(row: dict[str, Any], columns: Columns, printed: dict, where: tuple[str, str]) -> dict[str, Any]:
-    """A row whose cells hold the paper's value and their rank, too; the unbiased estimator's have neither."""
+def _beside(
+    row: dict[str, Any], columns: Columns, printed: dict, where: tuple[str, str], nothing: str
+) -> dict[str, Any]:
+    """A row whose cells hold the paper's value and their rank, too; the unbiased estimator's have neither.
+
+    nothing: how one sees that the row's run learned nothing; empty where it did.
+    """
     for (metric, estimator), cell in zip(columns, row["cells"], strict=False):
         own = printed[(*where, metric, row["label"])]
         compared = estimator != "unbiased"
@@ -128,7 +158,8 @@ def _beside(row: dict[str, Any], columns: Columns, printed: dict, where: tuple[s
         cell["paper"] = own["paper"] if compared and pd.notna(own["paper"]) else None
         cell["seeds"] = own if compared and pd.notna(own["over_seeds"]) else None
         cell["to_paper"] = own["difference"] if cell["paper"] is not None else None
-    notes = (row["note"], printed[(*where, columns[0][0], row["label"])]["note"])
+    untaught = f"its run learned nothing ({nothing}), so these are the base model's values" if nothing else ""
+    notes = (untaught, row["note"], printed[(*where, columns[0][0], row["label"])]["note"])
     row["note"] = "; ".join(dict.fromkeys(note for note in notes if note))
     return row
 

@@ -60,10 +60,24 @@ class ModelCard(TypedDict):
 
 @with_config(OPEN)
 class TrainedCard(ModelCard):
-    """A trained policy's card: its step and validation score, too."""
+    """A trained policy's card: its step and validation score, too.
+
+    ended: why its run is finished before its last step; equals_base: whether its weights are the base model's.
+    """
 
     step: NonNegativeInt
     score: float
+    ended: NotRequired[str]
+    equals_base: NotRequired[bool]
+
+
+@with_config(OPEN)
+class FailureCard(TypedDict):
+    """In a run's folder: what was no finite number at which step, and for which spec."""
+
+    spec: str
+    step: NonNegativeInt
+    what: str
 
 
 @with_config(OPEN)

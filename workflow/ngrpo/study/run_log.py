@@ -18,6 +18,9 @@ MOST_STEPS, LARGEST = 10**9, 1e300
 LOGGED = {
     "step": "step",
     "reward": "reward/mean",
+    "zero_std": "reward/frac_reward_zero_std",
+    "identical": "response/frac_identical",
+    "gradient": "policy/gradient_norm",
     "validation": "validation/score",
     "response_length": "response/length",
     "truncated": "response/truncated",

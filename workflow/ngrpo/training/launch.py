@@ -19,6 +19,7 @@ from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.stages.weights import check_weights
+from ngrpo.study.cards import FailureCard
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec, keep_spec
@@ -109,7 +110,7 @@ def _contents(inputs: RunInputs) -> dict[str, str]:
 
 def refuse_after_failure(run: RunFiles, spec: RunSpec, start: int) -> None:
     """Raise UserError where this spec's run has met something that is no finite number: it would again."""
-    failure = read_json(run.failure) if run.failure.exists() else None
+    failure: FailureCard | None = read_json(run.failure, FailureCard) if run.failure.exists() else None
     if failure is not None and failure["spec"] == spec.digest:
         raise UserError(
             f"this run was stopped at step {failure['step']}: {failure['what']}; trained on from step {start}, it "
