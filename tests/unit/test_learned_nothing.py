@@ -21,6 +21,7 @@ from ngrpo.study.layout import Results
 RUN = "ngrpo-toy"
 CLAIM = {
     "where": "Table 1",
+    "family": "table1",
     "says": "One is above the other.",
     "test": {"kind": "higher", "model": "toy", "system": {"method": "ngrpo"}, "than": [{"method": "grpo"}],
              "benchmarks": ["toy-held-out"], "metric": "mean", "paper": [1.0]},
