@@ -86,8 +86,8 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
     assert "Rows of this table mix fidelity; " in text
     assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
     (study.folder / "claims.yaml").write_text(
-        "claims: {x: {where: Table 1, family: table1, says: y, test: {kind: higher, model: toy, system: {method: ngrpo}, metric: mean,"
-        " than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
+        "claims: {x: {where: Table 1, family: table1, says: y, test: {kind: higher, model: toy, metric: mean,"
+        " system: {method: ngrpo}, than: [{method: ngrpo-sampled}], benchmarks: [toy-held-out], paper: [1.0]}}}"
     )
     write_grades(study, results, "ngrpo-sampled-toy/standard/toy-held-out", 0.4, 12, np.random.default_rng(1))
     (claim,) = judge_claims(study, results)
