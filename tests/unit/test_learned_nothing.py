@@ -86,5 +86,5 @@ def test_what_the_equations_make_deterministic_is_known_before_it_runs() -> None
         fixed = {run.id for run in runs if run.exploration.deterministic_text}
         assert {name.rpartition("-r1-")[0] or name.rpartition("-toy")[0] for name in fixed} == {"ngrpo-always"}
         assert any(run.id.startswith("ngrpo-always-sampled-") for run in runs)
-    told = _cautions([Job("train", "a", why="not made yet", caution="can't vary"), Job("train", "b", why="x")])
-    assert told == ["", "can't learn, by its equations", "  train a: can't vary"]
+    lines = _cautions([Job("train", "a", why="not made yet", caution="can't vary"), Job("train", "b", why="x")])
+    assert lines == ["", "can't learn, by its equations", "  train a: can't vary"]

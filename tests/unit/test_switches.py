@@ -59,8 +59,8 @@ NEEDS: dict[str, dict[str, Any]] = {"STHT mixture's temperature": {"k": 3}}
 
 def switches(part: str) -> list[Any]:
     """Every switch of a part with each kind that it concerns."""
-    found = [(s, kind) for s in SWITCHES if s.part == part for kind in s.kinds or (None,)]
-    return [pytest.param(s, kind, id=f"{s.name}, {kind}") for s, kind in found]
+    pairs = [(s, kind) for s in SWITCHES if s.part == part for kind in s.kinds or (None,)]
+    return [pytest.param(s, kind, id=f"{s.name}, {kind}") for s, kind in pairs]
 
 
 def test_every_switch_says_what_it_changes() -> None:

@@ -123,12 +123,12 @@ class Checkpoints:
 
     def reject(self, step: int) -> None:
         """Forget the checkpoint of a step whose weights turn out to be no good; the one before it stays."""
-        kept = [one for one in self.committed if one["step"] != step]
-        if len(kept) == len(self.committed):
+        others = [one for one in self.committed if one["step"] != step]
+        if len(others) == len(self.committed):
             return
-        self.best = kept[0]["best"] if kept else None
-        if kept:
-            self._write(kept)
+        self.best = others[0]["best"] if others else None
+        if others:
+            self._write(others)
         else:
             self._card.unlink()
             self.committed = []

@@ -52,11 +52,11 @@ def same_weights(model: Path, base: Path) -> bool:
     from safetensors import safe_open
 
     def places(folder: Path) -> dict[str, Path]:
-        found = {}
+        files = {}
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt") as opened:
-                found |= dict.fromkeys(opened.keys(), file)
-        return found
+                files |= dict.fromkeys(opened.keys(), file)
+        return files
 
     mine, others = places(model), places(base)
     shared = [name for name in mine if name in others]

@@ -80,10 +80,10 @@ def log_probs_not_finite(batch: Any) -> str:
         "old_log_probs": "the trainer's",
         "ref_log_prob": "the reference's",
     }
-    found = {
+    values_of = {
         f"{whose} log-prob of a token": batch.batch[key][mask] for key, whose in sources.items() if key in batch.batch
     }
-    return not_finite({name: values[~values.isfinite()][:1].tolist() for name, values in found.items()})
+    return not_finite({name: values[~values.isfinite()][:1].tolist() for name, values in values_of.items()})
 
 
 def update_not_finite(metrics: Mapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ def group_metrics(batch: Any) -> dict[str, float]:
     reward = batch.batch["token_level_scores"].sum(-1).cpu().numpy()
     constant = [float(np.ptp(reward[group == g]) == 0) for g in range(int(group.max()) + 1)]
     responses, mask = batch.batch["responses"].cpu().numpy(), batch.batch["response_mask"].cpu().numpy().astype(bool)
-    texts = [(g, row[kept].tobytes()) for g, row, kept in zip(group.tolist(), responses, mask, strict=True)]
+    texts = [(g, row[written].tobytes()) for g, row, written in zip(group.tolist(), responses, mask, strict=True)]
     times = Counter(texts)
     return {
         "reward/frac_reward_zero_std": sum(constant) / len(constant),

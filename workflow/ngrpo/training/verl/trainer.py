@@ -103,12 +103,12 @@ class Trainer(RayPPOTrainer):
 
     def fail(self, what: str) -> NoReturn:
         """End a run in which something is no finite number: write it down, and raise UserError."""
-        step, kept = self.global_steps, self.checkpoints.step
+        step, good = self.global_steps, self.checkpoints.step
         check_lease(self.files, dict(self.run.lease))
         write_json(self.files.failure, {"spec": self.run.spec_digest, "step": step, "what": what})
         raise UserError(
             f"{what} at step {step}; nothing of it is saved, the last good checkpoint is "
-            + (f"that of step {kept}" if kept else "none: the run has to start anew"),
+            + (f"that of step {good}" if good else "none: the run has to start anew"),
             where=self.files.folder,
             do="change the method (a lower learning rate, more warm-up): the same run would come to the same",
         )
