@@ -126,9 +126,9 @@ class _Reader:
             return self._missing(job, missing)
         if changed:
             return f"its spec has changed: {changed}"
-        return next(iter(self._causes(reason, makers)), str(reason))
+        return next(iter(self._causes(job.rule.name, reason, makers)), str(reason))
 
-    def _causes(self, reason: Any, makers: dict[str, Job]) -> Iterator[str]:
+    def _causes(self, rule: str, reason: Any, makers: dict[str, Job]) -> Iterator[str]:
         """Snakemake's reason in words, one cause after the other."""
         remade = set(map(str, reason.updated_input_run))
         for path in sorted(set(map(str, reason.updated_input)) - remade):
@@ -138,7 +138,8 @@ class _Reader:
         for path in sorted(remade & makers.keys()):
             yield f"{makers[path].stage} {makers[path].name} is to be made"
         if reason.params_changed or reason.code_changed:
-            yield "its code has changed"
+            shows = rule in ("analyze", "notebook", "report")
+            yield "its code, or what it shows of the configuration, has changed" if shows else "its code has changed"
         if reason.input_changed:
             yield "it is made of other files than before"
         if reason.software_stack_changed:
