@@ -105,7 +105,7 @@ def test_another_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_data_folder_that_moved_is_the_same_data(tmp_path: Path) -> None:
     """Its path is in no job's parameters; another content is."""
-    told = []
+    given = []
     for name, text in (("a", "1"), ("it's b", "1"), ("c", "2")):
         folder = tmp_path / name
         folder.mkdir()
@@ -115,5 +115,5 @@ def test_a_data_folder_that_moved_is_the_same_data(tmp_path: Path) -> None:
             study, files = load_study(Path("config"), "smoke"), Results(tmp_path / "results" / "smoke")
             with snakemake_dag(study, files, ("fetch",), folder) as dag:
                 jobs = sorted((j for j in dag.jobs if j.rule.name == "dataset"), key=str)
-                told.append([(sorted(map(str, job.input)), dict(job.params.items())) for job in jobs])
-    assert told[0] == told[1] != told[2]
+                given.append([(sorted(map(str, job.input)), dict(job.params.items())) for job in jobs])
+    assert given[0] == given[1] != given[2]
