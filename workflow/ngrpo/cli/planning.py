@@ -83,6 +83,21 @@ def clean(names: tuple[str, ...], yes: bool, config: Path, scale: str, results: 
     echo(tidy(load_study(config, scale, results / scale), Results(results / scale), names, remove=yes))
 
 
+@click.command("audit-paper")
+@with_study
+def audit_paper(config: Path, scale: str, results: Path) -> None:
+    """Tell what the paper's own numbers can bear: possible counts, what one run shows, chance (seconds, no results)."""
+    from ngrpo.audit.paper_text import findings_text
+    from ngrpo.claims.printed import paper_findings
+    from ngrpo.errors import UserError
+    from ngrpo.study.expand import load_study
+
+    audited = paper_findings(load_study(config, scale))
+    if audited is None:
+        raise UserError("the configuration has none of the paper's values", where=config / "paper_values.yaml")
+    print(findings_text(*audited))
+
+
 @click.command()
 @click.option("--out", type=FOLDER, default=Path("config/schema"), show_default=True)
 def schema(out: Path) -> None:

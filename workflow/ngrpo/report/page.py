@@ -19,8 +19,10 @@ from ngrpo import formatting
 from ngrpo.audit.compliance import STATES, ComplianceCheck, compliance
 from ngrpo.audit.fidelity import fidelity_rows, switch_effects
 from ngrpo.audit.hours import job_times, totals
+from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
 from ngrpo.audit.status import RunState, command, run_state
+from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.files import whole_file, write_json
 from ngrpo.grades import GRADES, displayed
@@ -35,6 +37,7 @@ from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unf
 from ngrpo.report.tables import read_table
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
+from ngrpo.study.paper_values import FILE as PAPER_VALUES
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.scale_note import scale_note
 from ngrpo.study.switches import OF_VERL
@@ -54,6 +57,8 @@ class Gathered:
     sheets: dict[str, pd.DataFrame]
     """Each finished table beside the paper's values."""
     paper: PaperValues | None
+    findings: list[Finding]
+    """What the paper's own numbers can bear."""
 
 
 def report(study: Study, results: Path | Results, out: Path) -> None:
@@ -80,7 +85,9 @@ def gather(study: Study, results: Results) -> Gathered:
     paths = {name: results.table(name) for name in study.size.tables}
     sheets = {name: beside(read_table(path), study, results, paper) for name, path in paths.items() if path.exists()}
     checks = compliance(study, results, runs, paper)
-    return Gathered(runs, judge_claims(study, results), checks, sheets, paper)
+    audited = paper_findings(study)
+    findings = audited[0] if audited else []
+    return Gathered(runs, judge_claims(study, results), checks, sheets, paper, findings)
 
 
 def page(
@@ -160,6 +167,9 @@ def _sections(
         "diagnostics": list(diagnostics_panels(study, results, gallery)),
         "low_cosine": LOW_COSINE,
         "paper": gathered.paper,
+        "paper_findings": gathered.findings,
+        "paper_file": study.folder / PAPER_VALUES if study.folder else "",
+        "source_of": source_of,
         "grades": [(grade, displayed(grade)) for grade in GRADES],
         "cards": data_cards(study, results),
         "settings": run_settings(study.runs),
