@@ -259,9 +259,10 @@ def without_rate(paper: PaperValues, model: str, always: Row) -> Finding:
         "Eq. 6 to 11 draw nothing at a mixed step. With ρ = 1 all responses to a prompt are therefore the same, so are"
         " their rewards, every advantage of Eq. 12 is 0, and so are gradient and KL term: training leaves the base"
         f" model as it is. The paper's row of a trained model differs from {BASE} by {signed(gain, 2)} points of"
-        " average Pass@32. Either the weights are the same and only the samples differ, or the row was made by something"
-        " else than these equations (the released code writes the sampled token). The numbers don't tell: two evaluations of"
-        f" the same weights lie as far apart in {min(chances, key=float)} to {max(chances, key=float)} % of cases.",
+        " average Pass@32. Either the weights are the same and only the samples differ, or the row was made by"
+        " something else than these equations (the released code writes the sampled token). The numbers don't tell: two"
+        f" evaluations of the same weights lie as far apart in {min(chances, key=float)} to"
+        f" {max(chances, key=float)} % of cases.",
         "A = (r − mean r)/(std r + ε) with equal r is 0. Last column: how often, in %, two evaluations of the same"
         " weights lie as far apart, either way (other samples and draws, nothing else).",
         "ngrpo.audit.paper_findings.without_rate",
