@@ -27,15 +27,15 @@ def row(model: str, label: str = "GRPO"):
 def averages(benchmarks, noise: RunNoise, studies: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Averages over benchmarks of one run in each of so many studies, by the release's own estimators."""
     run = rng.normal(0, noise.run, (studies, 1)) if noise.run else 0.0
-    found = {"mean": 0.0, "pass@16": 0.0, "pass@32": 0.0}
+    values = {"mean": 0.0, "pass@16": 0.0, "pass@32": 0.0}
     for benchmark in benchmarks:
         places = log_odds(benchmark, noise) + run + rng.normal(0, noise.own, (studies, benchmark.problems))
         correct = rng.binomial(32, expit(places))
-        found["mean"] += correct.mean(1) / 32 / len(benchmarks)
+        values["mean"] += correct.mean(1) / 32 / len(benchmarks)
         for k in (16, 32):
             seen = rng.binomial(1000, 1 - (1 - correct / 32) ** k) / 1000
-            found[f"pass@{k}"] += seen.mean(1) / len(benchmarks)
-    return found
+            values[f"pass@{k}"] += seen.mean(1) / len(benchmarks)
+    return values
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from ngrpo.terminal import text_table
 WIDTH = 112
 
 
-def findings_text(found: Sequence[Finding], paper: PaperValues) -> str:
+def findings_text(statements: Sequence[Finding], paper: PaperValues) -> str:
     """Every statement with its calculation, its function and its rows."""
     parts = [f"The paper's own numbers ({paper.source.split(',')[0]}): what they can bear"]
-    for number, finding in enumerate(found, 1):
+    for number, finding in enumerate(statements, 1):
         parts += ["", f"{number}. {finding.title}", _wrapped(finding.says)]
         parts += [_wrapped(f"By: {finding.calculation}"), f"   Code: {finding.code}"]
         if finding.rows:
