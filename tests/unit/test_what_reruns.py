@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
+from ngrpo.study import config
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.expand import Study, load_study
+from ngrpo.study.reading import parse
 from ngrpo.study.reference import models_in
 from ngrpo.study.shown import page_digest, table_digest
 
@@ -50,14 +51,16 @@ STAGES: dict[str, dict[str, Any]] = {
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
     "ResultTable": {"title": PAGE, "rows": TABLE, "models": MIXING | {"neighbors"}, "benchmarks": EVALUATION},
-    "Objective": dict.fromkeys(("kind", "clip_low", "clip_high", "kl_coefficient", "aggregation"), MIXER),
+    "Objective": dict.fromkeys(
+        ("kind", "clip_low", "clip_high", "kl_coefficient", "aggregation", "dual_clip", "policy_aggregation"), MIXER
+    ),
     "NoMixer": {},
     "NeighborMixer": {
         **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
         **dict.fromkeys(("k", "metric", "space"), TABLE_OF_NEIGHBORS),
     },
-    "GaussianMixer": dict.fromkeys(("factor", "scope", "replay"), MIXER),
-    "GumbelMixer": dict.fromkeys(("k", "temperature", "low", "high", "weights"), MIXER),
+    "GaussianMixer": dict.fromkeys(("factor", "scope", "replay", "k", "rho", "stop_after", "temperature"), MIXER),
+    "GumbelMixer": dict.fromkeys(("k", "temperature", "low", "high", "weights", "text", "stop_after"), MIXER),
     "SoftThinkingMixer": dict.fromkeys(
         ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
     ),
@@ -74,7 +77,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "tables": RUN,
         "release": PAGE,
         "extra_seeds": PAGE | {"train", "sample", "grade"},
-        **dict.fromkeys(("demo", "targets", "threads", "checkpoint_every", "shard_samples"), NOTHING),
+        **dict.fromkeys(
+            ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints"), NOTHING
+        ),
     },
     "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "dtype": MODEL},
     "Dataset": {**dict.fromkeys(("source", "kind", "fields", "rows", "limit", "instruction"), DATA), "title": PAGE},
@@ -97,7 +102,7 @@ STAGES: dict[str, dict[str, Any]] = {
             (
                 *("steps", "epochs", "batch_prompts", "group", "mini_batch_prompts", "learning_rate", "warmup_steps"),
                 *("weight_decay", "temperature", "max_response_tokens", "validate_every", "validation_samples"),
-                "parity_limit",
+                *("parity_limit", "stop_without_gradient", "validation_ties"),
             ),
             MIXING,
         ),
@@ -113,13 +118,13 @@ TOY = {"kind": "toy", "count": 10, "held_out": True, "seed": 3}
 STUDY: dict[str, Any] = {
     "methods": {
         "mixed": {"title": "A", "exploration": {"kind": "neighbors"}, "objective": {"kind": "grpo"}},
-        "other": {"title": "B", "exploration": {"kind": "gaussian"}},
+        "other": {"title": "B", "exploration": {"kind": "gaussian", "k": 4}},
         "third": {"title": "C", "exploration": {"kind": "gumbel"}},
     },
     "decodings": {
         "standard": {"title": "s"},
         "mixing": {"title": "m", "mixer": {"kind": "neighbors", "metric": "l2"}},
-        "soft": {"title": "t", "mixer": {"kind": "soft-thinking"}},
+        "soft": {"title": "t", "mixer": {"kind": "soft-thinking", "keep": 9}},
         "unused": {"title": "u", "mixer": {"kind": "gaussian"}},
     },
     "tables": {
@@ -175,6 +180,8 @@ UNASKED = (("tables", "later"), ("methods", "later"), ("decodings", "unused"))
 """Of no table that the scale makes."""
 KINDS = ("Objective", "Dataset")
 """Models whose `kind` is a value of their own."""
+REFUSED = {("NeighborMixer", "refresh", "decoding")}
+"""Keys that can't be set at a place."""
 OTHER: dict[tuple[str, str], Any] = {
     ("StudyFile", "methods"): {**STUDY["methods"], "third": {"title": "C", "training": {"group": 6}}},
     ("StudyFile", "decodings"): {**STUDY["decodings"], "soft": {"title": "t", "mixer": {"kind": "none"}}},
@@ -190,6 +197,11 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ResultTable", "models"): ["base", "hub"],
     ("ResultTable", "benchmarks"): ["bench", "hub"],
     ("Objective", "kind"): "gspo",
+    ("Objective", "dual_clip"): 3.0,
+    ("Training", "validation_ties"): "later",
+    ("GaussianMixer", "rho"): 0.5,
+    ("GaussianMixer", "temperature"): 0.5,
+    ("GumbelMixer", "text"): "sampled",
     ("NeighborMixer", "metric"): "l1",
     ("NeighborMixer", "weights"): "probabilities",
     ("NeighborMixer", "text"): "sampled",
@@ -300,8 +312,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plain = {"study.yaml": STUDY, "mine.yaml": SCALE}
     (tmp_path / "scales").mkdir()
     (tmp_path / "scales" / "mine.yaml").touch()
-    monkeypatch.setattr(yaml, "load", lambda stream, _: plain[Path(stream.name).name])
-    (tmp_path / "study.yaml").touch()
+    monkeypatch.setattr(config, "read_yaml", lambda model, path: parse(model, plain[path.name], path))
 
     def get(study: dict[str, Any] = STUDY, scale: dict[str, Any] = SCALE) -> Study:
         plain.update({"study.yaml": study, "mine.yaml": scale})
@@ -315,8 +326,12 @@ def expected(model: str, name: str, path: tuple[str | int, ...]) -> frozenset[st
     stages = STAGES[model][name]
     if isinstance(stages, frozenset):
         return stages
-    role = next((r for start, r in ROLES.items() if path[: len(start)] == start), "")
-    return stages[role]
+    return stages[role_of(path)]
+
+
+def role_of(path: tuple[str | int, ...]) -> str:
+    """The place in the study of a value at this path."""
+    return next((r for start, r in ROLES.items() if path[: len(start)] == start), "")
 
 
 def surprises(load, *start: str) -> list[str]:
@@ -326,7 +341,7 @@ def surprises(load, *start: str) -> list[str]:
     for file, whole in (("study", STUDY), ("scale", SCALE)):
         for path, part, name in walk(first.study if file == "study" else first.size):
             model = type(part).__name__
-            if path[: len(start)] != start or path[:2] in UNASKED:
+            if path[: len(start)] != start or path[:2] in UNASKED or (model, name, role_of(path)) in REFUSED:
                 continue
             if name == "kind" and model not in KINDS:
                 continue  # it says which model the value is: another one is another value of the field that holds it
