@@ -51,6 +51,7 @@ DIAGNOSTICS = {
     ],
 }
 """What `ngrpo diagnostics` writes, small."""
+HOSTILE_ANSWER = '<script>alert(1)</script>" onfocus=x \x1b[31m'
 
 
 def make_study(
@@ -121,6 +122,9 @@ def write_grades(
         for s in range(spec.samples)
     ]
     frame = pd.DataFrame(rows)
+    frame["second_grade"], frame["second_extracted"], frame["second_reason"] = frame["grade"], frame["extracted"], None
+    other = frame.index[frame["grade"] == "wrong"][:2]  # on which the second grader disagrees
+    frame.loc[other, ["extracted", "second_extracted", "second_grade"]] = [HOSTILE_ANSWER, HOSTILE_ANSWER, "correct"]
     files = results.evaluation(evaluation)
     files.grades.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(files.grades, index=False)

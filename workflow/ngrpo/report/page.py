@@ -32,6 +32,7 @@ from ngrpo.report.figures import SMOOTHING
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.paper_tables import beside, write_tables
 from ngrpo.report.section_figures import diagnostics_panels, problem_panels, training_panels
+from ngrpo.report.section_graders import second_opinion
 from ngrpo.report.section_results import result_sentences, results_table
 from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.report.tables import read_table
@@ -171,6 +172,7 @@ def _sections(
         "paper_file": study.folder / PAPER_VALUES if study.folder else "",
         "source_of": source_of,
         "grades": [(grade, displayed(grade)) for grade in GRADES],
+        "opinion": second_opinion(study, results),
         "cards": data_cards(study, results),
         "settings": run_settings(study.runs),
         "evaluation_settings": evaluation_settings(study),
