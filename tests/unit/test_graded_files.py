@@ -287,6 +287,46 @@ def test_each_setting_can_be_chosen_and_changes_nothing_unless_it_is(tmp_path, w
     assert written(tmp_path / "o")[0]["grade"] == chosen
 
 
+def invoked(*words: object) -> str:
+    ended = CliRunner().invoke(main, [str(word) for word in words])
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def test_show_and_diff_take_any_systems_files(tmp_path):
+    """show: responses, whole; diff: what grade wrote of them, with Pass@k where problems have several rows."""
+    for name, answers in (("a", "7 7 8 9"), ("b", "8 8 7 7")):
+        rows = [
+            {**ROW, "id": i, "problem_id": f"p{i // 2}", "response": 80 * "long\n" + rf"\boxed{{{x}}}", "answer": "7"}
+            for i, x in enumerate(answers.split())
+        ]
+        invoked("grade", _jsonl(tmp_path / f"{name}.jsonl", rows), "--out", tmp_path / f"{name}.graded.jsonl")
+    shown = invoked("show", tmp_path / "a.jsonl", "p0")
+    assert shown.count(80 * "long\n" + r"\boxed{7}") == 2
+    assert "2 samples: 2 correct" in shown
+    assert "reference 7" in shown
+    compared = invoked("diff", tmp_path / "a.graded.jsonl", tmp_path / "b.graded.jsonl")
+    assert "Pass@2" in compared
+    assert "2 of 2 problems changed, 2 of them flipped" in compared
+
+
+@pytest.mark.parametrize(
+    ("command", "rows", "message"),
+    [
+        ("show", [ROW], "there is no response '2'"),
+        ("diff", [ROW], "a row of grades needs id and grade"),
+        ("diff", [{"id": 1, "grade": "corect"}], "did you mean 'correct'"),
+        ("diff", [], "holds no rows"),
+    ],
+)
+def test_files_that_show_and_diff_cannot_use_are_named(tmp_path, command, rows, message):
+    source = _jsonl(tmp_path / "in.jsonl", rows)
+    ended = CliRunner().invoke(main, [command, str(source), "2" if command == "show" else str(source)])
+    assert ended.exit_code == 1
+    assert message in ended.output
+    assert "in.jsonl" in ended.output
+
+
 def test_the_command_knows_the_conventions():
     assert set(CONVENTIONS) == set(SETTINGS)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from source_tree import ROOT
 
-from ngrpo.grading import SECOND, SETTINGS, Grade, Grader, GradingLimits, GradingSettings, Item
+from ngrpo.grading import SECOND, SETTINGS, Grade, Grader, GradingLimits, GradingSettings, Item, displayed
 from ngrpo.grading.second import answer_in, choice_in, reference_choice, second_verdict
 
 ANSWERS = Path(__file__).parent / "answers"
@@ -72,6 +72,23 @@ def test_the_last_box_alone_fails_that_suite(grader):
     several = [row for row in rows("math_verify_suite.jsonl") if row["response"].count(r"\boxed") > 1]
     grades = grader.grade([Item(row["id"], row["response"], row["answer"]) for row in several])
     assert sum((grade.grade == "correct") != row["right"] for row, grade in zip(several, grades, strict=True)) > 5
+
+
+def documented() -> list[list[str]]:
+    """The rows of docs/grading.md's table of verdicts: kind, reference, answer, right, Math-Verify, second grader."""
+    page = (ROOT / "docs" / "grading.md").read_text(encoding="utf-8")
+    block = page.partition("<!-- verdicts -->\n```text\n")[2].partition("\n```")[0]
+    return [[cell.strip() for cell in line.split(" | ")] for line in block.splitlines()[1:]]
+
+
+def test_the_documented_verdicts_are_what_the_graders_say(grader):
+    known = documented()
+    items = [Item(row[0], rf"\boxed{{{row[2]}}}", row[1]) for row in known]
+    first, second = grader.grade(items), grader.grade(items, settings=SECOND)
+    said = [[displayed(a.grade), displayed(b.grade)] for a, b in zip(first, second, strict=True)]
+    assert said == [row[4:] for row in known]
+    assert all(row[3] != row[4] for row in known)
+    assert sum(row[3] != row[5] for row in known) == len(AMBIGUOUS)
 
 
 def imported(path: Path) -> set[str]:

@@ -61,7 +61,7 @@ def response_text(path: Path, name: str) -> str:
     """Any system's responses: the rows whose id or problem_id is `name`, graded here by the paper's rules."""
     rows = [row for row in read_responses(path) if name in (row.item.id, row.problem)]
     if not rows:
-        known = {n for row in read_responses(path) for n in (row.item.id, row.problem)}
+        known = {n for row in read_responses(path) for n in (row.item.id, row.problem) if n is not None}
         raise unknown_name("response", name, known, where=path)
     with Grader(1) as grader:
         grades = grader.grade([row.item for row in rows])
