@@ -163,7 +163,7 @@ def _block(block: Block, names: Names) -> tuple[list[str], list[Asked]]:
         checker = TEXTS.get(kind)
         if checker is None:
             wrong.append(
-                "a text block needs a marker before it (layout, tree, message of: MODULE, prints, verdicts): CONTRIBUTING.md"
+                "a text block needs a marker before it (layout, tree, verdicts, message of: MODULE, …): CONTRIBUTING.md"
             )
         else:
             wrong += list(checker(block, value, names))
