@@ -1,4 +1,4 @@
-"""The second grader on the report: disagreements are listed, no answer controls the page, old grades are said to be so."""
+"""The second grader on the report: disagreements are listed, no answer controls the page, old grades say so."""
 
 import re
 from html import unescape
