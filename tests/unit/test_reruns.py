@@ -11,6 +11,7 @@ from finished_study import FinishedStudy
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.jobs import planned_jobs
 from ngrpo.study.layout import Results
+from ngrpo.study.specs import keep_spec
 
 TABLE = {"analyze", "notebook", "report"}
 
@@ -76,3 +77,26 @@ def test_a_value_that_is_changed_back_makes_nothing_anew(study: FinishedStudy) -
     assert study.planned() == {*TABLE, "train", "sample", "grade", "diagnostics"}
     (study.config / "study.yaml").write_text(before)
     assert study.planned() == set()
+
+
+def test_another_content_of_ones_own_model_folder_makes_it_anew(study: FinishedStudy, tmp_path: Path) -> None:
+    """Last: it leaves Snakemake a record of another model than the other tests have."""
+    own = tmp_path / "own model"
+    own.mkdir()
+    (own / "model.safetensors").write_bytes(b"one")
+    study.edit("scales/toy.yaml", models__toy__source={"kind": "folder", "path": str(own)})
+    done = study.snakemake("toy", "--touch")
+    assert done.returncode == 0, done.stdout
+    assert study.planned("toy") == set()
+    os.utime(own / "model.safetensors", None)
+    (own / "notes.md").write_text("no part of a model")
+    assert study.planned("toy") == set()
+    then = (own / "model.safetensors").stat()
+    (own / "model.safetensors").write_bytes(b"two")
+    os.utime(own / "model.safetensors", ns=(then.st_atime_ns, then.st_mtime_ns))  # as `cp -p` of an older one
+    assert study.planned("toy") == {"model"}
+    with contextlib.chdir(study.folder):
+        files = Results(Path("results/toy"))
+        keep_spec(study.study().models["toy"], files.model("toy").spec)  # as the job leaves it
+        (job,) = planned_jobs(study.study(), files, Costs(study.study(), files), "toy")
+    assert job.why == "your file or folder holds something else now, or its code has changed"

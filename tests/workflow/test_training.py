@@ -5,6 +5,7 @@ a tiny model with peaked outputs.
 """
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,10 +153,17 @@ def test_gspo_clips_with_its_own_narrow_range(runs: dict[str, Run]) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(runs: dict[str, Run], files: Path) -> None:
+    """Nor though its checkpoints are gone and its policy is lost: the best one stays, and takes no room of its own."""
     folder = runs["mixed"].folder
+    assert not list((folder / "checkpoints").glob("global_step_*"))
+    (best,) = (folder / "checkpoints").glob("best_*/model.safetensors")
+    assert best.samefile(folder / "model" / "model.safetensors")
+    weights = best.read_bytes()
+    shutil.rmtree(folder / "model")
     before = (folder / "metrics.jsonl").read_bytes()
     began = time.monotonic()
     again = finish(training_runs.start(folder / "spec.json", files, folder / "model"), folder)
     assert again.code == 0
     assert (folder / "metrics.jsonl").read_bytes() == before
+    assert again.weights == weights
     assert time.monotonic() - began < 60

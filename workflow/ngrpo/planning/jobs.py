@@ -35,6 +35,8 @@ NAMED_BY = {
 }
 """Every stage in the order in which a study goes through them: the wildcard that names its jobs."""
 
+CODE = "its code has changed"
+
 
 @dataclass
 class Job:
@@ -126,7 +128,16 @@ class _Reader:
             return self._missing(job, missing)
         if changed:
             return f"its spec has changed: {changed}"
-        return next(iter(self._causes(job.rule.name, reason, makers)), str(reason))
+        cause = next(iter(self._causes(job.rule.name, reason, makers)), str(reason))
+        if cause == CODE and self._is_users(plan):
+            return f"your file or folder holds something else now, or {CODE}"
+        return cause
+
+    def _is_users(self, plan: Job) -> bool:
+        """Whether a job copies or reads what lies in a folder of the user's."""
+        if plan.stage == "model":
+            return self.study.size.models[plan.name].source.kind == "folder"
+        return plan.stage == "dataset" and self.study.size.datasets[plan.name].source.kind == "folder"
 
     def _causes(self, rule: str, reason: Any, makers: dict[str, Job]) -> Iterator[str]:
         """Snakemake's reason in words, one cause after the other."""
@@ -139,7 +150,7 @@ class _Reader:
             yield f"{makers[path].stage} {makers[path].name} is to be made"
         if reason.params_changed or reason.code_changed:
             shows = rule in ("analyze", "notebook", "report")
-            yield "its code, or what it shows of the configuration, has changed" if shows else "its code has changed"
+            yield "its code, or what it shows of the configuration, has changed" if shows else CODE
         if reason.input_changed:
             yield "it is made of other files than before"
         if reason.software_stack_changed:
