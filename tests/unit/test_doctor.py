@@ -95,7 +95,7 @@ def test_it_needs_nothing_but_python():
 
 
 def test_unknown_options_and_scales_are_refused():
-    assert "invalid choice: 'papper'" in run("--scale", "papper").stderr
+    assert "there is no scale 'papper'" in run("--scale", "papper").stderr
     assert run("--skale", "paper").returncode == 2
 
 
