@@ -11,7 +11,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench gpu-lock \
+.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate gpu-lock \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -117,6 +117,9 @@ lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, my
 	$(WORKFLOW)/bin/snakemake --lint
 	$(WORKFLOW)/bin/mypy
 	$(WORKFLOW)/bin/mypy --python-executable $(TRAIN)/bin/python --cache-dir .mypy_cache/train -p ngrpo.method
+
+simulate: $(WORKFLOW)/.ready ## studies with a known truth: coverage, errors and power, into docs/statistics.md (about 20 minutes)
+	$(WORKFLOW)/bin/python -m benchmarks.simulate
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/bench.lock

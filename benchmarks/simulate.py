@@ -1,0 +1,212 @@
+"""How often the study's intervals cover, its verdicts err and its power is as predicted: `make simulate`.
+
+Prints every figure and writes the tables into docs/statistics.md. `make test` repeats a small part
+(tests/unit/test_statistics.py).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy import optimize
+
+from ngrpo.statistics.crossed import PairedCounts, compare_systems
+from ngrpo.statistics.effects import CONFIDENCE, QUESTIONS, Effect
+from ngrpo.statistics.multiplicity import holm, spent
+from ngrpo.statistics.prediction import Planned, power_curve
+from ngrpo.statistics.simulation import (
+    GRID,
+    SHAPES,
+    Noise,
+    Shape,
+    components,
+    estimators,
+    expected,
+    fitted,
+    policies,
+    simulate,
+    simulate_average,
+)
+from scipy.special import expit
+
+PAGE = Path("docs/statistics.md")
+SEEDS = (2, 3, 5, 10, 30)
+PROBLEMS = {  # the paper's GRPO row on the 1.5B model: Mean@32, Pass@16, Pass@32 (Tables 1 and 2)
+    30: ("AIME25", 0.2135, 0.4361, 0.4731),
+    40: ("AMC23", 0.6391, 0.9342, 0.9460),
+    198: ("GPQA-Diamond", 0.3224, 0.8625, 0.9195),
+    500: ("MATH500", 0.7561, 0.8943, 0.9032),
+}
+MOST = 1000
+CELLS = 6_000_000
+"""Problems × seeds × studies that are held in memory."""
+HEADLINE, HEADLINE_SIZE = "Pass@32 bootstrap", 0.0176
+NOISES = {
+    "declared": Noise(),
+    "heavy tails (t, 4)": Noise(tails=4),
+    "half the samples shared": Noise(shared=0.5),
+    "no noise between runs": Noise(run=0.0, run_problem=0.0),
+    "runs differ much": Noise(run=0.4),
+}
+
+
+def paper_shape(problems: int) -> Shape:
+    """The shape fitted to the paper's row of that benchmark."""
+    _, mean, few, many = PROBLEMS[problems]
+    return fitted(mean, ((16, few), (32, many)))
+
+
+def covered(effect: Effect, question: str, truth: np.ndarray | float) -> float:
+    """The share of intervals that hold the truth, in percent."""
+    low, high = effect.interval(question=question)
+    return 100 * float(((low <= truth) & (truth <= high)).mean())
+
+
+def supported(effect: Effect, question: str) -> float:
+    """The share of studies whose interval lies above 0, in percent."""
+    return 100 * float((effect.interval(question=question)[0] > 0).mean())
+
+
+def coverage_rows(shape: Shape, problems: int, seeds: int, effect: float) -> tuple[list[list[float]], list[list[float]]]:
+    """For each question, over the estimators: coverage, and how often the first system is called better than it is."""
+    studies = min(MOST, CELLS // (problems * seeds))
+    drawn = simulate(shape, problems, seeds, studies, np.random.default_rng([problems, seeds]), effect=effect)
+    cover: list[list[float]] = [[], []]
+    above: list[list[float]] = [[], []]
+    for name, g in estimators(32).items():
+        found = compare_systems([PairedCounts(drawn.a, drawn.b, 32)], g)
+        for place, (question, truth) in enumerate(zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)):
+            cover[place].append(covered(found, question, truth))
+            above[place].append(supported(found.moved(1, -truth), question))
+    return cover, above
+
+
+def coverage_lines() -> Iterator[str]:
+    """The table of coverage and of false "supported"; cells outside of 93 to 97 % (2 seeds: below 93) in bold."""
+    names = ", ".join(estimators(32))
+    yield f"Coverage in percent of {names}, effect 0.3 log-odds; and the largest false “supported” of the five, no effect."
+    yield ""
+    yield "| pass rates | problems | seeds | on these benchmarks | on problems like these | false “supported” |"
+    yield "|---|---|---|---|---|---|"
+    for title in ("fitted to the paper", *SHAPES):
+        for problems in PROBLEMS:
+            for seeds in SEEDS:
+                shape = SHAPES[title] if title in SHAPES else paper_shape(problems)
+                cover, _ = coverage_rows(shape, problems, seeds, 0.3)
+                _, above = coverage_rows(shape, problems, seeds, 0.0)
+                cells = [" ".join(_marked(value, seeds) for value in row) for row in cover]
+                wrong = " / ".join(f"{max(row):.1f}" for row in above)
+                yield f"| {title} | {problems} | {seeds} | {cells[0]} | {cells[1]} | {wrong} |"
+
+
+def _marked(value: float, seeds: int) -> str:
+    out = value < 93 or (seeds > 2 and value > 97)
+    return f"**{value:.1f}**" if out else f"{value:.1f}"
+
+
+def headline() -> list[tuple[Shape, int]]:
+    """The three benchmarks of Table 1's average."""
+    return [(paper_shape(n), n) for n in (30, 40, 500)]
+
+
+def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise: Noise) -> float:
+    """The log-odds by which a system must be better to be so much better on average."""
+    table = expected(g, float(np.hypot(noise.run, noise.run_problem)))
+
+    def short(odds: float) -> float:
+        gains = [s.mean(table, odds, noise.method_problem) - s.mean(table, 0.0, noise.method_problem) for s, _ in cells]
+        return float(np.mean(gains)) - size
+
+    return float(optimize.brentq(short, 0.0, 5.0))
+
+
+def power_lines() -> Iterator[str]:
+    """Power for the headline's effect, simulated and predicted, under several noises."""
+    yield "| noise | seeds | on these benchmarks: simulated | predicted | on problems like these: simulated | predicted | mean width, points |"
+    yield "|---|---|---|---|---|---|---|"
+    g, cells = estimators(32)[HEADLINE], headline()
+    for title, noise in NOISES.items():
+        odds = effect_of(cells, g, HEADLINE_SIZE, noise)
+        planned = Planned(tuple((components(s, g, noise, odds), n) for s, n in cells))
+        for seeds in (2, 3, 5, 10, 20):
+            studies = CELLS // (570 * seeds) if seeds > 10 else MOST
+            drawn = simulate_average(cells, seeds, studies, np.random.default_rng(seeds), effect=odds, noise=noise)
+            found = compare_systems([PairedCounts(d.a, d.b, 32) for d in drawn], g)
+            here = np.mean([d.these[HEADLINE] for d in drawn], axis=0)
+            sizes = (here, [HEADLINE_SIZE])
+            text, widths = [], []
+            for question, values in zip(QUESTIONS, sizes, strict=True):
+                power = power_curve(planned, seeds, question)
+                text += [f"{supported(found, question):.0f}", f"{100 * np.mean([power(float(v)) for v in values]):.0f}"]
+                low, high = found.interval(question=question)
+                widths.append(f"{100 * float((high - low).mean()):.2f}")
+            yield f"| {title} | {seeds} | {' | '.join(text)} | {' / '.join(widths)} |"
+
+
+def looks_lines(studies: int = 10_000, most: int = 40, at_once: int = 1000) -> Iterator[str]:
+    """How often a study without an effect is called supported at any of its looks, one after each seed."""
+    yield "| estimator | looks at | on these benchmarks | on problems like these |"
+    yield "|---|---|---|---|"
+    schedules = {"every seed from 2 to 40": range(2, most + 1), "3, 5, 10, 20, 40": (3, 5, 10, 20, 40)}
+    for name in ("Mean@32", HEADLINE):
+        for title, schedule in schedules.items():
+            shares = [100 * share for share in looked(name, tuple(schedule), studies, at_once)]
+            yield f"| {name} | {title} | {shares[0]:.1f} | {shares[1]:.1f} |"
+
+
+def looked(name: str, schedule: tuple[int, ...], studies: int, at_once: int) -> list[float]:
+    """The share of studies without an effect that are called supported at some look, for each question."""
+    g, hits = estimators(32)[name], np.zeros(2)
+    for part in range(studies // at_once):
+        drawn = simulate(paper_shape(30), 30, max(schedule), at_once, np.random.default_rng([7, part]))
+        called = np.zeros((2, at_once), dtype=bool)
+        for seeds, share in zip(schedule, spent(schedule), strict=True):
+            found = compare_systems([PairedCounts(drawn.a[:, :seeds], drawn.b[:, :seeds], 32)], g)
+            for place, (question, truth) in enumerate(zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)):
+                called[place] |= found.estimate - truth > found.reach((1 - CONFIDENCE) * share, -1, question)
+        hits += called.sum(1)
+    return list(hits / studies)
+
+
+def family_lines(studies: int = 1000, claims: int = 10, seeds: int = 5) -> Iterator[str]:
+    """How often a family of claims against one baseline has a false "supported", with and without Holm's adjustment."""
+    rng, noise, g = np.random.default_rng(11), Noise(), estimators(32)[HEADLINE]
+    base = paper_shape(30).draw(rng, (studies, 30))
+    table = expected(g, float(np.hypot(noise.run, noise.run_problem)))
+    counts, truths = [], []
+    for _ in range(claims + 1):
+        own, odds = policies(base, noise.draw(rng, noise.run, (studies, seeds)), rng, noise)
+        counts.append(rng.binomial(32, expit(odds)))
+        truths.append(np.interp(own, GRID, table).mean(-1))
+    yield f"| {claims} claims on 30 problems, {seeds} seeds, no effect | any false “supported” as each alone | after Holm |"
+    yield "|---|---|---|"
+    for question in QUESTIONS:
+        effects = []
+        for own, truth in zip(counts[1:], truths[1:], strict=True):
+            found = compare_systems([PairedCounts(own, counts[0], 32)], g)
+            effects.append(found.moved(1, truths[0] - truth) if question == QUESTIONS[0] else found)
+        p = np.minimum(1.0, 2 * np.stack([e.one_sided_p(question) for e in effects]))
+        alone = 100 * float((p <= 0.05).any(0).mean())
+        adjusted = [min(holm({str(i): float(v) for i, v in enumerate(column)}).values()) for column in p.T]
+        yield f"| {question} | {alone:.1f} | {100 * float(np.mean(np.array(adjusted) <= 0.05)):.1f} |"
+
+
+PARTS = {"coverage": coverage_lines, "power": power_lines, "looks": looks_lines, "families": family_lines}
+
+
+def main() -> None:
+    """Run every part and write its table between its markers on the page."""
+    text = PAGE.read_text()
+    for name, lines in PARTS.items():
+        made = []
+        for line in lines():
+            print(line, flush=True)
+            made.append(line)
+        start, end = f"<!-- simulated: {name} -->\n", f"<!-- end: {name} -->"
+        before, _, rest = text.partition(start)
+        text = before + start + "\n".join(made) + "\n" + end + rest.partition(end)[2]
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

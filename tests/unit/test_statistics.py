@@ -1,0 +1,176 @@
+"""A part of `make simulate`: intervals cover, verdicts rarely err, power is as predicted. All of it: docs/statistics.md."""
+
+import numpy as np
+import pytest
+
+from ngrpo.statistics.crossed import PairedCounts, compare_systems
+from ngrpo.statistics.effects import QUESTIONS, Effect
+from ngrpo.statistics.multiplicity import holm, spent
+from ngrpo.statistics.prediction import Planned, power_curve, seeds_needed, smallest_effect
+from ngrpo.statistics.simulation import (
+    SHAPES,
+    Drawn,
+    Noise,
+    components,
+    estimators,
+    expected,
+    fitted,
+    simulate,
+    simulate_average,
+)
+
+AIME25 = fitted(0.2135, ((16, 0.4361), (32, 0.4731)))
+MATH500 = fitted(0.7561, ((16, 0.8943), (32, 0.9032)))
+PAPER = "fitted to the paper"
+ALL = {PAPER: AIME25, **SHAPES}
+STUDIES = 400
+ERROR = 100 * np.sqrt(0.95 * 0.05 / STUDIES)
+"""Standard error of a coverage of 95 %, in points."""
+
+
+def drawn(shape: str, seeds: int, problems: int = 30, **truth) -> Drawn:
+    return simulate(ALL[shape], problems, seeds, STUDIES, np.random.default_rng([seeds, problems]), **truth)
+
+
+def compared(study: Drawn, name: str) -> Effect:
+    return compare_systems([PairedCounts(study.a, study.b, 32)], estimators(32)[name])
+
+
+def coverage(effect: Effect, question: str, truth: np.ndarray | float, shrink: float = 1.0) -> float:
+    low, high = effect.interval(question=question)
+    middle = effect.estimate
+    inside = (middle + shrink * (low - middle) <= truth) & (truth <= middle + shrink * (high - middle))
+    return 100 * float(inside.mean())
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+@pytest.mark.parametrize("shape", ALL)
+def test_both_intervals_cover_what_they_state(shape: str, seeds: int) -> None:
+    study = drawn(shape, seeds, effect=0.3)
+    for name in estimators(32):
+        effect = compared(study, name)
+        for question, truth in zip(QUESTIONS, (study.these[name], study.all[name]), strict=True):
+            covered = coverage(effect, question, truth)
+            assert covered >= 93 - 2 * ERROR, (name, question)
+            if seeds > 2 and shape == PAPER:
+                assert covered <= 97 + 2 * ERROR, (name, question)
+
+
+def test_intervals_three_quarters_as_wide_miss_the_promise() -> None:
+    study = drawn(PAPER, 5, effect=0.3)
+    assert coverage(compared(study, "Mean@32"), QUESTIONS[0], study.these["Mean@32"], 0.75) < 93 - 2 * ERROR
+
+
+@pytest.mark.parametrize("noise", [Noise(tails=4), Noise(shared=0.5), Noise(run=0.4), Noise(run=0.0, run_problem=0.0)])
+def test_they_cover_under_noise_of_other_kinds(noise: Noise) -> None:
+    study = drawn(PAPER, 5, effect=0.3, noise=noise)
+    for name in ("Mean@32", "Pass@32 unbiased"):
+        effect = compared(study, name)
+        for question, truth in zip(QUESTIONS, (study.these[name], study.all[name]), strict=True):
+            assert coverage(effect, question, truth) >= 93 - 2 * ERROR, (name, question)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("shape", ALL)
+def test_a_system_is_rarely_called_better_than_it_is(shape: str, seeds: int) -> None:
+    study = drawn(shape, seeds)
+    for name in estimators(32):
+        for question, truth in zip(QUESTIONS, (study.these[name], study.all[name]), strict=True):
+            low, _ = compared(study, name).moved(1, -truth).interval(question=question)
+            assert 100 * (low > 0).mean() <= 5 + ERROR, (name, question)
+
+
+def test_problems_alone_or_seeds_alone_would_call_it_better_too_often() -> None:
+    """Negative control: seeds' error alone doesn't answer the question about other problems."""
+    study = drawn(PAPER, 10, noise=Noise(run=0.0, method_problem=1.0, run_problem=0.0))
+    effect = compared(study, "Mean@32")
+    assert coverage(effect, QUESTIONS[0], study.all["Mean@32"]) < 80
+    assert coverage(effect, QUESTIONS[1], study.all["Mean@32"]) >= 93 - 2 * ERROR
+
+
+def test_intervals_get_narrower_with_every_seed() -> None:
+    for shape in ALL:
+        study = drawn(shape, 30, noise=Noise(method_problem=0.0))
+        for name in estimators(32):
+            for question in QUESTIONS:
+                widths = []
+                for seeds in (2, 3, 5, 10, 30):
+                    part = Drawn(study.a[:, :seeds], study.b[:, :seeds], {}, {})
+                    low, high = compared(part, name).interval(question=question)
+                    widths.append(float((high - low).mean()))
+                assert widths == sorted(widths, reverse=True), (shape, name, question, widths)
+
+
+def test_the_interval_on_problems_like_these_holds_that_on_these() -> None:
+    effect = compared(drawn(PAPER, 2), "Mean@32")
+    (low, high), (lower, higher) = (effect.interval(question=q) for q in QUESTIONS)
+    assert (lower <= low).all()
+    assert (high <= higher).all()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_p_is_one_minus_the_confidence_of_the_interval_that_reaches_0(question: str) -> None:
+    effect = compared(drawn(PAPER, 3, effect=0.5), "Pass@32 unbiased")
+    p = effect.p(question)
+    low, high = effect.interval(question=question)
+    excluded = (low > 0) | (high < 0)
+    assert (excluded == (p < 0.05)).all()
+    assert 0.05 < excluded.mean() < 0.95
+    for level in (0.01, 0.2):
+        low, high = effect.interval(1 - level, question)
+        assert (((low > 0) | (high < 0)) == (p < level)).all()
+
+
+def test_power_for_the_headline_is_as_predicted() -> None:
+    cells, name, size = [(AIME25, 30), (MATH500, 500)], "Pass@32 bootstrap", 0.02
+    g, odds = estimators(32)[name], 0.5
+    table = expected(g, float(np.hypot(0.1, 0.3)))
+    size = float(np.mean([s.mean(table, odds, 0.3) - s.mean(table, 0.0, 0.3) for s, _ in cells]))
+    planned = Planned(tuple((components(s, g, effect=odds), n) for s, n in cells))
+    for seeds in (3, 8):
+        study = simulate_average(cells, seeds, STUDIES, np.random.default_rng(seeds), effect=odds)
+        effect = compare_systems([PairedCounts(d.a, d.b, 32) for d in study], g)
+        here = np.mean([d.these[name] for d in study], axis=0)
+        for question, sizes in zip(QUESTIONS, (here, [size]), strict=True):
+            power = power_curve(planned, seeds, question)
+            shown = (effect.interval(question=question)[0] > 0).mean()
+            error = 2 * np.sqrt(shown * (1 - shown) / STUDIES)
+            assert shown == pytest.approx(np.mean([power(float(v)) for v in sizes]), abs=0.05 + error), (seeds, question)
+
+
+def test_predictions_hang_together() -> None:
+    planned = Planned(((components(AIME25, estimators(32)["Pass@32 bootstrap"]), 30),))
+    here, like_these = QUESTIONS
+    for question in QUESTIONS:
+        sizes = [smallest_effect(planned, seeds, question) for seeds in (2, 3, 5, 10, 30)]
+        assert sizes == sorted(sizes, reverse=True)
+    assert smallest_effect(planned, 1, here) == np.inf
+    needed = seeds_needed(planned, 0.06, here)
+    assert smallest_effect(planned, needed, here) <= 0.06 < smallest_effect(planned, needed - 1, here)
+    assert seeds_needed(planned, 0.01, like_these) is None
+
+
+@pytest.mark.parametrize("schedule", [range(2, 21), (3, 5, 10, 20), (20,)])
+def test_looking_again_and_again_rarely_ends_in_a_false_supported(schedule) -> None:
+    """2,000 studies without an effect whose seeds' means are normal; `make simulate` counts whole studies."""
+    rng, schedule = np.random.default_rng(4), tuple(schedule)
+    means = rng.normal(size=(2000, max(schedule)))
+    spending, always = np.zeros(2000, dtype=bool), np.zeros(2000, dtype=bool)
+    for seeds, share in zip(schedule, spent(schedule), strict=True):
+        part = means[:, :seeds]
+        t = part.mean(1) / (part.std(1, ddof=1) / np.sqrt(seeds))
+        from scipy import stats
+
+        spending |= t > stats.t.isf(0.05 * share, seeds - 1)
+        always |= t > stats.t.isf(0.05, seeds - 1)
+    assert spending.mean() <= 0.05
+    if len(schedule) > 3:
+        assert always.mean() > 0.08  # the same looks, each at 5 %
+
+
+def test_a_family_of_claims_rarely_has_a_false_supported() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.uniform(size=(2000, 10))
+    adjusted = [min(holm({str(i): float(v) for i, v in enumerate(row)}).values()) for row in p]
+    assert np.mean(np.array(adjusted) <= 0.05) == pytest.approx(0.05, abs=0.015)
+    assert (p.min(1) <= 0.05).mean() > 0.3

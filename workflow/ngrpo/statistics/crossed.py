@@ -1,0 +1,161 @@
+"""The difference of two systems on benchmarks, from counts of the crossed design problem × seed × sample × method.
+
+| symbol | meaning |
+|---|---|
+| S, N, n | training seeds; problems of a benchmark; samples of a problem |
+| c[s, i] | how many of problem i's n samples are correct under seed s |
+| D[s, i] | g[c] of the one system minus g[c] of the other, trained with the same seed; g: an estimator (estimators.py) |
+
+D[s, i] = effect + problem i + seed s + (problem × seed, and the samples' noise). Mean squares of the two-way layout
+(Cornfield & Tukey 1956): E MS_seed = N σ²_seed + σ²_rest, E MS_problem = S σ²_problem + σ²_rest, E MS_rest = σ²_rest.
+
+- **on these benchmarks**: the variance of the S seeds' means over S, S − 1 degrees of freedom: a paired t test over
+  seeds. It holds whatever the noise inside a seed is like, and whatever the two systems share (sample seeds, data
+  order) is estimated with it: only what differs between them is left in D.
+- **on problems like these**: that, plus σ²_problem/N of each benchmark, (MS_problem − MS_rest)/(N S), 0 where below;
+  in all (MS_problem + MS_seed − MS_rest)/(N S).
+
+Benchmarks are averaged with equal weights: problems are independent, seeds are the same. A system that isn't trained
+has one evaluation, whose samples are the same in every D[s]: their variance, which seeds don't show, is added.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ngrpo.errors import UserError
+from ngrpo.statistics.effects import Arm, Effect
+from ngrpo.statistics.intervals import chance_model
+
+TINY = np.finfo(float).tiny
+RARE = 3
+"""Differing problems below which those not seen count."""
+ROUNDING = 1 / 12
+"""Variance of a uniform error one unit wide (Sheppard 1898)."""
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """One benchmark's counts of correct samples. a, b: (…, S, N), S = 1 for a system that isn't trained; n: samples of
+    each problem; alike: correlation of the two systems' samples of the same number, within problems."""
+
+    a: np.ndarray
+    b: np.ndarray
+    n: int
+    alike: float = 0.0
+
+
+def compare_systems(
+    benchmarks: Sequence[PairedCounts], g: np.ndarray, trained: tuple[bool, bool] = (True, True)
+) -> Effect:
+    """The first system minus the second, averaged over benchmarks. g: (n + 1,) the estimator's values.
+
+    trained: which of the two are trained policies, with a row a seed. Where one is, and there is one seed, the error
+    is that of this run's samples (and of problems): it says nothing of another seed.
+    Raises UserError where the two can't be paired.
+    """
+    for pair in benchmarks:
+        _check(pair, g, trained)
+    weight = 1 / len(benchmarks)
+    stacked = [g[pair.a] - g[pair.b] for pair in benchmarks]
+    by_seed = weight * sum(d.mean(-1) for d in stacked)
+    seeds = max(d.shape[-2] for d in stacked)
+    problems = [_over_problems(pair, d, g, weight) for pair, d in zip(benchmarks, stacked, strict=True)]
+    if any(trained) and seeds > 1:
+        floor = sum((weight * np.diff(g).max() / d.shape[-1]) ** 2 * ROUNDING for d in stacked)
+        # seeds that agree to the last sample don't say that all seeds do: at least a sample's rounding is left
+        spread = np.maximum(by_seed.var(-1, ddof=1), floor)
+        over_seeds = Arm(np.sqrt(spread / seeds), float(seeds - 1))
+        still = [_samples(p, g, weight, sides) for p in benchmarks for sides in [tuple(not t for t in trained)] if any(sides)]
+        return Effect(by_seed.mean(-1), (over_seeds, *still), (over_seeds, *problems))
+    both = tuple(_samples(pair, g, weight, (True, True)) for pair in benchmarks)
+    return Effect(by_seed.mean(-1), both, tuple(problems))
+
+
+def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> None:
+    """Raises UserError for counts that can't be paired."""
+    (seeds_a, size_a), (seeds_b, size_b) = pair.a.shape[-2:], pair.b.shape[-2:]
+    if size_a != size_b:
+        raise UserError(f"the two evaluations differ in problems: {size_a} and {size_b}", do="compare the same benchmark")
+    if size_a < 2:
+        raise UserError("a benchmark has fewer than two problems", do="measure at least two")
+    if all(trained) and seeds_a != seeds_b:
+        raise UserError(
+            f"one system has {seeds_a} training seeds, the other {seeds_b}", do="train and evaluate both with each seed"
+        )
+    for count, is_trained in ((seeds_a, trained[0]), (seeds_b, trained[1])):
+        if not is_trained and count != 1:
+            raise UserError(f"a system that isn't trained has {count} evaluations", do="give it one")
+    if len(g) != pair.n + 1:
+        raise UserError(f"the estimator is for {len(g) - 1} samples a problem, the counts for {pair.n}")
+    for counts in (pair.a, pair.b):
+        if counts.min() < 0 or counts.max() > pair.n:
+            raise UserError(f"a problem has {counts.max()} correct of {pair.n} samples", do="give the same n to both")
+
+
+def _over_problems(pair: PairedCounts, differences: np.ndarray, g: np.ndarray, weight: float) -> Arm:
+    """What other problems add to the error: σ²_problem/N of one benchmark; with one seed all that problems vary by."""
+    seeds, size = differences.shape[-2:]
+    problem = differences.mean(-2)
+    spread = problem.var(-1, ddof=1)
+    rest = 0.0
+    if seeds > 1:
+        left = differences - differences.mean(-1, keepdims=True) - problem[..., None, :]
+        left = left + problem.mean(-1)[..., None, None]
+        rest = (left**2).sum((-1, -2)) / ((seeds - 1) * (size - 1))
+    share = np.maximum(spread - rest / seeds, 0.0)  # σ²_problem
+    third = ((problem - problem.mean(-1, keepdims=True)) ** 3).mean(-1)
+    # of the spread, only what is the problems' own pulls: the third moment of the noise has no say
+    skew = weight * third / (6 * size * np.maximum(spread, TINY)) * np.sqrt(share / np.maximum(spread, TINY))
+    square = (problem**2).sum(-1)
+    differing = square**2 / np.maximum((problem**4).sum(-1), TINY)
+    unseen = weight / size * _sensitive(pair, g) * np.clip(1 - differing / RARE, 0.0, 1.0)
+    return Arm(weight * np.sqrt(share / size), float(size - 1), skew, unseen)
+
+
+def _sensitive(pair: PairedCounts, g: np.ndarray) -> np.ndarray:
+    """How much a problem as sensitive as can be would differ if it differs as those seen do, at most 1.
+
+    Difference on the scale of log-odds from observed − expected and its variance (Peto's one step, Yusuf et al. 1985),
+    its root mean square over problems, times the estimator's steepest slope.
+    """
+    a, b = pair.a.mean(-2) / pair.n, pair.b.mean(-2) / pair.n
+    middle = (a + b) / 2
+    variance = middle * (1 - middle)
+    odds = np.sqrt(((a - b) ** 2).sum(-1) / np.maximum((variance**2).sum(-1), TINY))
+    seen = (variance**2).sum(-1) > 0
+    return np.where(seen, np.minimum(1.0, odds * steepest(g)), 1.0)
+
+
+def steepest(g: np.ndarray) -> float:
+    """The largest slope of E g[C], C ~ Binomial(n, p), over the log-odds of p."""
+    odds = np.linspace(-12, 12, 481)
+    chances = stats.binom.pmf(np.arange(len(g))[:, None], len(g) - 1, 1 / (1 + np.exp(-odds)))
+    return float(np.abs(np.gradient(g @ chances, odds)).max())
+
+
+def _samples(pair: PairedCounts, g: np.ndarray, weight: float, sides: tuple[bool, bool]) -> Arm:
+    """The error of the samples of one benchmark, for the sides whose samples count; problems and policies fixed."""
+    parts = []
+    for counts, wanted in zip((pair.a, pair.b), sides, strict=True):
+        flat = counts.reshape(-1, *counts.shape[-2:])
+        each = [sampling_variance(row, pair.n, g) for rows in flat for row in rows[:1]] if wanted else [0.0] * len(flat)
+        parts.append(np.reshape(each, counts.shape[:-2]))
+    variance = parts[0] + parts[1] - 2 * pair.alike * np.sqrt(parts[0] * parts[1])
+    return Arm(weight * np.sqrt(np.maximum(variance, 0.0)), np.inf)
+
+
+def sampling_variance(correct: np.ndarray, n: int, g: np.ndarray) -> float:
+    """The variance of a benchmark's value over samples, problems and policy fixed; from one evaluation's counts (N,)."""
+    model = chance_model(correct, n)
+    return float(model.variance(g)[correct].sum()) / len(correct) ** 2
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two systems' samples of the same number within problems. a, b: (N, n) of 0 and 1; 0 where no
+    problem has both right and wrong samples of both."""
+    left, right = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    scale = np.sqrt((left**2).sum() * (right**2).sum())
+    return float((left * right).sum() / scale) if scale > 0 else 0.0
