@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import QUESTIONS, Effect
 from ngrpo.statistics.multiplicity import holm, spent
-from ngrpo.statistics.prediction import Planned, power_curve, seeds_needed, smallest_effect
+from ngrpo.statistics.prediction import Planned, draw_problems, power_curve, seeds_needed, smallest_effect
 from ngrpo.statistics.simulation import (
     SHAPES,
     Drawn,
     Noise,
-    components,
     estimators,
     expected,
     fitted,
@@ -88,17 +88,18 @@ def test_problems_alone_or_seeds_alone_would_call_it_better_too_often() -> None:
     assert coverage(effect, QUESTIONS[1], study.all["Mean@32"]) >= 93 - 2 * ERROR
 
 
-def test_intervals_get_narrower_with_every_seed() -> None:
-    for shape in ALL:
-        study = drawn(shape, 30, noise=Noise(method_problem=0.0))
-        for name in estimators(32):
-            for question in QUESTIONS:
-                widths = []
-                for seeds in (2, 3, 5, 10, 30):
-                    part = Drawn(study.a[:, :seeds], study.b[:, :seeds], {}, {})
-                    low, high = compared(part, name).interval(question=question)
-                    widths.append(float((high - low).mean()))
-                assert widths == sorted(widths, reverse=True), (shape, name, question, widths)
+@pytest.mark.parametrize("name", estimators(32))
+@pytest.mark.parametrize("shape", ALL)
+def test_intervals_get_narrower_with_every_seed(shape: str, name: str) -> None:
+    """Where truly nothing differs, too: noise that averages out isn't taken for problems that nobody could tell apart."""
+    study = simulate(ALL[shape], 30, 30, 60, np.random.default_rng(6), noise=Noise(method_problem=0.0))
+    for question in QUESTIONS:
+        widths = []
+        for seeds in (2, 3, 5, 10, 30):
+            part = Drawn(study.a[:, :seeds], study.b[:, :seeds], {}, {})
+            low, high = compared(part, name).interval(question=question)
+            widths.append(float((high - low).mean()))
+        assert widths == sorted(widths, reverse=True), (question, widths)
 
 
 def test_the_interval_on_problems_like_these_holds_that_on_these() -> None:
@@ -110,7 +111,7 @@ def test_the_interval_on_problems_like_these_holds_that_on_these() -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_p_is_one_minus_the_confidence_of_the_interval_that_reaches_0(question: str) -> None:
-    effect = compared(drawn(PAPER, 3, effect=0.5), "Pass@32 unbiased")
+    effect = compared(drawn(PAPER, 5, effect=0.35), "Mean@32")
     p = effect.p(question)
     low, high = effect.interval(question=question)
     excluded = (low > 0) | (high < 0)
@@ -121,29 +122,29 @@ def test_p_is_one_minus_the_confidence_of_the_interval_that_reaches_0(question: 
         assert (((low > 0) | (high < 0)) == (p < level)).all()
 
 
-def test_power_for_the_headline_is_as_predicted() -> None:
-    cells, name, size = [(AIME25, 30), (MATH500, 500)], "Pass@32 bootstrap", 0.02
-    g, odds = estimators(32)[name], 0.5
+@pytest.mark.parametrize("name", ["Mean@32", "Pass@32 bootstrap"])
+def test_power_is_as_predicted(name: str) -> None:
+    cells, g, odds = [(AIME25, 30), (MATH500, 200)], estimators(32)[name], 0.5
     table = expected(g, float(np.hypot(0.1, 0.3)))
     size = float(np.mean([s.mean(table, odds, 0.3) - s.mean(table, 0.0, 0.3) for s, _ in cells]))
-    planned = Planned(tuple((components(s, g, effect=odds), n) for s, n in cells))
+    planned = Planned(tuple(draw_problems(s, n, tuple(g), Noise()) for s, n in cells))
     for seeds in (3, 8):
         study = simulate_average(cells, seeds, STUDIES, np.random.default_rng(seeds), effect=odds)
         effect = compare_systems([PairedCounts(d.a, d.b, 32) for d in study], g)
-        here = np.mean([d.these[name] for d in study], axis=0)
+        here = np.quantile(np.mean([d.these[name] for d in study], axis=0), np.arange(0.05, 1, 0.1))
         for question, sizes in zip(QUESTIONS, (here, [size]), strict=True):
             power = power_curve(planned, seeds, question)
-            shown = (effect.interval(question=question)[0] > 0).mean()
+            shown = float((effect.interval(question=question)[0] > 0).mean())
             error = 2 * np.sqrt(shown * (1 - shown) / STUDIES)
             assert shown == pytest.approx(np.mean([power(float(v)) for v in sizes]), abs=0.05 + error), (seeds, question)
 
 
 def test_predictions_hang_together() -> None:
-    planned = Planned(((components(AIME25, estimators(32)["Pass@32 bootstrap"]), 30),))
+    planned = Planned((draw_problems(AIME25, 30, tuple(estimators(32)["Pass@32 bootstrap"]), Noise()),))
     here, like_these = QUESTIONS
     for question in QUESTIONS:
         sizes = [smallest_effect(planned, seeds, question) for seeds in (2, 3, 5, 10, 30)]
-        assert sizes == sorted(sizes, reverse=True)
+        assert sizes == sorted(sizes, reverse=True), sizes
     assert smallest_effect(planned, 1, here) == np.inf
     needed = seeds_needed(planned, 0.06, here)
     assert smallest_effect(planned, needed, here) <= 0.06 < smallest_effect(planned, needed - 1, here)
@@ -159,8 +160,6 @@ def test_looking_again_and_again_rarely_ends_in_a_false_supported(schedule) -> N
     for seeds, share in zip(schedule, spent(schedule), strict=True):
         part = means[:, :seeds]
         t = part.mean(1) / (part.std(1, ddof=1) / np.sqrt(seeds))
-        from scipy import stats
-
         spending |= t > stats.t.isf(0.05 * share, seeds - 1)
         always |= t > stats.t.isf(0.05, seeds - 1)
     assert spending.mean() <= 0.05

@@ -99,20 +99,36 @@ def _over_problems(pair: PairedCounts, differences: np.ndarray, g: np.ndarray, w
     """What other problems add to the error: σ²_problem/N of one benchmark; with one seed all that problems vary by."""
     seeds, size = differences.shape[-2:]
     problem = differences.mean(-2)
-    spread = problem.var(-1, ddof=1)
     rest = 0.0
     if seeds > 1:
         left = differences - differences.mean(-1, keepdims=True) - problem[..., None, :]
         left = left + problem.mean(-1)[..., None, None]
         rest = (left**2).sum((-1, -2)) / ((seeds - 1) * (size - 1))
-    share = np.maximum(spread - rest / seeds, 0.0)  # σ²_problem
+    return problem_arm(problem, rest / seeds, weight, _sensitive(pair, g))
+
+
+def problem_arm(problem: np.ndarray, noise: np.ndarray | float, weight: float, sensitive: np.ndarray | float) -> Arm:
+    """The problems' part of an error. problem: (…, N) mean differences over seeds; noise: the variance in them that
+    isn't the problems' own; sensitive: how much a problem that wasn't seen may differ."""
+    size = problem.shape[-1]
+    spread = problem.var(-1, ddof=1)
+    share = np.maximum(spread - noise, 0.0)  # σ²_problem
     third = ((problem - problem.mean(-1, keepdims=True)) ** 3).mean(-1)
-    # of the spread, only what is the problems' own pulls: the third moment of the noise has no say
+    # of the skewness only the problems' own part counts: the noise's third moment is chance
     skew = weight * third / (6 * size * np.maximum(spread, TINY)) * np.sqrt(share / np.maximum(spread, TINY))
     square = (problem**2).sum(-1)
     differing = square**2 / np.maximum((problem**4).sum(-1), TINY)
-    unseen = weight / size * _sensitive(pair, g) * np.clip(1 - differing / RARE, 0.0, 1.0)
-    return Arm(weight * np.sqrt(share / size), float(size - 1), skew, unseen)
+    unseen = weight / size * sensitive * np.clip(1 - differing / RARE, 0.0, 1.0)
+    return Arm(weight * np.sqrt(share / size), _freedom(problem, spread), skew, unseen)
+
+
+def _freedom(problem: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of a variance of values (…, N) with heavy tails: 2N/(kurtosis − 1), at most N − 1 (Box 1953)."""
+    size = problem.shape[-1]
+    fourth = ((problem - problem.mean(-1, keepdims=True)) ** 4).mean(-1)
+    square = (spread * (size - 1) / size) ** 2
+    kurtosis = np.where(square > TINY, fourth / np.maximum(square, TINY), 1.0)  # 1 is the least that there is
+    return np.clip(2 * size / np.maximum(kurtosis - 1, 1 / size), 1.0, size - 1.0)
 
 
 def _sensitive(pair: PairedCounts, g: np.ndarray) -> np.ndarray:

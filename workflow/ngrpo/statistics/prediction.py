@@ -1,97 +1,140 @@
 """The power of a comparison before it is made, from variance components: how often its interval would show an effect.
 
-The mean squares that a study would see are drawn from their χ² distributions, the interval is that of
-`ngrpo.statistics.effects.reach`, and the estimate is normal around the effect. Simulated studies agree within 5 points
+Problems are drawn from their shape, with their own differences; the mean squares of seeds and of noise from their χ²
+distributions; the interval is that of `ngrpo.statistics.effects`. Simulated studies agree within 5 points
 (docs/statistics.md).
+
+On these benchmarks an effect is that on these very problems: with enough seeds every effect is seen. On problems like
+these the problems add what no seed takes away.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 from scipy import optimize, stats
 
-from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, Effect
-from ngrpo.statistics.simulation import Components
+from ngrpo.statistics.crossed import problem_arm
+from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, reach
+from ngrpo.statistics.simulation import GRID, Noise, Shape, components, expected, smoothed
 
-DRAWS = 400
+DRAWS = 200
 MOST_SEEDS = 100
 """More training seeds than anybody buys: what they don't decide counts as not decidable."""
+TAIL = (1 - CONFIDENCE) / 2
+PROBE = 0.2
+"""Log-odds by which a system is better in the draws: an effect of another size is scaled."""
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A comparison that is planned: the components of each of its benchmarks with its problems; which of the two
-    systems are trained."""
+class Problems:
+    """Drawn problems of one benchmark. (DRAWS, N) each: own: what method × problem makes of an effect of 0; gain: an
+    effect's part, of mean 1 over all problems; samples, run_problem: variances of one system's value on a problem."""
 
-    benchmarks: tuple[tuple[Components, int], ...]
+    own: np.ndarray
+    gain: np.ndarray
+    samples: np.ndarray
+    run_problem: np.ndarray
+    seed: float
+    """σ²_seed of a difference of two trained systems."""
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return int(self.own.shape[-1])
+
+
+@cache
+def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: Noise) -> Problems:
+    """Problems of a shape, drawn with a fixed seed; g: an estimator's values at c = 0 … n."""
+    rng, values = np.random.default_rng(size), np.array(g)
+    base = shape.draw(rng, (DRAWS, size))
+    first, second = expected(values), expected(values**2)
+    table = smoothed(first, float(np.hypot(noise.run, noise.run_problem)))
+    a, b = (base + noise.draw(rng, noise.method_problem, base.shape) for _ in range(2))
+    middle = (a + b) / 2
+    mean = shape.mean(table, PROBE, noise.method_problem) - shape.mean(table, 0.0, noise.method_problem)
+    gain = np.interp(a + PROBE, GRID, table) - np.interp(a, GRID, table)
+    samples = np.interp(middle, GRID, smoothed(np.maximum(second - first**2, 0.0), noise.run_problem))
+    run_problem = np.interp(middle, GRID, smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2)
+    own = np.interp(a, GRID, table) - np.interp(b, GRID, table)
+    return Problems(own, gain / mean, samples, np.maximum(run_problem, 0.0), components(shape, values, noise).seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A comparison that is planned: its benchmarks' problems, and which of the two systems are trained."""
+
+    benchmarks: tuple[Problems, ...]
     trained: tuple[bool, bool] = (True, True)
 
-    def effect(self, seeds: int, rng: np.random.Generator) -> tuple[Effect, tuple[float, float]]:
-        """DRAWS studies' errors around an estimate of 0, and the true standard errors for each of QUESTIONS."""
-        weight, share = 1 / len(self.benchmarks), sum(self.trained) / 2
-        # seeds' effects are common to the benchmarks, so they add before they are squared
-        seed = share * sum(weight * np.sqrt(c.seed) for c, _ in self.benchmarks) ** 2
-        rest = sum(weight**2 * share * (c.samples + c.run_problem) / n for c, n in self.benchmarks)
-        still = (1 - share) * sum(weight**2 * c.samples / n for c, n in self.benchmarks)
-        arms, beyond = [], []
-        over_seeds = (seed + rest) / seeds if share else 0.0
-        if share:
-            arms.append(_drawn(over_seeds, seeds - 1, rng))
+    @cached_property
+    def variances(self) -> tuple[float, float]:
+        """Of the difference on these benchmarks: what falls with seeds, under one seed; what doesn't."""
+        weight, sides = 1 / len(self.benchmarks), sum(self.trained)
+        seed = sides / 2 * sum(weight * np.sqrt(b.seed) for b in self.benchmarks) ** 2  # the same runs on all of them
+        noise = sum(weight**2 * sides * float((b.samples + b.run_problem).mean()) / b.size for b in self.benchmarks)
+        still = sum(weight**2 * (2 - sides) * float(b.samples.mean()) / b.size for b in self.benchmarks)
+        return float(seed + noise), float(still)
+
+    def here(self, seeds: int, rng: np.random.Generator) -> tuple[list[Arm], float]:
+        """Drawn errors on these benchmarks, and the true standard error."""
+        falls, still = self.variances
+        arms = []
+        if falls:
+            chance = rng.chisquare(seeds - 1, DRAWS) / (seeds - 1)
+            arms.append(Arm(np.sqrt(falls / seeds * chance), float(seeds - 1)))
         if still:
             arms.append(Arm(np.full(DRAWS, np.sqrt(still)), np.inf))
-        problems = 0.0
-        for c, n in self.benchmarks:
-            own = weight**2 * (c.problem + (1 - share) * c.samples) / n
-            noise = weight**2 * share * (c.samples + c.run_problem) / n / seeds
-            seen = (own + noise) * rng.chisquare(n - 1, DRAWS) / (n - 1)
-            if seeds > 1 and share:
-                cells = (n - 1) * (seeds - 1)
-                seen = seen - noise * rng.chisquare(cells, DRAWS) / cells
-            beyond.append(Arm(np.sqrt(np.maximum(seen, 0.0)), float(n - 1)))
-            problems += own
-        if share:
-            beyond.append(arms[0])
-        errors = (float(np.sqrt(over_seeds + still)), float(np.sqrt(over_seeds + problems)))
-        return Effect(np.zeros(DRAWS), tuple(arms), tuple(beyond)), errors
+        return arms, float(np.sqrt(falls / seeds + still))
 
-
-def _drawn(variance: float, freedom: int, rng: np.random.Generator) -> Arm:
-    return Arm(np.sqrt(variance * rng.chisquare(freedom, DRAWS) / freedom), float(freedom))
+    def problems(self, seeds: int, size: float, rng: np.random.Generator) -> tuple[list[Arm], np.ndarray]:
+        """Drawn errors over problems, and the effect on the drawn problems (DRAWS,)."""
+        weight, sides = 1 / len(self.benchmarks), sum(self.trained)
+        arms, effect = [], np.zeros(DRAWS)
+        for b in self.benchmarks:
+            true = b.own + size * b.gain
+            noise = sides * (b.samples + b.run_problem) / seeds + (2 - sides) * b.samples
+            seen = true + np.sqrt(noise) * rng.normal(size=true.shape)
+            known = sides * (b.samples + b.run_problem).mean(-1) / seeds if seeds > 1 else 0.0
+            arms.append(problem_arm(seen, known, weight, 0.0))
+            effect += weight * true.mean(-1)
+        return arms, effect
 
 
 def power_curve(planned: Planned, seeds: int, question: str, similar: bool = False) -> Callable[[float], float]:
     """The power with so many seeds as a function of the effect's size (a share); with similar, of a margin around no
     difference. 0 with one seed where a system is trained."""
-    if seeds < 2 and any(planned.trained):
-        return _none
-    effect, errors = planned.effect(seeds, np.random.default_rng(seeds))
-    error = errors[QUESTIONS.index(question)]
-    half = effect.reach((1 - CONFIDENCE) / 2, 1, question)
 
     def power(size: float) -> float:
-        beyond = (size - half) / error
+        if seeds < 2 and any(planned.trained):
+            return 0.0
+        rng = np.random.default_rng(seeds)
+        arms, error = planned.here(seeds, rng)
+        half, effect = reach(arms, TAIL, -1), np.full(DRAWS, 0.0 if similar else size)
+        if question == QUESTIONS[1]:
+            more, effect = planned.problems(seeds, 0.0 if similar else size, rng)
+            beyond = more + [arm for arm in arms if np.isfinite(arm.freedom)]
+            half = np.maximum(half, np.maximum(reach(beyond, TAIL, -1), reach(beyond, TAIL, 1) if similar else 0.0))
         if similar:
-            return float(np.maximum(0.0, 2 * stats.norm.cdf(beyond) - 1).mean())
-        return float(stats.norm.cdf(beyond).mean())
+            inside = stats.norm.cdf((size - half - effect) / error) - stats.norm.cdf((half - size - effect) / error)
+            return float(np.maximum(0.0, inside).mean())
+        return float(stats.norm.cdf((effect - half) / error).mean())
 
     return power
 
 
-def _none(size: float) -> float:
-    return 0.0
-
-
 def smallest_effect(planned: Planned, seeds: int, question: str, similar: bool = False) -> float:
-    """The smallest effect that so many seeds show with 80 % power, a share; infinite with one seed of a trained one."""
+    """The smallest effect that so many seeds show with 80 % power, a share; infinite where there is none below 1."""
     power = power_curve(planned, seeds, question, similar)
-    if power(100.0) < POWER:
-        return np.inf
-    return float(optimize.brentq(_short_of, 0.0, 100.0, args=(power,), xtol=1e-6))
+    if power(1.0) < POWER:
+        return float(np.inf)
 
+    def short(size: float) -> float:
+        return power(size) - POWER
 
-def _short_of(size: float, power: Callable[[float], float]) -> float:
-    return power(size) - POWER
+    return float(optimize.brentq(short, 0.0, 1.0, xtol=1e-4))
 
 
 def seeds_needed(planned: Planned, size: float, question: str, similar: bool = False) -> int | None:
@@ -110,11 +153,3 @@ def seeds_needed(planned: Planned, size: float, question: str, similar: bool = F
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
     return many
-
-
-def power_over_seeds(
-    planned: Sequence[Planned], sizes: Sequence[float], seeds: int, question: str, similar: bool = False
-) -> float:
-    """The power of a claim that needs several comparisons: that of the hardest, which it can't exceed."""
-    each = [power_curve(p, seeds, question, similar)(size) for p, size in zip(planned, sizes, strict=True)]
-    return min(each)

@@ -81,10 +81,11 @@ def estimators(n: int, ks: tuple[int, ...] = (16, 32)) -> dict[str, np.ndarray]:
 def expected(g: np.ndarray, sd: float = 0.0) -> np.ndarray:
     """E g[C] at the log-odds of GRID, averaged over noise of this sd; C ~ Binomial(n, expit(log-odds + noise))."""
     chances = stats.binom.pmf(np.arange(len(g))[:, None], len(g) - 1, expit(GRID))
-    return _smoothed(g @ chances, sd)
+    return smoothed(g @ chances, sd)
 
 
-def _smoothed(table: np.ndarray, sd: float) -> np.ndarray:
+def smoothed(table: np.ndarray, sd: float) -> np.ndarray:
+    """A table over GRID, averaged over normal noise of this sd."""
     if not sd:
         return table
     return WEIGHTS @ np.interp(GRID + sd * NODES[:, None], GRID, table)
@@ -209,15 +210,15 @@ def components(shape: Shape, g: np.ndarray, noise: Noise = Noise(), effect: floa
     """What each source adds to a difference, by quadrature over the shape (independent samples)."""
     first, second = expected(g), expected(g**2)
     within = float(np.hypot(noise.run, noise.run_problem))
-    slope = np.gradient(_smoothed(first, noise.run_problem), GRID)
+    slope = np.gradient(smoothed(first, noise.run_problem), GRID)
     total = samples = seed = problem = 0.0
-    own = _smoothed(first, within)
+    own = smoothed(first, within)
     for shift in (effect, 0.0):
-        total += shape.mean(_smoothed(second, within) - own**2, shift, noise.method_problem)
-        samples += shape.mean(_smoothed(second - first**2, within), shift, noise.method_problem)
+        total += shape.mean(smoothed(second, within) - own**2, shift, noise.method_problem)
+        samples += shape.mean(smoothed(second - first**2, within), shift, noise.method_problem)
         seed += (noise.run * shape.mean(slope, shift, noise.method_problem)) ** 2
-        problem += shape.mean(_smoothed(own**2, noise.method_problem) - _smoothed(own, noise.method_problem) ** 2, shift)
-    means = _smoothed(own, noise.method_problem)
+        problem += shape.mean(smoothed(own**2, noise.method_problem) - smoothed(own, noise.method_problem) ** 2, shift)
+    means = smoothed(own, noise.method_problem)
     gain = np.interp(GRID + effect, GRID, means) - means
     problem += shape.mean(gain**2) - shape.mean(gain) ** 2
     return Components(seed, samples, max(0.0, total - samples - seed), problem)
