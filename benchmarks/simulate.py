@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import optimize
+from scipy.special import expit
 
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import CONFIDENCE, QUESTIONS, Effect
@@ -26,7 +27,6 @@ from ngrpo.statistics.simulation import (
     simulate,
     simulate_average,
 )
-from scipy.special import expit
 
 PAGE = Path("docs/statistics.md")
 SEEDS = (2, 3, 5, 10, 30)
@@ -66,7 +66,9 @@ def supported(effect: Effect, question: str) -> float:
     return 100 * float((effect.interval(question=question)[0] > 0).mean())
 
 
-def coverage_rows(shape: Shape, problems: int, seeds: int, effect: float) -> tuple[list[list[float]], list[list[float]]]:
+def coverage_rows(
+    shape: Shape, problems: int, seeds: int, effect: float
+) -> tuple[list[list[float]], list[list[float]]]:
     """For each question, over the estimators: coverage, and how often the first system is called better than it is."""
     studies = min(MOST, CELLS // (problems * seeds))
     drawn = simulate(shape, problems, seeds, studies, np.random.default_rng([problems, seeds]), effect=effect)
@@ -83,7 +85,7 @@ def coverage_rows(shape: Shape, problems: int, seeds: int, effect: float) -> tup
 def coverage_lines() -> Iterator[str]:
     """The table of coverage and of false "supported"; cells outside of 93 to 97 % (2 seeds: below 93) in bold."""
     names = ", ".join(estimators(32))
-    yield f"Coverage in percent of {names}, effect 0.3 log-odds; and the largest false “supported” of the five, no effect."
+    yield f"Coverage in percent of {names}; and the largest false “supported” of the five, without an effect."
     yield ""
     yield "| pass rates | problems | seeds | on these benchmarks | on problems like these | false “supported” |"
     yield "|---|---|---|---|---|---|"
@@ -121,7 +123,7 @@ def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise:
 
 def power_lines() -> Iterator[str]:
     """Power for the headline's effect, simulated and predicted, under several noises."""
-    yield "| noise | seeds | on these benchmarks: simulated | predicted | on problems like these: simulated | predicted | mean width, points |"
+    yield "| noise | seeds | these benchmarks: simulated | predicted | problems like these: simulated | predicted | width |"
     yield "|---|---|---|---|---|---|---|"
     g, cells = estimators(32)[HEADLINE], headline()
     for title, noise in NOISES.items():
@@ -167,7 +169,9 @@ def looked(name: str, schedule: tuple[int, ...], studies: int, at_once: int) -> 
         called = np.zeros((2, at_once), dtype=bool)
         for seeds, share in zip(schedule, spent(schedule), strict=True):
             found = compare_systems([PairedCounts(drawn.a[:, :seeds], drawn.b[:, :seeds], 32)], g)
-            for place, (question, truth) in enumerate(zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)):
+            for place, (question, truth) in enumerate(
+                zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)
+            ):
                 called[place] |= found.estimate - truth > found.reach((1 - CONFIDENCE) * share, -1, question)
         hits += called.sum(1)
     return list(hits / studies)
@@ -183,7 +187,7 @@ def family_lines(studies: int = 1000, claims: int = 10, seeds: int = 5) -> Itera
         own, odds = policies(base, noise.draw(rng, noise.run, (studies, seeds)), rng, noise)
         counts.append(rng.binomial(32, expit(odds)))
         truths.append(np.interp(own, GRID, table).mean(-1))
-    yield f"| {claims} claims on 30 problems, {seeds} seeds, no effect | any false “supported” as each alone | after Holm |"
+    yield f"| {claims} claims, 30 problems, {seeds} seeds, no effect | any false “supported” alone | after Holm |"
     yield "|---|---|---|"
     for question in QUESTIONS:
         effects = []

@@ -1,4 +1,4 @@
-"""A part of `make simulate`: intervals cover, verdicts rarely err, power is as predicted. All of it: docs/statistics.md."""
+"""A part of `make simulate`: intervals cover, verdicts rarely err, power is as predicted. All: docs/statistics.md."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_problems_alone_or_seeds_alone_would_call_it_better_too_often() -> None:
 @pytest.mark.parametrize("name", estimators(32))
 @pytest.mark.parametrize("shape", ALL)
 def test_intervals_get_narrower_with_every_seed(shape: str, name: str) -> None:
-    """Where truly nothing differs, too: noise that averages out isn't taken for problems that nobody could tell apart."""
+    """Where nothing differs, too: noise that averages out isn't taken for problems that nobody can tell apart."""
     study = simulate(ALL[shape], 30, 30, 60, np.random.default_rng(6), noise=Noise(method_problem=0.0))
     for question in QUESTIONS:
         widths = []
@@ -136,7 +136,10 @@ def test_power_is_as_predicted(name: str) -> None:
             power = power_curve(planned, seeds, question)
             shown = float((effect.interval(question=question)[0] > 0).mean())
             error = 2 * np.sqrt(shown * (1 - shown) / STUDIES)
-            assert shown == pytest.approx(np.mean([power(float(v)) for v in sizes]), abs=0.05 + error), (seeds, question)
+            assert shown == pytest.approx(np.mean([power(float(v)) for v in sizes]), abs=0.05 + error), (
+                seeds,
+                question,
+            )
 
 
 def test_predictions_hang_together() -> None:

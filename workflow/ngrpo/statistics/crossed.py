@@ -4,7 +4,7 @@
 |---|---|
 | S, N, n | training seeds; problems of a benchmark; samples of a problem |
 | c[s, i] | how many of problem i's n samples are correct under seed s |
-| D[s, i] | g[c] of the one system minus g[c] of the other, trained with the same seed; g: an estimator (estimators.py) |
+| D[s, i] | g[c] of the one system minus g[c] of the other, trained with the same seed; g: an estimator |
 
 D[s, i] = effect + problem i + seed s + (problem × seed, and the samples' noise). Mean squares of the two-way layout
 (Cornfield & Tukey 1956): E MS_seed = N σ²_seed + σ²_rest, E MS_problem = S σ²_problem + σ²_rest, E MS_rest = σ²_rest.
@@ -68,7 +68,8 @@ def compare_systems(
         # seeds that agree to the last sample don't say that all seeds do: at least a sample's rounding is left
         spread = np.maximum(by_seed.var(-1, ddof=1), floor)
         over_seeds = Arm(np.sqrt(spread / seeds), float(seeds - 1))
-        still = [_samples(p, g, weight, sides) for p in benchmarks for sides in [tuple(not t for t in trained)] if any(sides)]
+        untrained = (not trained[0], not trained[1])
+        still = [_samples(pair, g, weight, untrained) for pair in benchmarks] if any(untrained) else []
         return Effect(by_seed.mean(-1), (over_seeds, *still), (over_seeds, *problems))
     both = tuple(_samples(pair, g, weight, (True, True)) for pair in benchmarks)
     return Effect(by_seed.mean(-1), both, tuple(problems))
@@ -78,7 +79,9 @@ def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> Non
     """Raises UserError for counts that can't be paired."""
     (seeds_a, size_a), (seeds_b, size_b) = pair.a.shape[-2:], pair.b.shape[-2:]
     if size_a != size_b:
-        raise UserError(f"the two evaluations differ in problems: {size_a} and {size_b}", do="compare the same benchmark")
+        raise UserError(
+            f"the two evaluations differ in problems: {size_a} and {size_b}", do="compare the same benchmark"
+        )
     if size_a < 2:
         raise UserError("a benchmark has fewer than two problems", do="measure at least two")
     if all(trained) and seeds_a != seeds_b:
@@ -123,7 +126,7 @@ def problem_arm(problem: np.ndarray, noise: np.ndarray | float, weight: float, s
 
 
 def _freedom(problem: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Degrees of freedom of a variance of values (…, N) with heavy tails: 2N/(kurtosis − 1), at most N − 1 (Box 1953)."""
+    """Degrees of freedom of the variance of values (…, N): 2N/(kurtosis − 1), at most N − 1 (Box 1953)."""
     size = problem.shape[-1]
     fourth = ((problem - problem.mean(-1, keepdims=True)) ** 4).mean(-1)
     square = (spread * (size - 1) / size) ** 2
@@ -164,7 +167,7 @@ def _samples(pair: PairedCounts, g: np.ndarray, weight: float, sides: tuple[bool
 
 
 def sampling_variance(correct: np.ndarray, n: int, g: np.ndarray) -> float:
-    """The variance of a benchmark's value over samples, problems and policy fixed; from one evaluation's counts (N,)."""
+    """The variance of a benchmark's value over samples, problems and policy fixed. correct: (N,)."""
     model = chance_model(correct, n)
     return float(model.variance(g)[correct].sum()) / len(correct) ** 2
 

@@ -42,7 +42,8 @@ class Arm:
 
 def reach(arms: Sequence[Arm], tail: np.ndarray | float, side: np.ndarray | int) -> np.ndarray:
     """How far an interval goes to a side (1: above, -1: below) so that the chance `tail` (0 … 0.5) lies beyond."""
-    square, weighted, extra, rare = 0.0, 0.0, 0.0, 0.0
+    zero = np.zeros(())
+    square, weighted, extra, rare = zero, zero, zero, zero
     for arm in arms:
         quantile = stats.t.isf(tail, arm.freedom)
         square = square + arm.error**2
@@ -77,9 +78,7 @@ class Effect:
             return reach(arms, tail, side)
         return np.maximum(reach(self.arms, tail, side), reach(arms, tail, side))
 
-    def interval(
-        self, confidence: float = CONFIDENCE, question: str = QUESTIONS[0]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, confidence: float = CONFIDENCE, question: str = QUESTIONS[0]) -> tuple[np.ndarray, np.ndarray]:
         """The two-sided interval."""
         tail = (1 - confidence) / 2
         return self.estimate - self.reach(tail, -1, question), self.estimate + self.reach(tail, 1, question)
@@ -109,7 +108,9 @@ class Effect:
 
     def moved(self, sign: int, by: float) -> "Effect":
         """sign · effect + by."""
-        turned = [None if arms is None else tuple(_turned(arm, sign) for arm in arms) for arms in (self.arms, self.beyond)]
+        turned = [
+            None if arms is None else tuple(_turned(arm, sign) for arm in arms) for arms in (self.arms, self.beyond)
+        ]
         return Effect(sign * self.estimate + by, turned[0] or (), turned[1])
 
 

@@ -57,7 +57,9 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: Noise) -
     mean = shape.mean(table, PROBE, noise.method_problem) - shape.mean(table, 0.0, noise.method_problem)
     gain = np.interp(a + PROBE, GRID, table) - np.interp(a, GRID, table)
     samples = np.interp(middle, GRID, smoothed(np.maximum(second - first**2, 0.0), noise.run_problem))
-    run_problem = np.interp(middle, GRID, smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2)
+    run_problem = np.interp(
+        middle, GRID, smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2
+    )
     own = np.interp(a, GRID, table) - np.interp(b, GRID, table)
     return Problems(own, gain / mean, samples, np.maximum(run_problem, 0.0), components(shape, values, noise).seed)
 

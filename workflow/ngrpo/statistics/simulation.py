@@ -143,7 +143,9 @@ def simulate(
     runs: each system's seed effects (R, S), where several benchmarks share them.
     """
     base = shape.draw(rng, (studies, problems))
-    odds, these, overall = [], {}, {}
+    odds: list[np.ndarray] = []
+    these: dict[str, np.ndarray] = {}
+    overall: dict[str, float] = {}
     within = float(np.hypot(noise.run, noise.run_problem))
     tables = {name: expected(g, within) for name, g in estimators(n).items()}
     for side, shift in enumerate((effect, 0.0)):
@@ -152,7 +154,7 @@ def simulate(
         odds.append(trained)
         sign = 1 - 2 * side
         for name, table in tables.items():
-            these[name] = these.get(name, 0.0) + sign * np.interp(own, GRID, table).mean(-1)
+            these[name] = these.get(name, np.zeros(studies)) + sign * np.interp(own, GRID, table).mean(-1)
             overall[name] = overall.get(name, 0.0) + sign * shape.mean(table, shift, noise.method_problem)
     a, b = _counts(rng, expit(odds[0]), expit(odds[1]), n, noise.shared)
     return Drawn(a, b, these, overall)
