@@ -123,7 +123,7 @@ def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise:
 
 def power_lines() -> Iterator[str]:
     """Power for the headline's effect, simulated and predicted, under several noises."""
-    yield "| noise | S | these benchmarks: simulated | predicted | problems like these: simulated | predicted | widths |"
+    yield "| noise | S | these benchmarks: simulated | predicted | problems like these: simulated | predicted | width |"
     yield "|---|---|---|---|---|---|---|"
     g, cells = estimators(32)[HEADLINE], headline()
     for title, noise in NOISES.items():
