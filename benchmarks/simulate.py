@@ -18,7 +18,7 @@ from ngrpo.statistics.prediction import Planned, draw_problems, power_curve
 from ngrpo.statistics.simulation import (
     GRID,
     SHAPES,
-    Noise,
+    LogitNoise,
     Shape,
     estimators,
     expected,
@@ -41,11 +41,11 @@ CELLS = 6_000_000
 """Problems × seeds × studies that are held in memory."""
 HEADLINE, HEADLINE_SIZE = "Pass@32 bootstrap", 0.0176
 NOISES = {
-    "declared": Noise(),
-    "heavy tails (t, 4)": Noise(tails=4),
-    "half the samples shared": Noise(shared=0.5),
-    "no noise between runs": Noise(run=0.0, run_problem=0.0),
-    "runs differ much": Noise(run=0.4),
+    "declared": LogitNoise(),
+    "heavy tails (t, 4)": LogitNoise(tails=4),
+    "half the samples shared": LogitNoise(shared=0.5),
+    "no noise between runs": LogitNoise(run=0.0, run_problem=0.0),
+    "runs differ much": LogitNoise(run=0.4),
 }
 
 
@@ -110,7 +110,7 @@ def headline() -> list[tuple[Shape, int]]:
     return [(paper_shape(n), n) for n in (30, 40, 500)]
 
 
-def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise: Noise) -> float:
+def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise: LogitNoise) -> float:
     """The log-odds by which a system must be better to be so much better on average."""
     table = expected(g, float(np.hypot(noise.run, noise.run_problem)))
 
@@ -179,7 +179,7 @@ def looked(name: str, schedule: tuple[int, ...], studies: int, at_once: int) -> 
 
 def family_lines(studies: int = 1000, claims: int = 10, seeds: int = 5) -> Iterator[str]:
     """How often a family of claims against one baseline has a false "supported", with and without Holm's adjustment."""
-    rng, noise, g = np.random.default_rng(11), Noise(), estimators(32)[HEADLINE]
+    rng, noise, g = np.random.default_rng(11), LogitNoise(), estimators(32)[HEADLINE]
     base = paper_shape(30).draw(rng, (studies, 30))
     table = expected(g, float(np.hypot(noise.run, noise.run_problem)))
     counts, truths = [], []

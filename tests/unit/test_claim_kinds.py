@@ -14,7 +14,7 @@ from ngrpo.claims.needs import claim_files, claim_names, evidence_files
 from ngrpo.claims.predicates import Higher, Similar, read_claims
 from ngrpo.claims.verdicts import judge_claims
 from ngrpo.errors import UserError
-from ngrpo.statistics.decisions import Arm, Effect
+from ngrpo.statistics.effects import Arm, Effect
 from ngrpo.statistics.partial import judge_cells
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results

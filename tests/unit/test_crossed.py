@@ -7,7 +7,7 @@ from ngrpo.errors import UserError
 from ngrpo.statistics.crossed import PairedCounts, compare_systems, correlation
 from ngrpo.statistics.effects import QUESTIONS
 from ngrpo.statistics.multiplicity import Look, add_look, any_time_p, holm, spent
-from ngrpo.statistics.simulation import SHAPES, Noise, estimators, expected, fitted, simulate
+from ngrpo.statistics.simulation import SHAPES, LogitNoise, estimators, expected, fitted, simulate
 
 GS = estimators(32)
 MEAN = GS["Mean@32"]
@@ -47,7 +47,7 @@ def test_all_right_or_all_wrong_is_no_certainty(name: str, right: int, seeds: in
         assert effect.estimate == 0
         assert low < 0 < high
         assert effect.p(question) == 1
-    assert effect.interval(question=QUESTIONS[1])[1] > 0.09  # 3 of 30
+    assert effect.interval(question=QUESTIONS[1])[1] > 0.1  # one of ten may differ
 
 
 def test_two_problems_can_be_compared_and_say_little() -> None:
@@ -75,7 +75,7 @@ def test_base_systems_need_no_seeds_and_what_they_share_is_estimated() -> None:
 
 def test_a_base_systems_own_samples_count_beside_the_seeds_of_the_trained_one() -> None:
     """Its samples are the same in every difference: seeds alone would miss them."""
-    shape, noise, studies = SHAPES["mass at 0 and 1"], Noise(run=0.02, method_problem=0.0, run_problem=0.0), 200
+    shape, noise, studies = SHAPES["mass at 0 and 1"], LogitNoise(run=0.02, method_problem=0.0, run_problem=0.0), 200
     drawn = simulate(shape, 60, 10, studies, np.random.default_rng(3), noise=noise)
     truth = 0.0
     table = expected(MEAN, 0.0)

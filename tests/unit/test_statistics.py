@@ -11,7 +11,7 @@ from ngrpo.statistics.prediction import Planned, draw_problems, power_curve, see
 from ngrpo.statistics.simulation import (
     SHAPES,
     Drawn,
-    Noise,
+    LogitNoise,
     estimators,
     expected,
     fitted,
@@ -61,8 +61,10 @@ def test_intervals_three_quarters_as_wide_miss_the_promise() -> None:
     assert coverage(compared(study, "Mean@32"), QUESTIONS[0], study.these["Mean@32"], 0.75) < 93 - 2 * ERROR
 
 
-@pytest.mark.parametrize("noise", [Noise(tails=4), Noise(shared=0.5), Noise(run=0.4), Noise(run=0.0, run_problem=0.0)])
-def test_they_cover_under_noise_of_other_kinds(noise: Noise) -> None:
+@pytest.mark.parametrize(
+    "noise", [LogitNoise(tails=4), LogitNoise(shared=0.5), LogitNoise(run=0.4), LogitNoise(run=0.0, run_problem=0.0)]
+)
+def test_they_cover_under_noise_of_other_kinds(noise: LogitNoise) -> None:
     study = drawn(PAPER, 5, effect=0.3, noise=noise)
     for name in ("Mean@32", "Pass@32 unbiased"):
         effect = compared(study, name)
@@ -82,7 +84,7 @@ def test_a_system_is_rarely_called_better_than_it_is(shape: str, seeds: int) -> 
 
 def test_problems_alone_or_seeds_alone_would_call_it_better_too_often() -> None:
     """Negative control: seeds' error alone doesn't answer the question about other problems."""
-    study = drawn(PAPER, 10, noise=Noise(run=0.0, method_problem=1.0, run_problem=0.0))
+    study = drawn(PAPER, 10, noise=LogitNoise(run=0.0, method_problem=1.0, run_problem=0.0))
     effect = compared(study, "Mean@32")
     assert coverage(effect, QUESTIONS[0], study.all["Mean@32"]) < 80
     assert coverage(effect, QUESTIONS[1], study.all["Mean@32"]) >= 93 - 2 * ERROR
@@ -92,7 +94,7 @@ def test_problems_alone_or_seeds_alone_would_call_it_better_too_often() -> None:
 @pytest.mark.parametrize("shape", ALL)
 def test_intervals_get_narrower_with_every_seed(shape: str, name: str) -> None:
     """Where nothing differs, too: noise that averages out isn't taken for problems that nobody can tell apart."""
-    study = simulate(ALL[shape], 30, 30, 60, np.random.default_rng(6), noise=Noise(method_problem=0.0))
+    study = simulate(ALL[shape], 30, 30, 60, np.random.default_rng(6), noise=LogitNoise(method_problem=0.0))
     for question in QUESTIONS:
         widths = []
         for seeds in (2, 3, 5, 10, 30):
@@ -127,7 +129,7 @@ def test_power_is_as_predicted(name: str) -> None:
     cells, g, odds = [(AIME25, 30), (MATH500, 200)], estimators(32)[name], 0.5
     table = expected(g, float(np.hypot(0.1, 0.3)))
     size = float(np.mean([s.mean(table, odds, 0.3) - s.mean(table, 0.0, 0.3) for s, _ in cells]))
-    planned = Planned(tuple(draw_problems(s, n, tuple(g), Noise()) for s, n in cells))
+    planned = Planned(tuple(draw_problems(s, n, tuple(g), LogitNoise()) for s, n in cells))
     for seeds in (3, 8):
         study = simulate_average(cells, seeds, STUDIES, np.random.default_rng(seeds), effect=odds)
         effect = compare_systems([PairedCounts(d.a, d.b, 32) for d in study], g)
@@ -143,7 +145,7 @@ def test_power_is_as_predicted(name: str) -> None:
 
 
 def test_predictions_hang_together() -> None:
-    planned = Planned((draw_problems(AIME25, 30, tuple(estimators(32)["Pass@32 bootstrap"]), Noise()),))
+    planned = Planned((draw_problems(AIME25, 30, tuple(estimators(32)["Pass@32 bootstrap"]), LogitNoise()),))
     here, like_these = QUESTIONS
     for question in QUESTIONS:
         sizes = [smallest_effect(planned, seeds, question) for seeds in (2, 3, 5, 10, 30)]

@@ -4,6 +4,7 @@ A claim over trained policies takes every seed of the scale: its own and its `ex
 with the command that makes it, and nothing is filled in. Claims and their verdicts: ngrpo.claims.verdicts.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -14,14 +15,33 @@ import pandas as pd
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import Grades, read_grades, run_state
 from ngrpo.claims.needs import training_seeds
-from ngrpo.claims.predicates import Estimator, Higher, Id, Logged, Metric, Similar, Slowdown, System
+from ngrpo.claims.predicates import Estimator, Higher, Id, Metric, Similar, System
 from ngrpo.errors import UserError
-from ngrpo.statistics.decisions import LEAST_SEEDS, Arm, Effect, over_problems, over_runs
-from ngrpo.statistics.metrics import problem_values, sampled_sign_flip_p
+from ngrpo.statistics.crossed import PairedCounts, compare_systems, correlation
+from ngrpo.statistics.decisions import LEAST_SEEDS, LEVEL
+from ngrpo.statistics.effects import QUESTIONS, Effect
+from ngrpo.statistics.metrics import estimator_values, problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
 OTHER = {"bootstrap": "unbiased", "unbiased": "bootstrap"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an effect is for one of ngrpo.statistics.effects.QUESTIONS: 95 % interval, two-sided p, detectable size."""
+
+    question: str
+    low: float
+    high: float
+    p: float
+    detectable: float
+
+    @classmethod
+    def of(cls, effect: Effect, question: str = QUESTIONS[0]) -> "Answer":
+        """The answer that an effect gives."""
+        low, high = effect.interval(question=question)
+        return cls(question, float(low), float(high), float(effect.p(question)), float(effect.detectable(question)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,9 @@ class ShownEffect:
     """The system's own value, and b the other's."""
     b: float | None = None
     p: float | None = None
-    """Sign flips of problems' differences, two-sided."""
+    """Two-sided; it agrees with the interval: both are for the question "on these benchmarks"."""
+    beyond: Answer | None = None
+    """The same for "on problems like these"."""
     n: int | None = None
     problems: int | None = None
     by_seed: tuple[float, ...] = ()
@@ -67,6 +89,10 @@ class Evidence:
     missing: list[str] = field(default_factory=list)
     replicated: bool = True
     """Whether every trained policy comes with enough seeds."""
+    seen: dict[int, list[str]] = field(default_factory=dict)
+    """Place of a training seed: digests of the data of it that were compared."""
+    notes: list[str] = field(default_factory=list)
+    """What the verdict has to say besides: where the two estimators of Pass@k disagree."""
 
 
 class Reader:
@@ -76,6 +102,7 @@ class Reader:
         self.study, self.results = study, results
         self._grades: dict[str, Grades] = {}
         self._values: dict[tuple[str, str, str], pd.Series] = {}
+        self._right: dict[str, pd.DataFrame] = {}
         self._logs: dict[str, tuple[str, pd.DataFrame]] = {}
         self.seeds = training_seeds(study)
 
@@ -112,6 +139,15 @@ class Reader:
             self._values[key] = problem_values(frame, metric, estimator, where=name)
         return self._values[key]
 
+    def right(self, name: str) -> pd.DataFrame:
+        """Which samples of a usable evaluation are correct: a row a problem, sorted; a column a sample."""
+        if name not in self._right:
+            frame = self._grades[name].frame
+            assert frame is not None, f"{name} was asked for its samples and isn't usable"
+            wide = frame.assign(problem=frame["problem_id"].astype(str), right=frame["grade"] == "correct")
+            self._right[name] = wide.pivot(index="problem", columns="sample", values="right").sort_index()
+        return self._right[name]
+
     def log(self, method: str, model: str, seed: int | None, missing: list[str]) -> tuple[str, pd.DataFrame] | None:
         """A finished run's id and log; else None, and why in `missing`."""
         run = self.study.run_id(method, model, seed)
@@ -126,9 +162,6 @@ class Reader:
             missing.append(f"Training run {run}: {note}")
             return None
         return run, log
-
-
-# --- comparisons of evaluations ---
 
 
 def higher(test: Higher, reader: Reader) -> Evidence:
@@ -178,21 +211,35 @@ class _Pairing:
     names: dict[tuple[int, str, int | None], str]
     """The evaluation of (0: the system, 1: the other; benchmark; seed)."""
     metric: str
+    trained: tuple[bool, bool]
 
-    def differences(self, estimator: str) -> list[np.ndarray]:
-        """System minus other, (seeds, problems) a benchmark. Raises UserError where problems differ or are too few."""
-        stacked = []
-        for benchmark in self.benchmarks:
-            rows = []
-            for seed in self.seeds:
-                one, two = (self.reader.values(self.names[i, benchmark, seed], self.metric, estimator) for i in (0, 1))
-                if not one.index.equals(two.index):
-                    raise UserError(f"on {benchmark} the two evaluations hold different problems")
-                rows.append((one - two).to_numpy())
-            stacked.append(np.stack(rows))
-        if any(d.shape[1] < 2 for d in stacked):
-            raise UserError("a benchmark has fewer than two problems")
-        return stacked
+    def counts(self, benchmark: str) -> PairedCounts:
+        """Both systems' counts on a benchmark. Raises UserError where problems or numbers of samples differ."""
+        tables: list[list[pd.DataFrame]] = [[], []]
+        for side, seed in product((0, 1), self.seeds):
+            if self.trained[side] or not tables[side]:
+                tables[side].append(self.reader.right(self.names[side, benchmark, seed]))
+        first = tables[0][0]
+        for table in (*tables[0], *tables[1]):
+            if not table.index.equals(first.index):
+                raise UserError(f"on {benchmark} the two evaluations hold different problems")
+            if table.shape[1] != first.shape[1]:
+                raise UserError(f"on {benchmark} one evaluation has {first.shape[1]} samples, one {table.shape[1]}")
+        a, b = (np.stack([t.to_numpy(dtype=np.int64).sum(1) for t in side]) for side in tables)
+        alike = 0.0
+        if not any(self.trained):
+            alike = correlation(first.to_numpy(dtype=float), tables[1][0].to_numpy(dtype=float))
+        return PairedCounts(a, b, first.shape[1], alike)
+
+    def effect(self, estimator: str) -> Effect:
+        """The system minus the other, averaged over benchmarks."""
+        pairs = [self.counts(benchmark) for benchmark in self.benchmarks]
+        return compare_systems(pairs, estimator_values(self.metric, estimator, pairs[0].n), self.trained)
+
+    def digest(self, seed: int | None) -> str:
+        """Of all that was compared of one seed."""
+        parts = [self.reader.right(self.names[i, b, seed]) for i, b in product((0, 1), self.benchmarks)]
+        return hashlib.sha256(b"".join(part.to_numpy(dtype=np.uint8).tobytes() for part in parts)).hexdigest()[:12]
 
     def mean(self, side: int, estimator: str) -> float:
         """One side's value, averaged over benchmarks and seeds."""
@@ -215,42 +262,58 @@ def compared(asked: Comparison, reader: Reader, evidence: Evidence) -> tuple[Sho
     evidence.missing += missing
     if missing:
         return None
-    pairing = _Pairing(reader, asked.benchmarks, seeds, names, asked.metric)
-    stacked = pairing.differences(asked.estimator)
-    trained = any(s.method for s in systems)
-    effect = over_problems(stacked, trained)
-    if trained and len(seeds) < LEAST_SEEDS:
+    trained = (systems[0].method is not None, systems[1].method is not None)
+    pairing = _Pairing(reader, asked.benchmarks, seeds, names, asked.metric, trained)
+    effect = pairing.effect(asked.estimator)
+    if any(trained) and len(seeds) < LEAST_SEEDS:
         evidence.replicated = False
-    return _shown_pair(asked, pairing, stacked, effect), effect
+    for place, seed in enumerate(seeds):
+        evidence.seen.setdefault(place, []).append(pairing.digest(seed))
+    other = pairing.effect(OTHER[asked.estimator]) if asked.metric != "mean" else None
+    shown = _shown_pair(asked, pairing, effect, None if other is None else float(other.estimate))
+    if other is not None and (told := _disagreement(effect, other, asked.estimator)):
+        evidence.notes.append(f"{shown.what}: {told}")
+    return shown, effect
 
 
-def _shown_pair(asked: Comparison, pairing: _Pairing, stacked: list[np.ndarray], effect: Effect) -> ShownEffect:
+def _disagreement(effect: Effect, other: Effect, estimator: str) -> str:
+    """What the two estimators of Pass@k say differently, on these benchmarks; empty where they agree."""
+    said = [("above 0" if e.estimate > 0 else "below 0") if e.p() <= LEVEL else "not shown" for e in (effect, other)]
+    if said[0] == said[1]:
+        return ""
+    return f"{said[0]} by the {estimator} estimator, {said[1]} by the {OTHER[estimator]} one"
+
+
+def _shown_pair(asked: Comparison, pairing: _Pairing, effect: Effect, other_estimator: float | None) -> ShownEffect:
     """A pair's effect as the page shows it; the paper's value is the caller's."""
     reader, benchmarks = pairing.reader, pairing.benchmarks
     study, samples = reader.study, reader.study.size.evaluation.samples
-    low, high = effect.interval()
-    weighted = np.concatenate([d.mean(0) / d.shape[1] / len(stacked) for d in stacked])
+    here, by_seed = Answer.of(effect), []
+    for seed in pairing.seeds:
+        means = [
+            [reader.values(pairing.names[i, b, seed], asked.metric, asked.estimator).mean() for b in benchmarks]
+            for i in (0, 1)
+        ]
+        by_seed.append(float(np.mean(means[0]) - np.mean(means[1])))
     metric = metric_name(asked.metric, samples)
     on = "average of " + ", ".join(benchmarks) if len(benchmarks) > 1 else benchmarks[0]
-    other_estimator = None
-    if asked.metric != "mean":
-        other_estimator = float(over_problems(pairing.differences(OTHER[asked.estimator])).estimate)
     files = [reader.results.relative(reader.results.evaluation(name).grades) for name in pairing.names.values()]
     return ShownEffect(
         what=f"{system_name(study, asked.system)} − {system_name(study, asked.other)}: {metric}, {on} ({asked.model})",
         unit="points",
         estimate=float(effect.estimate),
-        low=float(low),
-        high=float(high),
-        detectable=float(effect.detectable),
+        low=here.low,
+        high=here.high,
+        detectable=here.detectable,
         paper=0.0,
         seeds=len(pairing.seeds),
         a=pairing.mean(0, asked.estimator),
         b=pairing.mean(1, asked.estimator),
-        p=sampled_sign_flip_p(weighted, 0),
+        p=here.p,
+        beyond=Answer.of(effect, QUESTIONS[1]),
         n=samples,
-        problems=sum(d.shape[1] for d in stacked),
-        by_seed=tuple(float(v) for v in np.mean([d.mean(1) for d in stacked], axis=0)),
+        problems=sum(len(reader.right(pairing.names[0, b, pairing.seeds[0]])) for b in benchmarks),
+        by_seed=tuple(by_seed),
         other_estimator=other_estimator,
         files=tuple(dict.fromkeys(files)),
         note=_cautions(reader, asked.model, (asked.system, asked.other)),
@@ -279,101 +342,3 @@ def _cautions(reader: Reader, model: str, systems: Sequence[System]) -> str:
         if nothing := run_state(study, reader.results, run).learned_nothing:
             cautions.append(f"{name} learned nothing: {nothing}")
     return "; ".join(cautions)
-
-
-# --- training logs ---
-
-
-def seen(value: float | np.ndarray) -> Effect:
-    """What was counted whole, such as the worst of all steps: it has no error."""
-    return Effect(np.asarray(value, dtype=float).reshape(()), (Arm(np.array(0.0), 1.0),))
-
-
-def logged(test: Logged, reader: Reader) -> Evidence:
-    """The evidence on a logged metric, over the seeds' runs."""
-    evidence = Evidence()
-    series: list[np.ndarray] = []
-    runs: list[str] = []
-    for seed in reader.seeds:
-        entry = reader.log(test.method, test.model, seed, evidence.missing)
-        if entry is None:
-            continue
-        run, log = entry
-        values = log[test.metric].dropna().to_numpy() if test.metric in log else np.array([])
-        if len(values) < 2:
-            evidence.missing.append(f"Training run {run} logged no {test.metric}")
-            continue
-        series.append(values)
-        runs.append(run)
-    if evidence.missing:
-        return evidence
-    sign, limit = test.limit
-    side = "at least" if sign > 0 else "at most"
-    over = "mean over steps" if test.over_steps == "mean" else "in every step"
-    what = f"{test.metric.replace('_', ' ')}, {over}, {side} {limit:g}: {test.method} ({test.model})"
-    if test.over_steps == "worst":
-        series = [np.array([values.min() if sign > 0 else values.max()]) for values in series]
-        effect = seen(min(series) if sign > 0 else max(series))
-    else:
-        effect = over_runs(series)
-    _add_logged(evidence, reader, effect, what, "number", test.paper, series, runs)
-    evidence.tests.append((effect.moved(sign, -sign * limit), max(abs(test.paper - limit), 1e-12)))
-    return evidence
-
-
-def slowdown(test: Slowdown, reader: Reader) -> Evidence:
-    """The evidence on how much slower one method's rollouts are than another's, over the seeds' runs."""
-    evidence = Evidence()
-    series: list[np.ndarray] = []
-    runs: list[str] = []
-    for seed in reader.seeds:
-        entries = [reader.log(method, test.model, seed, evidence.missing) for method in (test.method, test.than)]
-        logs = [entry for entry in entries if entry is not None]
-        if len(logs) < 2:
-            continue
-        rates = []
-        for run, log in logs:
-            if not {"response_length", "rollout_seconds"} <= set(log):
-                evidence.missing.append(f"Training run {run} logged no response length or rollout time")
-                continue
-            timed = log.set_index("step")
-            rates.append((timed["response_length"] / timed["rollout_seconds"]).dropna())
-        if len(rates) == 2:
-            both = pd.concat(rates, axis=1, join="inner")
-            series.append((1 - both.iloc[:, 0] / both.iloc[:, 1]).to_numpy())
-            runs += [run for run, _ in logs]
-    if evidence.missing:
-        return evidence
-    limit, effect = test.at_most / 100, over_runs(series)
-    what = f"Slowdown of rollouts, {test.method} against {test.than}, at most {test.at_most:g} % ({test.model})"
-    _add_logged(evidence, reader, effect, what, "share", test.paper / 100, series, runs)
-    evidence.tests.append((effect.moved(-1, limit), max(abs(test.at_most - test.paper) / 100, 1e-12)))
-    return evidence
-
-
-def _add_logged(
-    evidence: Evidence,
-    reader: Reader,
-    effect: Effect,
-    what: str,
-    unit: str,
-    paper: float,
-    series: list[np.ndarray],
-    runs: list[str],
-) -> None:
-    low, high = effect.interval()
-    evidence.replicated = len(series) >= LEAST_SEEDS
-    evidence.parts.append(
-        ShownEffect(
-            what=what,
-            unit=unit,
-            estimate=float(effect.estimate),
-            low=float(low),
-            high=float(high),
-            detectable=float(effect.detectable),
-            paper=paper,
-            seeds=len(series),
-            by_seed=tuple(float(values.mean()) for values in series),
-            files=tuple(reader.results.relative(reader.results.run(run).metrics) for run in runs),
-        )
-    )

@@ -1,4 +1,4 @@
-"""The evidence on every kind of predicate: comparisons and logs are ngrpo.claims.evidence's, the rest is here."""
+"""The evidence on every kind of predicate: ngrpo.claims.evidence has comparisons, ngrpo.claims.logs logs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,21 +8,23 @@ import numpy as np
 
 from ngrpo.audit.status import command
 from ngrpo.claims.evidence import (
+    Answer,
     Comparison,
     Evidence,
     Reader,
     ShownEffect,
     compared,
     higher,
-    logged,
     similar,
-    slowdown,
     system_name,
 )
+from ngrpo.claims.logs import logged, slowdown
 from ngrpo.claims.predicates import Diagnosed, Higher, Logged, LosesNone, Most, Predicate, Similar, Slowdown
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
-from ngrpo.statistics.decisions import Effect, over_problems
+from ngrpo.statistics.crossed import mean_of_values
+from ngrpo.statistics.decisions import LEAST_SEEDS
+from ngrpo.statistics.effects import QUESTIONS, Effect
 
 
 def gather(test: Predicate, reader: Reader) -> Evidence:
@@ -64,7 +66,9 @@ def loses_none(test: LosesNone, reader: Reader) -> Evidence:
             files += [reader.results.relative(reader.results.evaluation(str(name)).grades) for name in names]
         if evidence.missing:
             continue
-        effect = over_problems([np.stack(rows)], trained=any(s.method for s in pair))
+        if any(s.method for s in pair) and len(rows) < LEAST_SEEDS:
+            evidence.replicated = False
+        effect = mean_of_values(np.stack(rows), trained=any(s.method for s in pair))
         who = [system_name(reader.study, s) for s in reversed(pair)]
         what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {benchmark} ({test.model})"
         part = _share(effect, what, limit, f"at most ({test.whose})", len(rows[0]), files)
@@ -92,7 +96,7 @@ def diagnosed(test: Diagnosed, reader: Reader) -> Evidence:
         evidence.missing.append(f"Diagnostics of {run}: fewer than two tokens were mixed")
     if evidence.missing:
         return evidence
-    effect = over_problems([np.array([[token[test.share] for token in tokens]])], trained=False)
+    effect = mean_of_values(np.array([[token[test.share] for token in tokens]], dtype=float), trained=False)
     sign, limit = test.limit
     fed = {"noise_flips": "Noisy embeddings", "mixture_flips": "Mixtures"}[test.share]
     side = "at least" if sign > 0 else "at most"
@@ -112,7 +116,9 @@ def _share(effect: Effect, what: str, limit: float, reference: str, size: int, f
         estimate=float(effect.estimate),
         low=max(0.0, float(low)),
         high=min(1.0, float(high)),
-        detectable=float(effect.detectable),
+        p=None,
+        beyond=Answer.of(effect, QUESTIONS[1]),
+        detectable=float(effect.detectable()),
         paper=limit,
         seeds=1,
         problems=size,

@@ -22,8 +22,9 @@ from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
 from ngrpo.audit.status import RunState, command, run_state
+from ngrpo.claims.looks import Looks, write_looks
 from ngrpo.claims.printed import paper_findings
-from ngrpo.claims.verdicts import ClaimResult, judge_claims
+from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, write_json
 from ngrpo.grades import GRADES, displayed
 from ngrpo.report.diagnostics import LOW_COSINE
@@ -60,6 +61,8 @@ class Gathered:
     paper: PaperValues | None
     findings: list[Finding]
     """What the paper's own numbers can bear."""
+    looks: Looks
+    """Every verdict that was given so far, these included."""
 
 
 def report(study: Study, results: Path | Results, out: Path) -> None:
@@ -76,6 +79,7 @@ def report(study: Study, results: Path | Results, out: Path) -> None:
     gallery.write(files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
+    write_looks(results, gathered.looks)
     echo(f"report: {out}")
 
 
@@ -88,7 +92,8 @@ def gather(study: Study, results: Results) -> Gathered:
     checks = compliance(study, results, runs, paper)
     audited = paper_findings(study)
     findings = audited[0] if audited else []
-    return Gathered(runs, judge_claims(study, results), checks, sheets, paper, findings)
+    claims, looks = look_at_claims(study, results)
+    return Gathered(runs, claims, checks, sheets, paper, findings, looks)
 
 
 def page(

@@ -75,6 +75,24 @@ def compare_systems(
     return Effect(by_seed.mean(-1), both, tuple(problems))
 
 
+def mean_of_values(values: np.ndarray, trained: bool = True) -> Effect:
+    """The mean of shares a problem, such as whether one is lost. values: (…, S, N) within [-1, 1], a row a seed.
+
+    With one row nothing is known of samples or seeds: both questions get the error over problems.
+    """
+    seeds, size = values.shape[-2:]
+    if size < 2:
+        raise UserError("a benchmark has fewer than two problems", do="measure at least two")
+    rest = _rest(values)
+    problems = problem_arm(values.mean(-2), rest / seeds, 1.0, 1.0)
+    by_seed = values.mean(-1)
+    if not trained or seeds < 2:
+        return Effect(by_seed.mean(-1), (problems,), (problems,))
+    spread = np.maximum(by_seed.var(-1, ddof=1), ROUNDING / size**2)
+    over_seeds = Arm(np.sqrt(spread / seeds), float(seeds - 1))
+    return Effect(by_seed.mean(-1), (over_seeds,), (over_seeds, problems))
+
+
 def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> None:
     """Raises UserError for counts that can't be paired."""
     (seeds_a, size_a), (seeds_b, size_b) = pair.a.shape[-2:], pair.b.shape[-2:]
@@ -100,14 +118,18 @@ def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> Non
 
 def _over_problems(pair: PairedCounts, differences: np.ndarray, g: np.ndarray, weight: float) -> Arm:
     """What other problems add to the error: σ²_problem/N of one benchmark; with one seed all that problems vary by."""
-    seeds, size = differences.shape[-2:]
-    problem = differences.mean(-2)
-    rest = 0.0
-    if seeds > 1:
-        left = differences - differences.mean(-1, keepdims=True) - problem[..., None, :]
-        left = left + problem.mean(-1)[..., None, None]
-        rest = (left**2).sum((-1, -2)) / ((seeds - 1) * (size - 1))
-    return problem_arm(problem, rest / seeds, weight, _sensitive(pair, g))
+    seeds = differences.shape[-2]
+    return problem_arm(differences.mean(-2), _rest(differences) / seeds, weight, _sensitive(pair, g))
+
+
+def _rest(values: np.ndarray) -> np.ndarray | float:
+    """MS_rest of (…, S, N); 0 with one seed, where it can't be told from the problems' own."""
+    seeds, size = values.shape[-2:]
+    if seeds < 2:
+        return 0.0
+    problem, seed = values.mean(-2, keepdims=True), values.mean(-1, keepdims=True)
+    left = values - problem - seed + problem.mean(-1, keepdims=True)
+    return np.asarray((left**2).sum((-1, -2)) / ((seeds - 1) * (size - 1)))
 
 
 def problem_arm(problem: np.ndarray, noise: np.ndarray | float, weight: float, sensitive: np.ndarray | float) -> Arm:
@@ -121,8 +143,8 @@ def problem_arm(problem: np.ndarray, noise: np.ndarray | float, weight: float, s
     skew = weight * third / (6 * size * np.maximum(spread, TINY)) * np.sqrt(share / np.maximum(spread, TINY))
     square = (problem**2).sum(-1)
     differing = square**2 / np.maximum((problem**4).sum(-1), TINY)
-    unseen = weight / size * sensitive * np.clip(1 - differing / RARE, 0.0, 1.0)
-    return Arm(weight * np.sqrt(share / size), _freedom(problem, spread), skew, unseen)
+    unseen = weight * sensitive * np.clip(1 - differing / RARE, 0.0, 1.0)
+    return Arm(weight * np.sqrt(share / size), _freedom(problem, spread), skew, unseen, size)
 
 
 def _freedom(problem: np.ndarray, spread: np.ndarray) -> np.ndarray:

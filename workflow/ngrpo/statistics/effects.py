@@ -36,8 +36,9 @@ class Arm:
     """Third moment over 6 N s²: how far, in the effect's unit, rare problems pull the mean (Johnson 1978). An interval
     reaches farther on that side, never less far on the other."""
     unseen: np.ndarray | float = 0.0
-    """What one more problem as different as those seen would add: N problems that show none don't exclude three such
-    (rule of three, Hanley & Lippman-Hand 1983)."""
+    """What all problems together would add if they differed as those seen do, or as they may."""
+    size: int = 1
+    """N: of so many problems that show nothing, a share of 1 − tail^(1/N) may (Clopper & Pearson 1934, of none)."""
 
 
 def reach(arms: Sequence[Arm], tail: np.ndarray | float, side: np.ndarray | int) -> np.ndarray:
@@ -49,7 +50,7 @@ def reach(arms: Sequence[Arm], tail: np.ndarray | float, side: np.ndarray | int)
         square = square + arm.error**2
         weighted = weighted + quantile * arm.error**2
         extra = extra + np.maximum(0.0, side * arm.skew) * (1 + 2 * quantile**2)
-        rare = rare + (arm.unseen * -np.log(2 * np.asarray(tail))) ** 2
+        rare = rare + (arm.unseen * (1 - np.asarray(tail) ** (1 / arm.size))) ** 2
     half = weighted / np.sqrt(np.maximum(square, np.finfo(float).tiny))
     return np.sqrt(half**2 + rare) + extra
 
@@ -115,4 +116,4 @@ class Effect:
 
 
 def _turned(arm: Arm, sign: int) -> Arm:
-    return Arm(arm.error, arm.freedom, sign * arm.skew, arm.unseen)
+    return Arm(arm.error, arm.freedom, sign * arm.skew, arm.unseen, arm.size)

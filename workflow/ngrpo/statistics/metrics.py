@@ -14,11 +14,10 @@ from scipy import stats
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.grades import GRADES
+from ngrpo.statistics.effects import CONFIDENCE, POWER
 from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
 from ngrpo.statistics.intervals import ChanceModel, chance_model, problem_interval, sampling_interval
 
-CONFIDENCE = 0.95
-POWER = 0.80
 BOOTSTRAP_RESAMPLES = 10_000
 SIGN_FLIPS = 10_000
 CHUNK = 1000
@@ -100,14 +99,17 @@ def problem_values(
     Raises UserError for a metric that isn't one, and as `count` does.
     """
     counts = count(grades, where)
+    return pd.Series(estimator_values(metric, estimator, counts.n, where)[counts.correct], index=list(counts.problems))
+
+
+def estimator_values(metric: str, estimator: str, n: int, where: object | None = None) -> np.ndarray:
+    """A metric's estimator at c = 0 … n, shape (n + 1,); as `problem_values`."""
     name, _, k = metric.partition("@")
     if metric == "mean":
-        g = unbiased_pass_at_k(counts.n, 1)
-    elif name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
-        g = ESTIMATORS[estimator](counts.n, int(k))
-    else:
-        raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
-    return pd.Series(g[counts.correct], index=list(counts.problems))
+        return unbiased_pass_at_k(n, 1)
+    if name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
+        return ESTIMATORS[estimator](n, int(k))
+    raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
 
 
 def _sampling_variance(correct: np.ndarray, g: np.ndarray, model: ChanceModel) -> float:

@@ -1,36 +1,35 @@
 """ "In at least u of n cells": a verdict on a partial conjunction (Benjamini & Heller 2008, Biometrics 64:1215).
 
-A cell holds where all of its effects are above 0 (an intersection-union test: each at the whole level). That at least u
-of n cells hold is rejected by mistake with at most the level where each is tested at level/(n − u + 1): Bonferroni's
-over the n − u + 1 cells that could all be false. That fewer hold is the same question with n − u + 1 cells of n.
+A cell holds where all of its effects are above 0 (an intersection-union test: each at the whole level). The p of "fewer
+than u of n cells hold" is n − u + 1 times the u-th smallest p of a cell: Bonferroni's over the n − u + 1 cells that
+could all be false. That fewer hold is the same question with n − u + 1 cells of n.
 """
 
 from collections.abc import Sequence
 
-from ngrpo.statistics.decisions import CONFIDENCE, VERDICTS, Effect
+import numpy as np
+
+from ngrpo.statistics.decisions import LEVEL, VERDICTS, Weighed, verdict, weigh
+from ngrpo.statistics.effects import QUESTIONS, Effect
 
 
-def judge_cells(cells: Sequence[Sequence[tuple[Effect, float]]], at_least: int, replicated: bool) -> str:
-    """The verdict on "in at least so many of these cells every effect is above 0".
-
-    cells: each one's effects with the size that an effect of interest has. replicated: whether every trained policy
-    comes with enough seeds; without, nothing is decided.
-    """
-    if not replicated:
-        return "underpowered"
+def weigh_cells(
+    cells: Sequence[Sequence[tuple[Effect, float]]], at_least: int, question: str = QUESTIONS[0]
+) -> Weighed:
+    """What is said of "in at least so many of these cells every effect is above 0". cells: each one's effects with the
+    size that an effect of interest has."""
+    each = [weigh(cell, question) for cell in cells]
     missable = len(cells) - at_least
-    level = (1 - CONFIDENCE) / (missable + 1)
-    holds = [all(effect.interval(1 - level)[0] > 0 for effect, _ in cell) for cell in cells]
-    if sum(holds) >= at_least:
-        return "supported"
-    fails = [
-        any(effect.interval(1 - (1 - CONFIDENCE) / (at_least * len(cell)))[1] < 0 for effect, _ in cell)
-        for cell in cells
-    ]
-    if sum(fails) > missable:
-        return "contradicted"
+    p_for = (missable + 1) * sorted(float(cell.p_for) for cell in each)[at_least - 1]
+    p_against = at_least * sorted(float(cell.p_against) for cell in each)[missable]
+    holds = [2 * (missable + 1) * float(cell.p_for) <= LEVEL for cell in each]
     # a cell is blind where a lead of interest might have been missed
-    blind = [not h and any(e.detectable > size for e, size in cell) for h, cell in zip(holds, cells, strict=True)]
-    verdict = "underpowered" if sum(holds) + sum(blind) >= at_least else "not supported"
-    assert verdict in VERDICTS
-    return verdict
+    possible = sum(h or bool(cell.blind) for h, cell in zip(holds, each, strict=True))
+    return Weighed(np.minimum(1.0, p_for), np.minimum(1.0, p_against), np.asarray(possible >= at_least))
+
+
+def judge_cells(
+    cells: Sequence[Sequence[tuple[Effect, float]]], at_least: int, replicated: bool, question: str = QUESTIONS[0]
+) -> str:
+    """The verdict on them, taken alone. replicated: whether every trained policy comes with enough seeds."""
+    return VERDICTS[int(verdict(weigh_cells(cells, at_least, question), replicated))]

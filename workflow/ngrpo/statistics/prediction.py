@@ -1,7 +1,7 @@
 """The power of a comparison before it is made, from variance components: how often its interval would show an effect.
 
-Problems are drawn from their shape, with their own differences; the mean squares of seeds and of noise from their χ²
-distributions; the interval is that of `ngrpo.statistics.effects`. Simulated studies agree within 5 points
+Problems are drawn from their shape, with their own differences; the mean squares of seeds and of noise from their
+χ² distributions; the interval is that of `ngrpo.statistics.effects`. Simulated studies agree within 5 points
 (docs/statistics.md).
 
 On these benchmarks an effect is that on these very problems: with enough seeds every effect is seen. On problems like
@@ -17,7 +17,7 @@ from scipy import optimize, stats
 
 from ngrpo.statistics.crossed import problem_arm
 from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, reach
-from ngrpo.statistics.simulation import GRID, Noise, Shape, components, expected, smoothed
+from ngrpo.statistics.simulation import GRID, LogitNoise, Shape, components, expected, smoothed
 
 DRAWS = 200
 MOST_SEEDS = 100
@@ -28,7 +28,7 @@ PROBE = 0.2
 
 
 @dataclass(frozen=True)
-class Problems:
+class DrawnProblems:
     """Drawn problems of one benchmark. (DRAWS, N) each: own: what method × problem makes of an effect of 0; gain: an
     effect's part, of mean 1 over all problems; samples, run_problem: variances of one system's value on a problem."""
 
@@ -46,8 +46,8 @@ class Problems:
 
 
 @cache
-def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: Noise) -> Problems:
-    """Problems of a shape, drawn with a fixed seed; g: an estimator's values at c = 0 … n."""
+def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoise) -> DrawnProblems:
+    """DrawnProblems of a shape, drawn with a fixed seed; g: an estimator's values at c = 0 … n."""
     rng, values = np.random.default_rng(size), np.array(g)
     base = shape.draw(rng, (DRAWS, size))
     first, second = expected(values), expected(values**2)
@@ -61,14 +61,14 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: Noise) -
         middle, GRID, smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2
     )
     own = np.interp(a, GRID, table) - np.interp(b, GRID, table)
-    return Problems(own, gain / mean, samples, np.maximum(run_problem, 0.0), components(shape, values, noise).seed)
+    return DrawnProblems(own, gain / mean, samples, np.maximum(run_problem, 0.0), components(shape, values, noise).seed)
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
     """A comparison that is planned: its benchmarks' problems, and which of the two systems are trained."""
 
-    benchmarks: tuple[Problems, ...]
+    benchmarks: tuple[DrawnProblems, ...]
     trained: tuple[bool, bool] = (True, True)
 
     @cached_property

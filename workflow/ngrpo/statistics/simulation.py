@@ -45,7 +45,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Noise:
+class LogitNoise:
     """Standard deviations on the scale of log-odds; tails: degrees of freedom of Student's t that all of them follow
     (infinite: normal); shared: share of the samples whose random numbers two systems have in common."""
 
@@ -56,7 +56,7 @@ class Noise:
     shared: float = 0.0
 
     def draw(self, rng: np.random.Generator, sd: float, size: tuple[int, ...]) -> np.ndarray:
-        """Noise of this sd."""
+        """LogitNoise of this sd."""
         if np.isinf(self.tails):
             return sd * rng.normal(size=size)
         return sd * np.sqrt((self.tails - 2) / self.tails) * rng.standard_t(self.tails, size)
@@ -96,7 +96,7 @@ def fitted(mean: float, targets: tuple[tuple[int, float], ...], n: int = 32) -> 
     """The shape with this Mean@n and these Pass@k ((k, value), by the bootstrap, as the paper's): a share of problems
     that are never solved, and a normal of log-odds. All within [0, 1]."""
     tables = [unbiased_pass_at_k(n, 1), *(bootstrap_pass_at_k(n, k) for k, _ in targets)]
-    tables = [expected(g, Noise().run_problem) for g in tables]
+    tables = [expected(g, LogitNoise().run_problem) for g in tables]
     wanted = np.array([mean, *(value for _, value in targets)])
 
     def shape(parameters: np.ndarray) -> Shape:
@@ -134,7 +134,7 @@ def simulate(
     rng: np.random.Generator,
     *,
     effect: float = 0.0,
-    noise: Noise = Noise(),
+    noise: LogitNoise = LogitNoise(),
     n: int = 32,
     runs: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Drawn:
@@ -161,7 +161,7 @@ def simulate(
 
 
 def policies(
-    base: np.ndarray, run: np.ndarray, rng: np.random.Generator, noise: Noise
+    base: np.ndarray, run: np.ndarray, rng: np.random.Generator, noise: LogitNoise
 ) -> tuple[np.ndarray, np.ndarray]:
     """One method's log-odds of problems (R, N), and those of its trained policies (R, S, N). run: (R, S)."""
     own = base + noise.draw(rng, noise.method_problem, base.shape)
@@ -190,7 +190,7 @@ def simulate_average(
     rng: np.random.Generator,
     *,
     effect: float = 0.0,
-    noise: Noise = Noise(),
+    noise: LogitNoise = LogitNoise(),
 ) -> list[Drawn]:
     """As `simulate`, on several benchmarks (shape, problems) whose seeds are the same runs."""
     runs = noise.draw(rng, noise.run, (studies, seeds)), noise.draw(rng, noise.run, (studies, seeds))
@@ -208,7 +208,7 @@ class Components:
     problem: float
 
 
-def components(shape: Shape, g: np.ndarray, noise: Noise = Noise(), effect: float = 0.0) -> Components:
+def components(shape: Shape, g: np.ndarray, noise: LogitNoise = LogitNoise(), effect: float = 0.0) -> Components:
     """What each source adds to a difference, by quadrature over the shape (independent samples)."""
     first, second = expected(g), expected(g**2)
     within = float(np.hypot(noise.run, noise.run_problem))

@@ -18,6 +18,7 @@ evaluations/batches.json                                        which evaluation
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
 report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
+looks.json                                                      verdicts that reports gave
 logs/{stage}/{name}.log
 ```
 """
@@ -292,6 +293,11 @@ class Results:
     def report(self) -> ReportFiles:
         """The report."""
         return ReportFiles(self.root / "report")
+
+    @property
+    def looks(self) -> Path:
+        """Every verdict that a report gave, so that the next knows how often was looked; no rule's output."""
+        return self.root / "looks.json"
 
     @property
     def crate(self) -> Path:
