@@ -75,10 +75,10 @@ def coverage_rows(
     cover: list[list[float]] = [[], []]
     above: list[list[float]] = [[], []]
     for name, g in estimators(32).items():
-        found = compare_systems([PairedCounts(drawn.a, drawn.b, 32)], g)
+        measured = compare_systems([PairedCounts(drawn.a, drawn.b, 32)], g)
         for place, (question, truth) in enumerate(zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)):
-            cover[place].append(covered(found, question, truth))
-            above[place].append(supported(found.moved(1, -truth), question))
+            cover[place].append(covered(measured, question, truth))
+            above[place].append(supported(measured.moved(1, -truth), question))
     return cover, above
 
 
@@ -132,14 +132,14 @@ def power_lines() -> Iterator[str]:
         for seeds in (2, 3, 5, 10, 20):
             studies = CELLS // (570 * seeds) if seeds > 10 else MOST
             drawn = simulate_average(cells, seeds, studies, np.random.default_rng(seeds), effect=odds, noise=noise)
-            found = compare_systems([PairedCounts(d.a, d.b, 32) for d in drawn], g)
+            measured = compare_systems([PairedCounts(d.a, d.b, 32) for d in drawn], g)
             here = np.mean([d.these[HEADLINE] for d in drawn], axis=0)
             sizes = (here, [HEADLINE_SIZE])
             text, widths = [], []
             for question, values in zip(QUESTIONS, sizes, strict=True):
                 power = power_curve(planned, seeds, question)
-                text += [f"{supported(found, question):.0f}", f"{100 * averaged(power, values):.0f}"]
-                low, high = found.interval(question=question)
+                text += [f"{supported(measured, question):.0f}", f"{100 * averaged(power, values):.0f}"]
+                low, high = measured.interval(question=question)
                 widths.append(f"{100 * float((high - low).mean()):.2f}")
             yield f"| {title} | {seeds} | {' | '.join(text)} | {' / '.join(widths)} |"
 
@@ -168,11 +168,11 @@ def looked(name: str, schedule: tuple[int, ...], studies: int, at_once: int) -> 
         drawn = simulate(paper_shape(30), 30, max(schedule), at_once, np.random.default_rng([7, part]))
         called = np.zeros((2, at_once), dtype=bool)
         for seeds, share in zip(schedule, spent(schedule), strict=True):
-            found = compare_systems([PairedCounts(drawn.a[:, :seeds], drawn.b[:, :seeds], 32)], g)
+            measured = compare_systems([PairedCounts(drawn.a[:, :seeds], drawn.b[:, :seeds], 32)], g)
             for place, (question, truth) in enumerate(
                 zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)
             ):
-                called[place] |= found.estimate - truth > found.reach((1 - CONFIDENCE) * share, -1, question)
+                called[place] |= measured.estimate - truth > measured.reach((1 - CONFIDENCE) * share, -1, question)
         hits += called.sum(1)
     return list(hits / studies)
 
@@ -192,8 +192,8 @@ def family_lines(studies: int = 1000, claims: int = 10, seeds: int = 5) -> Itera
     for question in QUESTIONS:
         effects = []
         for own, truth in zip(counts[1:], truths[1:], strict=True):
-            found = compare_systems([PairedCounts(own, counts[0], 32)], g)
-            effects.append(found.moved(1, truths[0] - truth) if question == QUESTIONS[0] else found)
+            measured = compare_systems([PairedCounts(own, counts[0], 32)], g)
+            effects.append(measured.moved(1, truths[0] - truth) if question == QUESTIONS[0] else measured)
         p = np.minimum(1.0, 2 * np.stack([e.one_sided_p(question) for e in effects]))
         alone = 100 * float((p <= 0.05).any(0).mean())
         adjusted = [min(holm({str(i): float(v) for i, v in enumerate(column)}).values()) for column in p.T]

@@ -271,8 +271,8 @@ def compared(asked: Comparison, reader: Reader, evidence: Evidence) -> tuple[Sho
         evidence.seen.setdefault(place, []).append(pairing.digest(seed))
     other = pairing.effect(OTHER[asked.estimator]) if asked.metric != "mean" else None
     shown = _shown_pair(asked, pairing, effect, None if other is None else float(other.estimate))
-    if other is not None and (told := _disagreement(effect, other, asked.estimator)):
-        evidence.notes.append(f"{shown.what}: {told}")
+    if other is not None and (words := _disagreement(effect, other, asked.estimator)):
+        evidence.notes.append(f"{shown.what}: {words}")
     return shown, effect
 
 

@@ -58,7 +58,7 @@ def any_time_p(looks: Sequence[Look]) -> float:
 
 def add_look(looks: Sequence[Look], now: Look) -> list[Look]:
     """The looks with the present one; the same data looked at again are no new look."""
-    kept = list(looks)
-    if kept and kept[-1].seeds == now.seeds:
-        kept.pop()
-    return [*kept, now]
+    past = list(looks)
+    if past and past[-1].seeds == now.seeds:
+        past.pop()
+    return [*past, now]

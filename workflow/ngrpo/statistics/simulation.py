@@ -108,8 +108,8 @@ def fitted(mean: float, targets: tuple[tuple[int, float], ...], n: int = 32) -> 
         return np.append(100 * (np.array(got) - wanted), 0.01 * (parameters[0] + 2))
 
     bounds = ([-8, -14, -3], [8, 14, 2])
-    found = [optimize.least_squares(misses, start, bounds=bounds) for start in START]
-    return shape(min(found, key=_cost).x)
+    fits = [optimize.least_squares(misses, start, bounds=bounds) for start in START]
+    return shape(min(fits, key=_cost).x)
 
 
 def _cost(result: optimize.OptimizeResult) -> float:
