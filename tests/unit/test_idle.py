@@ -95,7 +95,7 @@ def test_what_is_no_finite_number_is_called_by_its_name() -> None:
     assert (
         log_probs_not_finite(log_probs([0.0, 0, 0], [-math.inf, 0, 0])) == "the trainer's log-prob of a token is -inf"
     )
-    fine = {"actor/pg_loss": [0.1, -0.2], "actor/grad_norm": [0.0, 3.0]}
+    fine = {"actor/pg_loss": [0.1, -0.2], "actor/grad_norm": [0.0, 3.0], "actor/lr": 1e-6, "perf/max": "of no interest"}
     assert update_not_finite(fine) == ""
     assert update_not_finite({**fine, "actor/pg_loss": [0.1, math.nan]}) == "policy/loss of an update is NaN"
     assert update_not_finite({**fine, "actor/grad_norm": [math.inf]}) == "policy/gradient_norm of an update is inf"

@@ -113,7 +113,7 @@ def test_a_step_that_went_past_one_of_our_parts_is_not_logged(trainer) -> None:
     trainer.last_called["compute_advantage"] = 1
     with pytest.raises(UserError, match="didn't call our reduce_metrics in step 1"):
         metrics.log({"actor/lr": 1.0}, step=1)
-    assert trainer.checked_update({"actor/grad_norm": [1.0, 2.0]}) == {"actor/grad_norm": 1.5}
+    assert trainer.checked_update({"actor/grad_norm": [1.0, 2.0], "actor/lr": 0.1})["actor/grad_norm"] == 1.5
     with pytest.raises(UserError, match="didn't call our should_save_ckpt_esi in step 1"):
         metrics.log({"actor/lr": 1.0}, step=1)
     assert not trainer.files.metrics.exists()
@@ -176,7 +176,7 @@ def test_a_run_without_any_gradient_makes_its_step_the_last_and_says_so_in_its_c
     metrics = trainer.tracking("ngrpo", "run", ["console"], {})
     for step, last in ((3, False), (4, True)):
         trainer.global_steps = step
-        trainer.checked_update({"actor/grad_norm": [0.0, 0.0]})
+        trainer.checked_update({"actor/grad_norm": [0.0, 0.0], "actor/lr": 0.1})  # as verl has them
         assert trainer.saves_now(max_steps_duration=1.0, redundant_time=0) == last
     assert trainer.train_dataloader.sampler.steps == 4
     (trainer.files.checkpoints / "global_step_4").mkdir(parents=True)

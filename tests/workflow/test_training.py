@@ -15,9 +15,20 @@ import training_runs
 from tiny_runs import LIMIT, MIXING, Run, finish, make_files, make_run, tiny_spec
 
 from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
+from ngrpo.study.specs import RunSpec
 
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
+
+def with_training(spec: RunSpec, **changes: object) -> RunSpec:
+    """The run with other hyperparameters."""
+    return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
+
+
+RELEASED_NOISE = GaussianMixer(
+    kind="gaussian", replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after="</think>"
+)
+RELEASED_GSPO = {"kind": "gspo", "dual_clip": 3.0, "clip_low": 0.2, "clip_high": 0.2, "aggregation": "token-mean"}
 PLANS = {
     "mixed": (tiny_spec(MIXING), "recording_requests"),
     "killed": (tiny_spec(MIXING), "whole"),
@@ -28,7 +39,13 @@ PLANS = {
     "gaussian-gspo": (tiny_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
     "unplugged": (tiny_spec(MIXING, 1), "without_plugin"),
     "actorless": (tiny_spec(MIXING, 1), "without_actor"),
-    "gumbel": (tiny_spec(GumbelMixer(kind="gumbel"), 3), "whole"),
+    "gumbel": (tiny_spec(GumbelMixer(kind="gumbel", weights="clean", text="sampled"), 3), "whole"),
+    "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
+    "idle": (
+        with_training(tiny_spec(NeighborMixer(kind="neighbors", rho=1.0)), stop_without_gradient=3),
+        "recording_requests",
+    ),
+    "nan": (with_training(tiny_spec(MIXING), learning_rate=1e12), "whole"),
 }
 
 
@@ -146,6 +163,52 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(runs: dic
     card = json.loads((run.folder / "model" / "ngrpo.json").read_text())
     assert card["score"] == max(scores.values())
     assert card["step"] == min(step for step, score in scores.items() if score == card["score"])
+
+
+def test_a_run_that_cannot_learn_warns_ends_early_and_says_that_its_weights_are_the_bases(
+    runs: dict[str, Run], files: Path
+) -> None:
+    """At ρ = 1 with the anchor as text; the control: the run beside it at ρ = 0.5 learns."""
+    idle, mixed = runs["idle"], runs["mixed"]
+    assert idle.code == 0, idle.said
+    assert "WARNING, step 1: nothing can be learned" in idle.said
+    assert "all responses to each prompt are identical" in idle.said
+    for row in idle.metrics:
+        assert row["policy/gradient_norm"] == 0
+        assert row["reward/frac_reward_zero_std"] == row["response/frac_identical"] == 1
+    assert [row["step"] for row in idle.metrics] == [1, 2, 3]  # of 6; 3 is no step that is validated otherwise
+    assert "validation/score" in idle.metrics[-1]
+    card = json.loads((idle.folder / "model" / "ngrpo.json").read_text())
+    assert (card["ended"], card["equals_base"]) == ("no gradient in 3 steps in a row", True)
+    assert all(row["policy/gradient_norm"] > 0 for row in mixed.metrics[:1])
+    assert min(row["response/frac_identical"] for row in mixed.metrics) < 1
+    card = json.loads((mixed.folder / "model" / "ngrpo.json").read_text())
+    assert (card.get("ended"), card["equals_base"]) == (None, False)
+    again = finish(training_runs.start(idle.folder / "spec.json", files, idle.folder / "model"), idle.folder)
+    assert again.code == 0
+    assert len(again.metrics) == 3
+
+
+def test_nan_is_called_nan_is_not_saved_and_is_said_again(runs: dict[str, Run], files: Path) -> None:
+    nan = runs["nan"]
+    assert nan.code == 1
+    failure = json.loads((nan.folder / "failure.json").read_text())
+    assert f"{failure['what']} at step {failure['step']}; nothing of it is saved" in nan.said
+    assert any(word in failure["what"] for word in ("NaN", "inf"))
+    assert "Traceback" not in nan.said
+    assert len(nan.metrics) < failure["step"]
+    marker = nan.folder / "checkpoints" / "checkpoint.json"
+    assert not marker.exists() or json.loads(marker.read_text())["step"] < failure["step"]
+    again = finish(training_runs.start(nan.folder / "spec.json", files, nan.folder / "model"), nan.folder)
+    assert again.code == 1
+    assert f"this run was stopped at step {failure['step']}: {failure['what']}" in again.said
+
+
+def test_released_noise_is_drawn_anew_and_asks_for_no_parity(runs: dict[str, Run]) -> None:
+    run = runs["released"]
+    assert run.code == 0, run.said
+    assert max(row["parity/max"] for row in run.metrics) > 100 * LIMIT
+    assert sum(row["mixing/share"] for row in run.metrics) / 2 == pytest.approx(0.5, abs=0.1)
 
 
 def test_gspo_clips_with_its_own_narrow_range(runs: dict[str, Run]) -> None:

@@ -87,8 +87,9 @@ def log_probs_not_finite(batch: Any) -> str:
 
 
 def update_not_finite(metrics: Mapping[str, Any]) -> str:
-    """The same of an update's metrics as verl's workers return them, a list of numbers each."""
-    return not_finite({f"{_NAMES[name]} of an update": values for name, values in metrics.items() if name in _NAMES})
+    """The same of an update's metrics as verl's workers return them, a number or a list of them each."""
+    values = {name: np.atleast_1d(value).tolist() for name, value in metrics.items() if name in _NAMES}
+    return not_finite({f"{_NAMES[name]} of an update": numbers for name, numbers in values.items()})
 
 
 def check_parity(batch: Any, limit: float, step: int) -> None:

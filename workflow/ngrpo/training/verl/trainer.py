@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import verl.utils.tracking
 from verl.trainer.ppo import ray_trainer
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
@@ -98,7 +99,7 @@ class Trainer(RayPPOTrainer):
         self.last_called["reduce_metrics"] = self.global_steps
         if what := update_not_finite(metrics):
             self.fail(what)
-        self.idle.saw(max(metrics["actor/grad_norm"]))
+        self.idle.saw(float(np.max(metrics["actor/grad_norm"])))
         return stock_reduction(metrics)
 
     def fail(self, what: str) -> NoReturn:
@@ -107,8 +108,8 @@ class Trainer(RayPPOTrainer):
         check_lease(self.files, dict(self.run.lease))
         write_json(self.files.failure, {"spec": self.run.spec_digest, "step": step, "what": what})
         raise UserError(
-            f"{what} at step {step}; nothing of it is saved, the last good checkpoint is "
-            + (f"that of step {good}" if good else "none: the run has to start anew"),
+            f"{what} at step {step}; nothing of it is saved, "
+            + (f"the last good checkpoint is that of step {good}" if good else "and there is no checkpoint before it"),
             where=self.files.folder,
             do="change the method (a lower learning rate, more warm-up): the same run would come to the same",
         )
