@@ -10,6 +10,7 @@ from finished_study import FinishedStudy
 
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.jobs import planned_jobs
+from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.specs import keep_spec
 
@@ -77,6 +78,18 @@ def test_a_value_that_is_changed_back_makes_nothing_anew(study: FinishedStudy) -
     assert study.planned() == {*TABLE, "train", "sample", "grade", "diagnostics"}
     (study.config / "study.yaml").write_text(before)
     assert study.planned() == set()
+
+
+def test_the_plan_says_how_a_renamed_model_keeps_its_runs(study: FinishedStudy) -> None:
+    size = yaml.safe_load((study.config / "scales" / "toy.yaml").read_text())
+    study.edit("scales/toy.yaml", models={"tiny": size["models"]["toy"]})
+    with contextlib.chdir(study.folder):
+        files = Results(Path("results/toy"))
+        expanded = load_study(Path("config"), "toy", files.root)
+        jobs = planned_jobs(expanded, files, Costs(expanded, files), "grpo-tiny", "ngrpo-tiny")
+    why = {job.name: job.why for job in jobs if job.stage == "train"}
+    assert "'grpo-toy' was made for the same under other ids of models or data sets" in why["grpo-tiny"]
+    assert "'ngrpo-toy' was made" in why["ngrpo-tiny"]
 
 
 def test_another_content_of_ones_own_model_folder_makes_it_anew(study: FinishedStudy, tmp_path: Path) -> None:

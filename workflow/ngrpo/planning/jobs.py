@@ -6,6 +6,7 @@ its spec have changed, at which step it stopped, what it waits for.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ngrpo.study.batches import Batch, decide_batches
 from ngrpo.study.cards import SamplesCard
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.naming import but_for_ids, made_names
 from ngrpo.study.run_log import logged_steps
 
 NAMED_BY = {
@@ -125,7 +127,7 @@ class _Reader:
             )
         started = plan.stage == "train" and self._done(plan)
         if missing and not (changed and started):
-            return self._missing(job, missing)
+            return self._missing(job, plan)
         if changed:
             return f"its spec has changed: {changed}"
         cause = next(iter(self._causes(job.rule.name, reason, makers)), str(reason))
@@ -159,12 +161,25 @@ class _Reader:
     def _done(self, plan: Job) -> int:
         return logged_steps(self.results.run(plan.name).metrics)
 
-    def _missing(self, job: Any, missing: list[str]) -> str:
+    def _missing(self, job: Any, plan: Job) -> str:
         batch = self._batch(job)
         lost = self._lost(batch) if batch else []
         if batch and 0 < len(lost) < len(batch.evaluations):
             return "; ".join(f"{self.study.evaluations[name].benchmark.id}: not made yet" for name in lost)
+        same = (
+            self._renamed.get(but_for_ids(self.study.runs[plan.name].json_value())) if plan.stage == "train" else None
+        )
+        if same:
+            return (
+                f"not made yet; '{same[0]}' was made for the same under other ids of models or data sets: with those"
+                " ids back (a title is what tables show) it would be taken"
+            )
         return "not made yet"
+
+    @cached_property
+    def _renamed(self) -> dict[str, list[str]]:
+        """What is there for a run's settings, whatever its models and data sets are called."""
+        return made_names(self.results.root, but_for_ids)
 
     def _changed(self, job: Any) -> str:
         """The changed values of the job's specs, as far as what was made for other ones is there."""

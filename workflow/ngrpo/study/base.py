@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+ID = r"[a-z0-9][a-z0-9.-]*"
+Id = Annotated[str, StringConstraints(pattern=f"^{ID}$")]
 
 
 class Config(BaseModel):

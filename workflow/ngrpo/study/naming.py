@@ -5,14 +5,15 @@ under another name (its method or decoding was renamed, or another table comes f
 beside it, and keeps the name that it was made under.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from ngrpo.errors import UserError
-from ngrpo.files import digest
+from ngrpo.files import digest, read_json
+from ngrpo.study.base import ID
 from ngrpo.study.layout import DatasetFiles, EvaluationFiles, ModelFiles, NeighborTableFiles, Results, RunFiles
 
 ANY = Results(Path())  # paths relative to the scale's results
@@ -32,18 +33,30 @@ def asked(spec: Mapping[str, Any]) -> str:
     return digest({**spec, "id" if spec["type"] == "run" else "decoding_id": ""})
 
 
-def made_names(results: Path | None) -> dict[str, list[str]]:
-    """Of every run and evaluation below the results: the digest of what it was made for, and its names."""
+def but_for_ids(spec: Any) -> str:
+    """The digest of a spec without any id in it: of what was made before a model or data set was renamed, too."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(inner) for key, inner in value.items() if key not in ("id", "decoding_id")}
+        return [without(inner) for inner in value] if isinstance(value, list) else value
+
+    return digest(without(spec))
+
+
+def made_names(results: Path | None, key: Callable[[Any], str] = asked) -> dict[str, list[str]]:
+    """Of every run and evaluation below the results: the digest (by key) of what it was made for, and its names."""
     names: dict[str, list[str]] = {}
     for pattern in (ANY.run("*").spec, ANY.evaluation("*/*/*").spec) if results else ():
         for path in sorted(cast(Path, results).glob(str(pattern))):
-            try:
-                key = asked(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not a spec that this version knows: it answers to no name
             parts = path.relative_to(cast(Path, results)).parts
-            name = parts[1] if len(parts) == 3 else "/".join((*parts[1:3], parts[3].removesuffix(".spec.json")))
-            names.setdefault(key, []).append(name)
+            ids = parts[1:2] if len(parts) == 3 else (*parts[1:3], parts[3].removesuffix(".spec.json"))
+            try:
+                made = key(read_json(path))
+            except (UserError, KeyError, TypeError):
+                continue  # not a spec that this version knows: it answers to no name
+            if all(re.fullmatch(ID, part) for part in ids):
+                names.setdefault(made, []).append("/".join(ids))
     return names
 
 
