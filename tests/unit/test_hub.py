@@ -5,6 +5,7 @@ Nothing here has a network: the hub's library is told so, and a server on this m
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hub_cache import COMMIT, fill_cache
 
 from ngrpo.data.datasets import card_path, fetched_path, make_dataset, read_problems
 from ngrpo.data.fetching import Archive
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError
 from ngrpo.hub import cache_folder, cached_snapshot
 from ngrpo.stages.base_models import make_model
 from ngrpo.study.sources import Dataset, Fields, FolderModel, HubDataset, HubModel, Model, ToyModel
@@ -87,6 +88,40 @@ def test_a_data_set_in_the_cache_is_taken_without_the_hub(cache: Path, tmp_path:
     with pytest.raises(UserError, match="split"):
         make_dataset(DatasetSpec.model_validate(json.loads(_dataset().text().replace('"test"', '"train"'))),
                      tmp_path / "other.parquet")  # fmt: skip
+
+
+def test_a_hub_that_doesnt_answer_leaves_the_cache(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ngrpo doctor` says then: offline by mistake is as good as by intent."""
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    with pytest.raises(Unfinished, match="can't be reached"):
+        make_dataset(_dataset(), tmp_path / "out.parquet")
+    fill_cache(cache, "dataset", "owner/set", {"README.md": README, "data/test.jsonl": _lines(ROWS)})
+    make_dataset(_dataset(), tmp_path / "out.parquet")
+    assert len(read_problems(tmp_path / "out.parquet")) == 5
+
+
+def test_rows_that_cant_be_read_are_named(cache: Path, tmp_path: Path) -> None:
+    fill_cache(cache, "dataset", "owner/set", {"README.md": README, "data/test.jsonl": b'{"question": "?"\n{'})
+    with pytest.raises(UserError, match=r"(?s)its rows can't be read.*owner/set"):
+        make_dataset(_dataset(), tmp_path / "out.parquet")
+
+
+def test_a_part_of_a_data_set_isnt_in_the_cache(cache: Path) -> None:
+    names = [f"test-0000{n}-of-00002.parquet" for n in range(2)]
+    fill_cache(cache, "dataset", "owner/half", {names[0]: b"x"})
+    fill_cache(cache, "dataset", "owner/whole", dict.fromkeys(names, b"x"))
+    fill_cache(cache, "dataset", "owner/readme", {"README.md": README})
+    assert cached_snapshot("dataset", "owner/half", COMMIT) is None
+    assert cached_snapshot("dataset", "owner/readme", COMMIT) is None
+    assert cached_snapshot("dataset", "owner/whole", COMMIT) is not None
+    assert cached_snapshot("dataset", "owner/whole", "f" * 40) is None
 
 
 def test_a_model_in_the_cache_is_copied_without_the_hub(

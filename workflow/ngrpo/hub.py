@@ -21,6 +21,7 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 DATA_FILES = tuple(f"*.{end}{gz}" for end in ("parquet", "json", "jsonl", "csv", "tsv", "txt") for gz in ("", ".gz"))
 """What is taken of a data set's repository, beside its README, which says which file is which split."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PART = re.compile(r"-(?P<number>\d{5})-of-(?P<all>\d{5})\.")
 
 
 def is_commit(revision: str) -> bool:
@@ -77,30 +78,40 @@ def _is_whole_model(folder: Path) -> bool:
 
 
 def _is_whole_dataset(folder: Path) -> bool:
-    """Whether files of rows are there, none of them a link to what isn't."""
+    """Whether files of rows are there: none a link to what isn't, none of numbered parts (00001-of-00004) missing."""
     files = [path for pattern in DATA_FILES for path in folder.rglob(pattern)]
-    return bool(files) and all(path.exists() for path in files)
+    parts: dict[tuple[str, str], set[int]] = {}
+    for path in files:
+        if part := PART.search(path.name):
+            parts.setdefault((path.name[: part.start()], part["all"]), set()).add(int(part["number"]))
+    whole = all(len(numbers) == int(count) for (_, count), numbers in parts.items())
+    return bool(files) and whole and all(path.exists() for path in files)
 
 
 def fetch(kind: Kind, repo: str, revision: str, *, into: Path | None = None) -> tuple[Path, str]:
-    """A revision's files and its commit: from the hub's cache where they are there, else from the hub.
+    """A revision's files and its commit, from the hub or from its cache.
 
-    into: where files fetched from the hub go; None: its cache. A branch is looked for in the cache only while offline.
-    Raises UserError where neither has it.
+    The cache is asked first for a model's commit, whose index says whether all is there; for a data set, whose other
+    files nobody names, and for a branch only where the hub is offline or can't be reached. into: where files fetched
+    from the hub go; None: its cache. Raises UserError where neither has it.
     """
-    if is_commit(revision) or is_offline():
-        cached = cached_snapshot(kind, repo, revision)
-        if cached:
-            return cached, cached.name
+    cached = cached_snapshot(kind, repo, revision)
+    if cached and (is_offline() or (kind == "model" and is_commit(revision))):
+        return cached, cached.name
     if is_offline():
         what = "as HF_HUB_OFFLINE says"
         raise _unreachable(kind, repo, revision, f"{what}; {cache_folder()} doesn't hold all of this revision")
     from huggingface_hub import HfApi, snapshot_download
 
     patterns = list(MODEL_FILES if kind == "model" else (*DATA_FILES, "README.md"))
-    with reaching_hub(kind, repo, revision):
-        commit = HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
-        folder = snapshot_download(repo, repo_type=kind, revision=commit, local_dir=into, allow_patterns=patterns)
+    try:
+        with reaching_hub(kind, repo, revision):
+            commit = HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
+            folder = snapshot_download(repo, repo_type=kind, revision=commit, local_dir=into, allow_patterns=patterns)
+    except Unfinished:
+        if cached is None:
+            raise
+        return cached, cached.name
     return Path(folder), str(commit)
 
 

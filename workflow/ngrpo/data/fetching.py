@@ -72,12 +72,13 @@ def _check(seen: str, rows_of: dict[str, str | None], record: Path, known: str |
 def _loaded(source: HubDataset, path: str, **how: Any) -> list[dict[str, Any]]:
     """The rows of a folder, or of a file in a format, as `datasets` reads them; null in place of NaN."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     with tempfile.TemporaryDirectory() as cache:
         try:
             loaded = load_dataset(path, split=source.split, cache_dir=cache, trust_remote_code=False, **how)
             rows = list(loaded)
-        except (ValueError, OSError, RuntimeError) as e:  # an unknown split or subset, unreadable files
+        except (DatasetsError, ValueError, OSError, RuntimeError) as e:  # an unknown split or subset, unreadable files
             raise UserError(
                 f"its rows can't be read: {e}", where=source.repo, do="correct the data set's `split` or `subset`"
             ) from None
