@@ -10,8 +10,7 @@ from ngrpo.slurm.preflight import before_submission
 
 STARTED = time.time()
 
-if SETTINGS.cluster:
-    notice_ends()
+SLURM_LOGS = notice_ends().log_of if SETTINGS.cluster else {}
 
 
 onstart:
@@ -25,7 +24,7 @@ onstart:
 
 def restart_times(job, stock=Job.restart_times.fget):
     """How often a failed job is tried again: not at all where its log ends in a user's mistake, else as stock."""
-    for log in map(Path, job.log):
+    for log in [*map(Path, job.log), *filter(None, [SLURM_LOGS.get(job)])]:
         is_new = log.exists() and log.stat().st_mtime >= STARTED
         if is_new and ends_in_mistake(log.read_text(errors="replace")):
             logger.info(

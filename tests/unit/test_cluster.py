@@ -1,5 +1,6 @@
 """What each stage asks of a cluster, and what is read from SLURM's own answers (here written down, from 22.05)."""
 
+import errno
 import os
 import stat
 import time
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ngrpo.errors import UserError
+from ngrpo.errors import Unfinished, UserError, ends_in_mistake, file_error
+from ngrpo.slurm.executor import Answers
 from ngrpo.slurm.partitions import partitions
 from ngrpo.slurm.preflight import before_submission, check_cluster
 from ngrpo.slurm.squeue import job_end, orphans
@@ -110,6 +112,66 @@ def test_an_account_of_somebody_else(commands) -> None:
     with pytest.raises(UserError, match="you have no account 'labs'") as caught:
         check_cluster(Cluster.model_validate({**SITE, "account": "labs"}))
     assert "yours: lab, other" in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", ["--gres=nvme:1,shm:2", "--licenses='a -n b'", "--constraint=x --prefer='-C '"])
+def test_what_the_executor_would_refuse_is_refused_before_anything_is_submitted(commands, extra: str) -> None:
+    with pytest.raises(UserError, match="the SLURM executor wouldn't submit a training-data job"):
+        check_cluster(Cluster.model_validate({**SITE, "extra": extra}))
+    check_cluster(Cluster.model_validate({**SITE, "extra": extra.split()[0].partition(",")[0].replace("'a", "a")}))
+
+
+def test_an_account_that_the_executor_cannot_check(commands, tmp_path: Path) -> None:
+    for name in ("sacctmgr", "sshare"):
+        (tmp_path / name).write_text("#!/bin/sh\necho accounting is off >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(UserError, match="can't check the account 'lab'") as caught:
+        check_cluster(CLUSTER)
+    assert "SBATCH_ACCOUNT=lab" in str(caught.value)
+    check_cluster(Cluster.model_validate({**SITE, "account": "none"}))
+
+
+def test_how_long_squeue_remembers(commands) -> None:
+    commands("scontrol", "MessageTimeout          = 10 sec", "MinJobAge               = 30 sec")
+    assert "SLURM forgets a job 30 s after its end (MinJobAge)" in check_cluster(CLUSTER)[-1]
+    commands("scontrol", "MinJobAge               = 300 sec")
+    assert "the rest" in check_cluster(CLUSTER)[-1]
+
+
+def test_several_partitions_are_what_each_of_them_gives(commands) -> None:
+    assert check_cluster(Cluster.model_validate({**SITE, "cpu": {"partition": "short,any", "cpus": 32}}))
+    with pytest.raises(UserError, match="more than 32"):
+        check_cluster(Cluster.model_validate({**SITE, "cpu": {"partition": "short,any", "cpus": 33}}))
+
+
+def test_ends_of_jobs_that_slurm_no_longer_shows(commands, tmp_path: Path) -> None:
+    answers = Answers()
+    done, failed = tmp_path / "done.log", tmp_path / "failed.log"
+    done.write_text("1 of 1 steps (100%) done\n")
+    failed.write_text("Exiting because a job execution failed.\n")
+    answers.logs = {"1": done, "2": failed, "3": tmp_path / "none.log", "4": done}
+    commands("sacct")  # accounting knows none of them
+    assert answers.completed({"4": "RUNNING"}, by_squeue=True, now=0) == {"4": "RUNNING"}
+    assert answers.completed({"2": "RUNNING", "4": "RUNNING"}, by_squeue=True, now=59).keys() == {"2", "4"}
+    ended = {"1": "COMPLETED", "3": "UNKNOWN", "4": "RUNNING"}  # 2 was shown in between
+    assert answers.completed({"4": "RUNNING"}, by_squeue=True, now=61) == ended
+    assert answers.completed({}, by_squeue=True, now=200)["2"] == "FAILED"
+    commands("sacct", "CANCELLED by 1000")
+    assert answers.completed({}, by_squeue=True, now=300)["1"] == "CANCELLED"
+    assert answers.completed({"9": "CANCELLED by 1000"}, by_squeue=False, now=400) == {"9": "CANCELLED"}
+
+
+def test_only_a_users_mistake_at_a_logs_end_is_one() -> None:
+    mistake = str(UserError("no such metric", where="spec", do="mend it"))
+    assert ends_in_mistake(f"[train] starting\nerror: {mistake}\n")
+    assert ends_in_mistake("error: without a place")
+    assert ends_in_mistake(f"error: {mistake}\n(raylet) shutting down\n")
+    assert not ends_in_mistake(f"error: {mistake}\nunfinished: step 3 is saved\n  do:    run it again\n")
+    assert not ends_in_mistake("error: command 'gcc' failed\nTraceback (most recent call last):\nRuntimeError: no\n")
+    assert not ends_in_mistake("Traceback (most recent call last):\nRuntimeError: CUDA error\n")
+    assert not ends_in_mistake("")
+    for code, again in ((errno.ENOSPC, True), (errno.EIO, True), (errno.EACCES, False)):
+        assert isinstance(file_error(OSError(code, os.strerror(code))), Unfinished) == again
 
 
 def test_jobs_of_a_dead_snakemake_in_this_folder_are_found(commands) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, ends_in_mistake
 from ngrpo.slurm.partitions import gpus_of
 from ngrpo.study.cluster import STAGES, Cluster
 from ngrpo.study.sbatch import sbatch_options
@@ -181,13 +181,24 @@ def test_a_job_finds_its_modules_variables_and_scratch(tmp_path: Any) -> None:
     assert missing.returncode == 1
     assert "not here" not in missing.stdout
     assert "SLURM_JOB_ID is not set (environments.scratch)" in missing.stderr
+    assert ends_in_mistake(missing.stderr)
 
 
 def test_a_setup_line_that_fails_ends_the_job() -> None:
     done = shell(Environments(setup="false\ntrue"), "echo not here")
     assert done.returncode == 1
     assert done.stdout == ""
+    assert ends_in_mistake(done.stderr)
+    later = shell(Environments(setup="true"), "false")
+    assert (later.returncode, later.stderr) == (1, "")
     assert shell(Environments(), "echo here").stdout == "here\n"
+
+
+def test_an_environment_that_is_not_there_is_a_mistake() -> None:
+    done = shell(Environments(train="no/such folder"), "train_env ngrpo train 2>&1 | cat")
+    assert done.returncode == 127
+    assert ends_in_mistake(done.stdout)
+    assert "environments.train: no/such folder" in done.stdout
 
 
 def test_a_variable_that_is_none_is_named() -> None:

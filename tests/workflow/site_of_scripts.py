@@ -23,11 +23,16 @@ sys.exit(main())
 """Snakemake that asks SLURM twice a second, and is patient for a second with a job that isn't shown."""
 
 SBATCH = """#!{python}
-import pathlib, re, sys
+import itertools, pathlib, sys
 folder = pathlib.Path({folder!r})
 words = sys.argv[1:]
-number = len(list(folder.glob("job.*"))) + 1
-(folder / f"job.{{number}}").write_text("\\0".join(words))
+for number in itertools.count(1):
+    try:
+        with open(folder / f"job.{{number}}", "x") as job:
+            job.write("\\0".join(words))
+        break
+    except FileExistsError:
+        continue
 comment, log = words[words.index("--comment") + 1], pathlib.Path(words[words.index("--output") + 1])
 rule, _, name = comment.removeprefix("rule_").partition("_wildcards_")
 job_log = pathlib.Path({results!r}) / "toy" / "logs" / rule / f"{{name}}.log"
@@ -37,7 +42,9 @@ if "cosine" in name:
 if "l1" in name:
     job_log.write_text("Traceback (most recent call last):\\nRuntimeError: CUDA error\\n")
 if "l2" in name:
-    (pathlib.Path({results!r}) / "toy" / "neighbors" / f"{{name}}.safetensors").touch()
+    table = pathlib.Path({results!r}) / "toy" / "neighbors" / f"{{name}}.safetensors"
+    table.parent.mkdir(exist_ok=True)
+    table.touch()
     log.with_name(f"{{number}}.log").write_text("1 of 1 steps (100%) done\\n")
 else:
     with open(folder / "squeue.txt", "a") as shown:

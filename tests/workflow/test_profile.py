@@ -97,15 +97,11 @@ def test_jobs_whose_end_is_not_like_others(tmp_path: Path) -> None:
 
 
 def test_what_the_profile_reads_last_counts(tmp_path: Path) -> None:
-    """slurm/site.yaml, then each --configfile, then --config: what is said nowhere else stays."""
+    """slurm/site.yaml, then --configfile, then --config: what a later one doesn't name stays."""
     site = Site(tmp_path)
-    planned = site.snakemake("-n", "grpo-toy", "--config", "cluster={gpu: {per_node: 2}}")
-    assert planned.returncode == 0, planned.stdout
-    assert "gres=gpu:2080ti:2" in planned.stdout  # --config over mine.yaml, and beside it
-    assert "cpus_per_task=6" in planned.stdout
-    assert "runtime=1440" in planned.stdout  # of slurm/site.yaml alone
-    assert "paper" not in planned.stdout
-    site.settings.write_text(f"results: {tmp_path / 'elsewhere'}\n")
-    planned = site.snakemake("-n", "grpo-r1-qwen-1.5b")
-    assert planned.returncode == 0, planned.stdout  # the scale is slurm/site.yaml's
-    assert "gres=gpu:8" in planned.stdout
+    site.settings.write_text(site.settings.read_text().replace("scale: toy\n", ""))
+    planned = site.snakemake("-n", "grpo-r1-qwen-1.5b", "--config", "cluster={gpu: {per_node: 2}}")
+    assert planned.returncode == 0, planned.stdout  # a run of the paper's scale: slurm/site.yaml says so
+    assert "gres=gpu:2080ti:2" in planned.stdout  # the type of --configfile, the number of --config
+    assert "cpus_per_task=6" in planned.stdout  # --configfile
+    assert "runtime=1440" in planned.stdout  # slurm/site.yaml

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import re
 from collections.abc import Iterable
 
 from ngrpo.terminal import escaped, printable, quoted
@@ -41,8 +40,14 @@ class Unfinished(UserError):
 
 def ends_in_mistake(log: str) -> bool:
     """Whether a command's output ends in a mistake that another try would only repeat."""
-    messages = re.findall(r"^(error|unfinished): .*\n(?:.*\n)*?  (?:where|do): ", log + "\n", re.MULTILINE)
-    return messages[-1:] == [UserError.label]
+    lines = log.rstrip().splitlines()
+    labels = (f"{UserError.label}: ", f"{Unfinished.label}: ")
+    last = next((number for number in reversed(range(len(lines))) if lines[number].startswith(labels)), None)
+    if last is None:
+        return False
+    after = lines[last + 1 :]
+    is_ours = not after or any(line.startswith(("  where: ", "  do: ")) for line in after)
+    return is_ours and lines[last].startswith(labels[0])
 
 
 def _part(value: object) -> str:
@@ -69,11 +74,18 @@ MENDING = {
 """What to do about what the system refused."""
 
 
+MENDED_MEANWHILE = {errno.ENOSPC, errno.EDQUOT}
+
+
 def file_error(error: OSError, where: object | None = None) -> UserError:
-    """The system's refusal of a file (full disk, permission, missing) as the user's error. where: if it names none."""
+    """The system's refusal of a file (full disk, permission, missing) as the user's error. where: if it names none.
+
+    A full disk, a network or a device that fails may be better at the next try: these are `Unfinished`.
+    """
     what = (error.strerror or str(error)).lower()
     do = MENDING.get(error.errno or 0, "`ngrpo --traceback …` shows at which step it was")
-    return UserError(what, where=error.filename if error.filename is not None else where, do=do)
+    kind = UserError if error.errno in MENDING.keys() - MENDED_MEANWHILE else Unfinished
+    return kind(what, where=error.filename if error.filename is not None else where, do=do)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

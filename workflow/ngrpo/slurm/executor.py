@@ -91,7 +91,9 @@ class Answers:
 
     def __init__(self) -> None:
         self.logs: dict[str, Path | None] = {}
-        """Every job that the executor waits for, by its id: its log."""
+        """Every job that the executor waits for, by its id: SLURM's log of it."""
+        self.log_of: dict[Any, Path] = {}
+        """Every Snakemake job that it has waited for: SLURM's log of its latest try."""
         self._missing: dict[str, float] = {}
 
     def completed(self, states: dict[str, str], by_squeue: bool, now: float) -> dict[str, str]:
@@ -123,14 +125,14 @@ def _end_of(job: str, log: Path | None) -> str:
     return "COMPLETED" if "(100%) done" in log.read_text(errors="replace") else "FAILED"
 
 
-def notice_ends(answers: Answers | None = None) -> None:
-    """Complete SLURM's answers to the executor of this process (see `Answers`); again changes nothing.
+def notice_ends() -> Answers:
+    """Complete SLURM's answers to the executor of this process (see `Answers`); again replaces the first.
 
     Safe: the executor acts on words that it knows. Not in place, it waits for a forgotten job until it is killed.
     """
     import snakemake_executor_plugin_slurm as plugin
 
-    answers = answers or Answers()
+    answers = Answers()
     query = getattr(plugin.query_job_status, "stock", plugin.query_job_status)
     check = getattr(plugin.Executor.check_active_jobs, "stock", plugin.Executor.check_active_jobs)
 
@@ -145,7 +147,8 @@ def notice_ends(answers: Answers | None = None) -> None:
         return answers.completed(states, by_squeue, time.monotonic()), seconds
 
     async def check_active_jobs(executor: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        answers.logs = {job.external_jobid: job.aux.get("slurm_logfile") for job in active_jobs}
+        answers.logs = {one.external_jobid: one.aux.get("slurm_logfile") for one in active_jobs}
+        answers.log_of |= {one.job: log for one in active_jobs if (log := answers.logs[one.external_jobid])}
         async for job in check(executor, active_jobs):
             yield job
 
@@ -153,3 +156,4 @@ def notice_ends(answers: Answers | None = None) -> None:
     check_active_jobs.stock = check  # type: ignore[attr-defined]
     plugin.query_job_status = query_job_status
     plugin.Executor.check_active_jobs = check_active_jobs
+    return answers

@@ -46,19 +46,30 @@ class Environments(Config):
         lines = []
         for name, folder in (("workflow", self.workflow), ("train", self.train)):
             program = '"$1"' if folder == DEPLOYED else f'{shlex.quote(folder)}/bin/"$1"'
-            lines.append(f'{name}_env() {{ {program} "${{@:2}}"; }}; ')
+            where = f"environments.{name}: {folder}"
+            absent = _message("this environment has no such program here", where, "make it, or name its folder")
+            lines.append(f"{name}_env() {{ type {program} > /dev/null 2>&1 || {{ {absent}; return 127; }}; ")
+            lines.append(f'{program} "${{@:2}}"; }}; ')
         return "".join(lines)
 
     def shell_setup(self) -> str:
         """Bash that prepares a job: the setup lines, variables and the temporary folder; ends the job on an error."""
-        lines = ["set -e"]  # not -u: the modules and conda scripts of many sites read variables that aren't set
+        failed = _message("a job's setup fails, see above", "environments.setup, .variables, .scratch", "correct it")
+        # not -u: the modules and conda scripts of many sites read variables that aren't set
+        lines = [f"trap {shlex.quote(failed)} EXIT", "set -e"]
         lines += [self.setup] if self.setup.strip() else []
         for name, value in self.variables.items():
             lines += [f"export {name}={_expanding(value, f'environments.variables.{name}')}"]
         if self.scratch:
             lines += [f"export TMPDIR={_expanding(self.scratch, 'environments.scratch')}"]
             lines += ['(umask 077; mkdir -p "$TMPDIR")']
-        return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+        return "\n".join([*lines, "trap - EXIT\n"]) if len(lines) > 2 else ""
+
+
+def _message(what: str, where: str, do: str) -> str:
+    """A command that prints a user's mistake as `ngrpo` does, so that its job isn't tried again."""
+    lines = shlex.join([f"error: {what}", f"  where: {where}", f"  do:    {do}"])
+    return f"printf '%s\\n' {lines} >&2"
 
 
 def _expanding(value: str, key: str) -> str:
