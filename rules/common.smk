@@ -226,6 +226,12 @@ def problems_of(wildcards):
     return RESULTS.dataset(benchmark.id).problems
 
 
+def grading_options(wildcards):
+    """The options by which an evaluation's benchmark is graded otherwise than in the paper."""
+    benchmark = STUDY.evaluations[wildcards.evaluation].benchmark.id
+    return STUDY.size.grading[benchmark].options() if benchmark in STUDY.size.grading else ""
+
+
 def grades_for(*tables):
     """The grades that tables' cells need."""
     wanted = sorted({c.evaluation for t in tables for c in STUDY.cells[t]})

@@ -46,6 +46,8 @@ rule grade:
         **SETTINGS.needs("grade"),
     params:
         code=code_of("grade"),
+        settings=grading_options,
     shell:
-        "workflow_env ngrpo grade {input.samples:q} --problems {input.problems:q} --workers {threads} --out {output:q}"
+        "workflow_env ngrpo grade {input.samples:q} --problems {input.problems:q} {params.settings}"
+        " --workers {threads} --out {output:q}"
         " 2>&1 | tee {log:q}"

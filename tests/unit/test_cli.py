@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from traceback import format_exception
+from typing import get_args
 
 import click
 import pytest
@@ -13,6 +14,8 @@ from click.testing import CliRunner, Result
 from synthetic_study import ROOT, make_study
 
 from ngrpo.cli import main
+from ngrpo.cli.graded import CONVENTIONS
+from ngrpo.study.config import Grading
 from ngrpo.study.layout import Results
 
 LINKED = ("Snakefile", "rules", "workflow", "notebooks", "envs")
@@ -106,3 +109,14 @@ def test_module_and_program_are_one_command_line() -> None:
     words = [sys.executable, "-m", "ngrpo", "plna"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, "did you mean 'plan'" in ended.stderr) == (1, True)
+
+
+def test_a_studys_grading_settings_are_options_of_grade() -> None:
+    unset, chosen = Grading(), Grading(convention="release-gpqa", tolerance=0.01, sets_equal_relations=True,
+                                       letters="ABCDE", seconds=9)  # fmt: skip
+    assert unset.options() == ""
+    words = ["answers.jsonl", "--out", "out", *chosen.options().split()]
+    read = main.commands["grade"].make_context("grade", words).params
+    for field in Grading.model_fields:
+        assert read[field] == getattr(chosen, field), field
+    assert set(get_args(Grading.model_fields["convention"].annotation)) == set(CONVENTIONS)

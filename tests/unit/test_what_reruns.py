@@ -75,6 +75,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "decoding": MIXING,
         "evaluation": EVALUATION,
         "tables": RUN,
+        "grading": TABLE | {"grade"},
         "release": PAGE,
         "extra_seeds": PAGE | {"train", "sample", "grade"},
         **dict.fromkeys(
@@ -109,6 +110,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "max_prompt_tokens": BASE,
     },
     "Limits": dict.fromkeys(("temperature", "top_p", "max_new_tokens"), MIXING),
+    "Grading": dict.fromkeys(
+        ("convention", "tolerance", "sets_equal_relations", "letters", "seconds"), TABLE | {"grade"}
+    ),
     "Evaluation": {"samples": EVALUATION, "pass_at": TABLE, "engine": EVALUATION},
 }
 """Model: field: the stages that make something anew when it changes, by the place of the value where that matters."""
@@ -161,6 +165,7 @@ SCALE: dict[str, Any] = {
     "training": {},
     "decoding": {},
     "evaluation": {},
+    "grading": {"bench": {"seconds": 9.0}},
     "tables": ["main"],
 }
 STUDY["tables"]["main"]["models"] = ["base"]
@@ -219,6 +224,10 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ScaleFile", "evaluation"): {"samples": 40},
     ("ScaleFile", "tables"): ["main", "later"],
     ("ScaleFile", "near_duplicates"): 0.5,
+    ("ScaleFile", "grading"): {},
+    ("Grading", "convention"): "release-math500",
+    ("Grading", "letters"): "ABCDE",
+    ("Grading", "tolerance"): 0.5,
     ("ScaleFile", "demo"): ["main"],
     ("ScaleFile", "targets"): {"again": ["main"]},
     ("ScaleFile", "release"): {"base": {"exploration": {"k": 2}}},
@@ -242,7 +251,11 @@ OTHER: dict[tuple[str, str], Any] = {
 
 def jobs(study: Study) -> dict[tuple[str, str], object]:
     """Every job of a study and its key."""
-    grades = {name: (spec.digest, spec.benchmark.digest) for name, spec in study.evaluations.items()}
+    graded = {name: part.options() for name, part in study.size.grading.items()}
+    grades = {
+        name: (spec.digest, spec.benchmark.digest, graded.get(spec.benchmark.id, ""))
+        for name, spec in study.evaluations.items()
+    }
     return {
         **{("dataset", i): spec.digest for i, spec in study.datasets.items()},
         **{("model", i): spec.digest for i, spec in study.models.items()},

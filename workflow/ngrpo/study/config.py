@@ -105,6 +105,30 @@ class Evaluation(Config):
     """Who samples: sglang everywhere; transformers only where sglang can't run."""
 
 
+class Grading(Config):
+    """How a benchmark's answers are graded where not as in the paper: options of `ngrpo grade` (docs/grading.md)."""
+
+    convention: Literal["paper", "math-verify", "release-math500", "release-gpqa", "second"] = "paper"
+    """Whose rules: the paper's, Math-Verify's own extraction, the released code's, or the second grader's."""
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    """Numbers that differ by so large a share of the reference are equal, too, such as 0.01; None: none."""
+    sets_equal_relations: bool = False
+    """Whether a reference that is a set equals an answer that is a relation."""
+    letters: str | None = Field(None, pattern="^ABC?D?E?F?G?H?I?J?$")
+    """Letters that a choice may have, such as ABCDEF; None: A to D."""
+    seconds: float = Field(5.0, gt=0)
+    """Processor time of one comparison, in seconds."""
+
+    def options(self) -> str:
+        """These settings as options of the command; those that are not set are left out."""
+        words = [f"--convention {self.convention}"] if self.convention != "paper" else []
+        words += [f"--tolerance {self.tolerance:g}"] if self.tolerance is not None else []
+        words += ["--sets-equal-relations"] if self.sets_equal_relations else []
+        words += [f"--letters {self.letters}"] if self.letters is not None else []
+        words += [f"--seconds {self.seconds:g}"] if self.seconds != type(self).model_fields["seconds"].default else []
+        return " ".join(words)
+
+
 class ScaleFile(Config):
     """config/scales/{scale}.yaml: models, data, hyperparameters and sizes."""
 
@@ -132,6 +156,8 @@ class ScaleFile(Config):
     """Of every evaluation and of validation."""
     evaluation: Evaluation
     """How policies are measured."""
+    grading: dict[Id, Grading] = Field(default_factory=dict)
+    """By benchmark: how its answers are graded where not as in the paper."""
     tables: tuple[Id, ...] = Field(min_length=1)
     """What `all` makes."""
     demo: tuple[Id, ...] | None = None
@@ -228,6 +254,8 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
         _known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
     for name in size.benchmarks:
         _known("data set", name, size.datasets, f"{here}: benchmarks")
+    for name in size.grading:
+        _known("data set", name, size.datasets, f"{here}: grading")
     _check_revisions(size, here)
     for name in size.tables:
         _known("table", name, study.tables, f"{here}: tables")
