@@ -229,7 +229,11 @@ def problems_of(wildcards):
 def grading_options(wildcards):
     """The options by which an evaluation's benchmark is graded otherwise than in the paper."""
     benchmark = STUDY.evaluations[wildcards.evaluation].benchmark.id
-    return STUDY.size.grading[benchmark].options() if benchmark in STUDY.size.grading else ""
+    return (
+        STUDY.size.grading[benchmark].options()
+        if benchmark in STUDY.size.grading
+        else ""
+    )
 
 
 def grades_for(*tables):
