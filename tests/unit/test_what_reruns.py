@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from ngrpo.study import config
-from ngrpo.study.config import ScaleFile, StudyFile
+from ngrpo.study.config import Grading, ScaleFile, StudyFile
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.reading import parse
 from ngrpo.study.reference import models_in
@@ -110,9 +110,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "max_prompt_tokens": BASE,
     },
     "Limits": dict.fromkeys(("temperature", "top_p", "max_new_tokens"), MIXING),
-    "Grading": dict.fromkeys(
-        ("convention", "tolerance", "sets_equal_relations", "letters", "seconds"), TABLE | {"grade"}
-    ),
+    "Grading": dict.fromkeys(Grading.model_fields, TABLE | {"grade"}),
     "Evaluation": {"samples": EVALUATION, "pass_at": TABLE, "engine": EVALUATION},
 }
 """Model: field: the stages that make something anew when it changes, by the place of the value where that matters."""
@@ -252,10 +250,8 @@ OTHER: dict[tuple[str, str], Any] = {
 def jobs(study: Study) -> dict[tuple[str, str], object]:
     """Every job of a study and its key."""
     graded = {name: part.options() for name, part in study.size.grading.items()}
-    grades = {
-        name: (spec.digest, spec.benchmark.digest, graded.get(spec.benchmark.id, ""))
-        for name, spec in study.evaluations.items()
-    }
+    evaluations = study.evaluations.items()
+    grades = {i: (spec.digest, spec.benchmark.digest, graded.get(spec.benchmark.id)) for i, spec in evaluations}
     return {
         **{("dataset", i): spec.digest for i, spec in study.datasets.items()},
         **{("model", i): spec.digest for i, spec in study.models.items()},
