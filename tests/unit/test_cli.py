@@ -39,7 +39,7 @@ TOY = Results(Path("results/toy"))
 RUN, EVALUATION = TOY.run("ngrpo-toy"), TOY.evaluation("ngrpo-toy/standard/toy-held-out")
 BASE, PROBLEMS = TOY.model("toy"), TOY.dataset("toy-held-out").problems
 COMMANDS = {
-    "dataset": [TOY.dataset("toy-held-out").spec, "--out", PROBLEMS],
+    "dataset": [TOY.dataset("toy-held-out").spec, "--out", "data/toy-held-out.parquet"],
     "model": [BASE.spec, "--out", BASE.folder],
     "training-data": [TOY.training_data("toy-train", "toy").spec, "--problems", PROBLEMS, "--model", BASE.folder,
                       "--out", "out.parquet"],
@@ -60,6 +60,7 @@ COMMANDS = {
     "plan": [],
     "ledger": [],
     "clean": [],
+    "audit-paper": [],
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""
