@@ -283,18 +283,12 @@ def asked_option(wildcards):
     return "--asked" if wildcards.dataset != STUDY.size.training_data else ""
 
 
-def mirror_of(wildcards):
-    """The archive that stands in for the hub; empty without one. A resource: it changes no result."""
-    return (
-        getattr(STUDY.datasets[wildcards.dataset].dataset.source, "mirror", None) or ""
-    )
-
-
-def sha256_of(wildcards):
-    """What a hub's rows must be; empty where the configuration doesn't say."""
-    return (
-        getattr(STUDY.datasets[wildcards.dataset].dataset.source, "sha256", None) or ""
-    )
+def archive_options(wildcards):
+    """The command-line options of the archive that stands in for the hub, and of what a hub's rows must be. A resource:
+    they change no result."""
+    source = STUDY.datasets[wildcards.dataset].dataset.source
+    given = {key: getattr(source, key, None) for key in ("mirror", "sha256")}
+    return " ".join(f"--{key} {quote(value)}" for key, value in given.items() if value)
 
 
 def benchmark_options(wildcards):

@@ -10,15 +10,14 @@ rule dataset:
     conda:
         "../envs/train.yaml"
     resources:
-        mirror=mirror_of,
-        sha256=sha256_of,
+        archive=archive_options,
     params:
         code=code_of("dataset"),
         asked=asked_option,
         source=content_of_source,
     shell:
-        "with_data_folder train_env ngrpo dataset {input.spec:q} {params.asked}"
-        " --mirror {resources.mirror:q} --sha256 {resources.sha256:q} --out {output.problems:q} 2>&1 | tee {log:q}"
+        "with_data_folder train_env ngrpo dataset {input.spec:q} {params.asked} {resources.archive}"
+        " --out {output.problems:q} 2>&1 | tee {log:q}"
 
 
 rule training_data:

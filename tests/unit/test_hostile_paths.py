@@ -75,6 +75,10 @@ def test_every_stage_gets_every_path_as_it_is(calls: dict[str, list[str]]) -> No
         assert not [word for word in words if word in NAME.split()], (stage, words)
 
 
+def test_a_data_set_of_no_archive_is_asked_for_without_one(calls: dict[str, list[str]]) -> None:
+    assert not {"--mirror", "--sha256", ""} & set(calls["dataset"])
+
+
 def test_stages_of_the_whole_study_get_its_folders(calls: dict[str, list[str]]) -> None:
     for stage in ("analyze", "report", "crate", "notebook"):
         assert {"--scale", "--config", "--results"} <= set(calls[stage]) or {"scale", "results"} <= set(calls[stage])

@@ -61,3 +61,9 @@ def test_what_may_be_a_file_is_left_to_snakemake(word: str, tmp_path: Path) -> N
     assert ended.returncode == 1
     assert f"No rule to produce {word}" in ended.stdout
     assert "there is no target" not in ended.stdout
+
+
+def test_the_cluster_profile_makes_the_whole_study_where_no_target_is_named(tmp_path: Path) -> None:
+    ended = snakemake(tmp_path, "-n", "--profile", "slurm", "--quiet", "rules")
+    assert ended.returncode == 0, ended.stdout
+    assert "train" in ended.stdout
