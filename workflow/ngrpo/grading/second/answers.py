@@ -186,6 +186,8 @@ def _list(items: list[Answer]) -> Answer:
 
 def _matrix(body: str, depth: int) -> Answer:
     rows = [row for row in split_top(body, NEW_ROW) if row.strip()]
+    if len(rows) == 1 and "&" not in rows[0]:
+        return _read(rows[0], depth + 1)
     return Grid(tuple(tuple(_read(cell, depth + 1) for cell in split_top(row, "&")) for row in rows[:MOST_ITEMS]))
 
 

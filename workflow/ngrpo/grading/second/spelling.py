@@ -56,6 +56,7 @@ _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _MAGNITUDES = {"thousand": "1000", "million": "1000000", "billion": "1000000000", "trillion": "1000000000000"}
 NEW_ROW = "\N{RETURN SYMBOL}"
 """Stands for a double backslash, the end of a matrix's row."""
@@ -139,7 +140,12 @@ def magnitude(word: str) -> str | None:
 
 def number_word(word: str) -> int | None:
     """A small number that is written as a word."""
-    return _NUMBERS.index(word.lower()) if word.lower() in _NUMBERS else None
+    tens, _, ones = word.lower().replace(" ", "-").partition("-")
+    if tens in _NUMBERS and not ones:
+        return _NUMBERS.index(tens)
+    if tens in _TENS and (not ones or ones in _NUMBERS[1:10]):
+        return 10 * (_TENS.index(tens) + 2) + (_NUMBERS.index(ones) if ones else 0)
+    return None
 
 
 def squeezed(text: str) -> str:

@@ -15,13 +15,22 @@ _PIECE = re.compile(
 )
 _HASHES = re.compile(r"####[ \t]*([^\n]{1,2000})")
 _BREAKS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-_DECORATION = str.maketrans({"*": "", "_": "", "`": "", "$": "", "#": "", ">": "", "\u00a0": " ", "\uff1a": ":"})
+_DECORATION = str.maketrans(
+    {
+        **dict.fromkeys("*_`$#>\u200b\u2060\ufeff", ""),
+        **{chr(0xFF21 + place): letter for place, letter in enumerate(LETTERS)},  # full-width letters
+        "\u00a0": " ",
+        "\uff1a": ":",
+    }
+)
 _WRAPPER = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox)[ ]?\{([^{}\n]{0,40})\}")
 _STATED = re.compile(
-    r"\b(?i:answer(?:[ ]is|[ ]should[ ]be|[ ]would[ ]be)?[ \t]{0,4}[:=]?\s{0,4}(?:option|choice)?)[ ]?"
-    r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])(?![A-Za-z0-9'])|([a-j])(?=[ \t]*[.)]?[ \t]*$))",
+    r"\b(?i:(?:answer|correct[ ](?:option|choice))(?:[ ](?:is|must[ ]be|should[ ]be|would[ ]be))?"
+    r"[ \t]{0,4}[:=]?\s{0,4}(?:option|choice)?)[ ]?[\"'{<]?"
+    r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])(?![A-Za-z0-9]|'[a-z])|([a-j])(?=[ \t]*[.)]?[ \t]*$))",
     re.MULTILINE,
 )
+_LAST_LINE = re.compile(r"\s*[(\[]?([A-J])[)\]]?[.]?\s*")
 _ANOTHER = re.compile(r"[).\]]?[ \t]{0,4}(?:,|/|&|or\b|and\b)[ \t]{0,4}(?:or[ ]|and[ ])?[(\[]?[A-J](?![A-Za-z])")
 _LETTER = re.compile(r"[(\[]?([A-Ja-j])(?:[)\]]?[.:]?|[).:][ ].{1,300})", re.DOTALL)
 
@@ -69,7 +78,8 @@ def _plain(text: str) -> str:
 
 
 def choice_in(response: str) -> str | None:
-    """The letter that the last statement "Answer: X" or "the answer is X" names, else the last box's; None without."""
+    """The letter that the last statement "Answer: X" or "the answer is X" names, else the last box's, else the one that
+    stands alone on the last line; None without."""
     plain = _plain(response)
     stated = list(_STATED.finditer(plain))
     if stated:
@@ -78,7 +88,10 @@ def choice_in(response: str) -> str | None:
             return None
         return next(letter for letter in last.groups() if letter).upper()
     boxed = answer_in(response)
-    return None if boxed is None else _letter(boxed)
+    if boxed is not None:
+        return _letter(boxed)
+    alone = _LAST_LINE.fullmatch(plain.rstrip().rpartition("\n")[2])
+    return alone.group(1) if alone else None
 
 
 def reference_choice(answer: object) -> str | None:
