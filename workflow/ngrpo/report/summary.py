@@ -41,7 +41,8 @@ def facts(
     rows.append(("Training runs", f"{finished} of {len(runs)} finished, with {trained_with}"))
     if claims:
         rows.append(("Claims", ", ".join(f"{count} {verdict}" for verdict, count in claim_counts(claims))))
-    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in runs), default=(0, 0))
+    replaying = [r for r in runs if r.spec.exploration.replayed]
+    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in replaying), default=(0, 0))
     if worst[0]:
         rows.append(("Replay parity", f"worst {short(worst[0], 2)} of {plain(worst[1])} allowed"))
     counts = {r["evaluation"]: r["counts"] for t in tables for g in t["groups"] for r in g["rows"] if r["evaluation"]}
