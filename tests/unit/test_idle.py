@@ -23,10 +23,16 @@ def idle(limit: int, norms: list[float | None]) -> IdleSteps:
 def test_a_run_ends_after_so_many_steps_in_a_row_without_any_gradient() -> None:
     assert not idle(3, [0.0, 0.0]).over
     assert idle(3, [0.0, 0.0, 0.0]).over
-    assert idle(3, [0.5, 0.0, 0.0, 0.0]).why == "no gradient in 3 steps in a row"
+    assert idle(3, [0.5, 0.0, 0.0, 0.0]).why == "no policy gradient in 3 steps in a row"
     assert not idle(3, [0.0, 0.0, 1e-12, 0.0]).over  # the least gradient is one
     assert not idle(3, [0.0, None, 0.0, 0.0]).over
     assert not idle(0, [0.0] * 99).over
+
+
+def test_a_step_without_any_advantage_has_no_policy_gradient_whatever_the_kl_terms_rounding_gives() -> None:
+    rounding = {ZERO_STD: 1.0, GRADIENT: 1e-8}
+    assert IdleSteps(3, [rounding] * 3).over
+    assert not IdleSteps(3, [{**rounding, ZERO_STD: 0.98}] * 3).over
 
 
 def test_the_first_step_from_which_nothing_can_be_learned_is_warned_of() -> None:

@@ -43,7 +43,9 @@ def without_gradient(results: Results, steps: int = 20) -> None:
         row |= {"policy/gradient_norm": 0.0, "reward/frac_reward_zero_std": 1.0, "response/frac_identical": 1.0}
     files.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     card = {**read_json(files.model_card), "step": steps, "steps": steps, "score": rows[-1]["validation/score"]}
-    write_json(files.model_card, {**card, "ended": f"no gradient in {steps} steps in a row", "equals_base": True})
+    write_json(
+        files.model_card, {**card, "ended": f"no policy gradient in {steps} steps in a row", "equals_base": True}
+    )
 
 
 def marks(study: Study, results: Results) -> dict[str, bool]:
@@ -54,8 +56,8 @@ def marks(study: Study, results: Results) -> dict[str, bool]:
     (claim,) = judge_claims(study, results)
     return {
         "at the top": f"Run {RUN}: what it learned: nothing" in text,
-        "in the runs": "learned nothing: none of its 20 steps had a gradient" in text,
-        "as ended early": "finished early (no gradient in 20 steps in a row)" in text,
+        "in the runs": "learned nothing: none of its 20 steps had a policy gradient" in text,
+        "as ended early": "finished early (no policy gradient in 20 steps in a row)" in text,
         "in the table's row": "N-GRPO: its run learned nothing (none of its 20 steps" in text,
         "in keys of figures": text.count("N-GRPO (learned nothing)") >= 3,
         "in compliance": {c.run for c in checks if c.state == "off"} == {RUN},

@@ -91,7 +91,7 @@ def trainer(tmp_path: Path):
     from ngrpo.training.verl.trainer import Trainer
 
     trainer = object.__new__(Trainer)
-    trainer.idle, trainer.ended, trainer.validated = IdleSteps(2), None, (0, {})
+    trainer.idle, trainer.ended, trainer.validated, trainer.no_advantage = IdleSteps(2), None, (0, {}), False
     trainer.global_steps, trainer.total_training_steps = 1, 9
     trainer.files, trainer.last_called, trainer.written = RunFiles(tmp_path), {}, 0
     trainer.checkpoints, trainer.schedule = Checkpoints(trainer.files, "x"), SaveSchedule(60.0, None)
@@ -183,7 +183,7 @@ def test_a_run_without_any_gradient_makes_its_step_the_last_and_says_so_in_its_c
     trainer.written = trainer.last_called["compute_advantage"] = 4
     metrics.log({"actor/lr": 1.0}, step=4)
     card = read_json(trainer.files.checkpoints / "checkpoint.json")
-    assert card["ended"] == "no gradient in 2 steps in a row"
+    assert card["ended"] == "no policy gradient in 2 steps in a row"
     assert '"validation/score": 0.5' in trainer.files.metrics.read_text()
 
 

@@ -267,7 +267,7 @@ def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
             "something",
             "nothing",
             False,
-            f"{run.learned_nothing}: what stands under its name is the base model",
+            f"{run.learned_nothing}: what stands under its name is no trained policy",
         )
     if "learning_rate" in run.log and len(steps) > t.warmup_steps:
         highest = run.over("learning_rate", "max")

@@ -174,7 +174,7 @@ class RunState:
     ended: str = ""
     """Why it is finished before its last step; empty where it isn't."""
     learned_nothing: str = ""
-    """How one sees that its policy is the base model; empty where it learned something, or isn't finished."""
+    """How one sees that it learned nothing; empty where it did, or isn't finished."""
 
     @property
     def done(self) -> int:
@@ -204,9 +204,12 @@ def _with_throughput(log: pd.DataFrame, spec: RunSpec, files: RunFiles) -> pd.Da
 
 
 def _learned_nothing(log: pd.DataFrame, equals_base: bool) -> str:
-    """How a finished run's log, and its weights, show that its policy is the base model."""
-    norms = log["gradient"].dropna() if "gradient" in log else pd.Series(dtype=float)
-    signs = [f"none of its {len(norms)} steps had a gradient"] if len(norms) and (norms == 0).all() else []
+    """How a finished run's log, or its weights, show that it learned nothing."""
+    idle = pd.Series(False, index=log.index)
+    for column, value in (("zero_std", 1), ("gradient", 0)):
+        if column in log:
+            idle |= log[column] == value
+    signs = [f"none of its {len(idle)} steps had a policy gradient"] if len(idle) and idle.all() else []
     if equals_base:
         signs.append("its weights are the base model's, to the last bit")
     return " and ".join(signs)

@@ -111,7 +111,7 @@ class _Reader:
         after = f"; it ends after {idle} such steps" if idle else ""
         return (
             f"all {run.training.group} responses to a prompt will be one text, whatever the seed: no step samples, so "
-            f"groups have no variance, advantages and gradients are 0, and the policy stays the base model{after}"
+            f"groups have no variance, advantages are 0, and nothing can be learned{after}"
         )
 
     def _batch(self, job: Any) -> Batch | None:

@@ -158,7 +158,7 @@ def _beside(
         cell["paper"] = own["paper"] if compared and pd.notna(own["paper"]) else None
         cell["seeds"] = own if compared and pd.notna(own["over_seeds"]) else None
         cell["to_paper"] = own["difference"] if cell["paper"] is not None else None
-    untaught = f"its run learned nothing ({nothing}), so these are the base model's values" if nothing else ""
+    untaught = f"its run learned nothing ({nothing}), so these are no trained policy's values" if nothing else ""
     notes = (untaught, row["note"], printed[(*where, columns[0][0], row["label"])]["note"])
     row["note"] = "; ".join(dict.fromkeys(note for note in notes if note))
     return row

@@ -86,7 +86,7 @@ class NeighborSpec(Spec):
 
 
 IDLE_STEPS = 20
-"""Steps without any gradient after which a run ends, where it doesn't say."""
+"""Steps without any policy gradient after which a run ends, where it doesn't say."""
 
 
 class Training(Config):
@@ -125,8 +125,8 @@ class Training(Config):
     parity_limit: float = Field(1e-3, gt=0)
     """Largest |rollout − replayed| log-prob of a step; above it the run stops. bfloat16 on a GPU needs a looser one."""
     stop_without_gradient: int | None = Field(None, ge=0)
-    """Steps in a row without any gradient (a norm of exactly 0) after which a run ends, marked as one that learned
-    nothing; 0: never. None: 20."""
+    """Steps in a row without any policy gradient (each group got one reward, so that all advantages are 0) after which
+    a run ends, marked as one that learned nothing; 0: never. None: 20."""
 
     @property
     def idle_steps(self) -> int:

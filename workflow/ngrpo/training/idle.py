@@ -1,7 +1,8 @@
-"""Whether a run can learn: what its log says of groups without variance and of steps without any gradient.
+"""Whether a run can learn: what its log says of groups without variance and of steps without any policy gradient.
 
-A group whose responses all got one reward has advantages of 0 (Eq. 12). Where all groups do, nothing but the KL term
-can move the policy, and at the base model its gradient is 0, too.
+A group whose responses all got one reward has advantages of 0 (Eq. 12). Where all groups do, the policy term has no
+gradient. The KL term's is 0 at the base model, too, but for rounding, of which Adam makes steps of full size: the
+weights may drift and still nothing is learned. So advantages count, and a gradient of exactly 0 does, too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,17 +14,17 @@ GRADIENT, ZERO_STD, IDENTICAL = "policy/gradient_norm", "reward/frac_reward_zero
 
 
 class IdleSteps:
-    """Steps in a row without any gradient. limit: after how many a run ends; 0: never."""
+    """Steps in a row without any policy gradient. limit: after how many a run ends; 0: never."""
 
     def __init__(self, limit: int, logged: Iterable[Mapping[str, Any]] = ()):
         """logged: the steps so far, as metrics.jsonl has them: a resumed run goes on counting."""
         self.limit, self.count = limit, 0
         for row in logged:
-            self.saw(row.get(GRADIENT))
+            self.saw(no_advantage=row.get(ZERO_STD) == 1, norm=row.get(GRADIENT))
 
-    def saw(self, norm: float | None) -> None:
-        """Take in a step's gradient norm, over all its updates; None: not known."""
-        self.count = self.count + 1 if norm == 0 else 0
+    def saw(self, *, no_advantage: bool, norm: float | None) -> None:
+        """Take in a step. no_advantage: all are 0; norm: of its gradient, over all its updates; None: not known."""
+        self.count = self.count + 1 if no_advantage or norm == 0 else 0
 
     @property
     def over(self) -> bool:
@@ -33,7 +34,7 @@ class IdleSteps:
     @property
     def why(self) -> str:
         """Why it ends, in words."""
-        return f"no gradient in {self.count} steps in a row"
+        return f"no policy gradient in {self.count} steps in a row"
 
 
 def warning(row: Mapping[str, Any]) -> str:

@@ -51,6 +51,7 @@ class Trainer(RayPPOTrainer):
         self.schedule = SaveSchedule(self.run.checkpoint_minutes * 60, self.run.ends)
         self.last_called: dict[str, int] = {}  # what the loop calls of ours: in which step it last did
         self.idle = IdleSteps(self.run.idle_steps)
+        self.no_advantage = False  # whether all advantages of this step are 0
         self.ended: str | None = None  # why this step is the last, before the planned one
         self.validated: tuple[int, dict[str, float]] = (0, {})  # the last validation's step and metrics
 
@@ -88,10 +89,12 @@ class Trainer(RayPPOTrainer):
             self.fail(what)
         if self.run.replayed:
             check_parity(data, self.run.parity_limit, self.global_steps)
-        return stock_advantage(data, *args, **kwargs)
+        out = stock_advantage(data, *args, **kwargs)
+        self.no_advantage = not bool(out.batch["advantages"].any())
+        return out
 
     def checked_update(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """verl's reduction of an update's metrics, which must be finite; counts steps without any gradient.
+        """verl's reduction of an update's metrics, which must be finite; counts steps without a policy gradient.
 
         Safe: it looks at the metrics and changes nothing. Were it stock, a run of NaN would go on; the first step's
         line would not be written.
@@ -99,7 +102,7 @@ class Trainer(RayPPOTrainer):
         self.last_called["reduce_metrics"] = self.global_steps
         if what := update_not_finite(metrics):
             self.fail(what)
-        self.idle.saw(float(np.max(metrics["actor/grad_norm"])))
+        self.idle.saw(no_advantage=self.no_advantage, norm=float(np.max(metrics["actor/grad_norm"])))
         return stock_reduction(metrics)
 
     def fail(self, what: str) -> NoReturn:
