@@ -14,6 +14,14 @@ for _command in (
     *(runs.train, runs.sample, runs.diagnostics),
     *(results.analyze, results.report, results.crate, results.verify, results.table),
     *(graded.grade, graded.show, graded.diff),
-    *(planning.doctor, planning.plan, planning.ledger, planning.clean, planning.audit_paper, planning.schema),
+    *(
+        planning.doctor,
+        planning.plan,
+        planning.power,
+        planning.ledger,
+        planning.clean,
+        planning.audit_paper,
+        planning.schema,
+    ),
 ):
     main.add_command(_command)

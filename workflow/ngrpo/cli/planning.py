@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ngrpo.cli.options import FOLDER, data_folder_option, with_study
+from ngrpo.cli.options import FILE, FOLDER, data_folder_option, with_study
 from ngrpo.terminal import echo, printable
 
 
@@ -65,6 +65,41 @@ def ledger(data_folder: Path | None, config: Path, scale: str, results: Path) ->
     costs = Costs(study, files)
     jobs = planned_jobs(study, files, costs, "all", *study.cells, data_folder=data_folder)
     echo(ledger_text(study, files, jobs, costs))
+
+
+@click.command()
+@click.argument("claim", required=False)
+@click.option("--gpu-hours", type=click.FloatRange(0), help="A budget: name the claims that it decides first.")
+@click.option("--rate", type=click.FloatRange(0), help="What a GPU-hour costs you; default: config/costs.yaml.")
+@click.option("--svg", type=FILE, help="Draw power over seeds of CLAIM into this file.")
+@with_study
+def power(
+    claim: str | None,
+    gpu_hours: float | None,
+    rate: float | None,
+    svg: Path | None,
+    config: Path,
+    scale: str,
+    results: Path,
+) -> None:
+    """Tell what can be decided at what price: for each claim (or CLAIM) what seeds show, and what 80 % power costs."""
+    from ngrpo.errors import UserError
+    from ngrpo.files import whole_file
+    from ngrpo.planning.costs import Costs
+    from ngrpo.planning.power import PlannedClaim, Planner
+    from ngrpo.planning.power_text import power_figure, power_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    study = load_study(config, scale, results / scale)
+    planner = Planner(study, Costs(study, Results(results / scale)))
+    if svg and claim is None:
+        raise UserError("a figure shows one claim", where="--svg", do="name the claim: ngrpo power CLAIM --svg FILE")
+    echo(power_text(planner, only=claim, rate=rate, budget=gpu_hours))
+    for planned in planner.claims(claim) if svg else ():
+        if svg and isinstance(planned, PlannedClaim):
+            with whole_file(svg) as part:
+                part.write_text(power_figure(planned), encoding="utf-8")
 
 
 @click.command()

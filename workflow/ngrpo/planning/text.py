@@ -7,6 +7,7 @@ from ngrpo.formatting import size_text
 from ngrpo.planning.costs import Costs, Span, total
 from ngrpo.planning.disk import room, unknown
 from ngrpo.planning.jobs import Job
+from ngrpo.planning.power_text import decidable_line
 from ngrpo.planning.schedule import wall_time
 from ngrpo.study.batches import decide_batches
 from ngrpo.study.expand import Study
@@ -48,6 +49,7 @@ def plan_text(
             "",
             *_totals(jobs, costs, rate, nodes, currency),
             *(_room(running, study, costs, nodes) if study else []),
+            *filter(None, [decidable_line(study, costs) if study else ""]),
             "",
             "why",
             *_reasons(running, every_job),

@@ -19,7 +19,7 @@ from ngrpo.statistics.crossed import problem_arm
 from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, reach
 from ngrpo.statistics.simulation import GRID, LogitNoise, Shape, components, expected, smoothed
 
-DRAWS = 200
+DRAWS = 100
 MOST_SEEDS = 100
 """More training seeds than anybody buys: what they don't decide counts as not decidable."""
 TAIL = (1 - CONFIDENCE) / 2

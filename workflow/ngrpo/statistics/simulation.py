@@ -22,7 +22,10 @@ NEVER = -12.0
 """Log-odds of a problem that is practically never solved."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
-START = ((-3.0, 0.0, 0.7), (0.0, 2.0, 0.7), (-1.0, 4.0, 0.7), (-3.0, -2.0, 0.7))
+START = ((-2.0, 1.0), (-1.0, 1.0), (-4.0, 0.7))
+"""Log-odds of never, and log of the spread, from which a fit starts; the mean starts where the pass rate is."""
+MISS = 0.05
+"""Points by which a fit may miss what it is fitted to; else the next start is tried."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,12 @@ def estimators(n: int, ks: tuple[int, ...] = (16, 32)) -> dict[str, np.ndarray]:
 
 def expected(g: np.ndarray, sd: float = 0.0) -> np.ndarray:
     """E g[C] at the log-odds of GRID, averaged over noise of this sd; C ~ Binomial(n, expit(log-odds + noise))."""
-    chances = stats.binom.pmf(np.arange(len(g))[:, None], len(g) - 1, expit(GRID))
-    return smoothed(g @ chances, sd)
+    return smoothed(g @ _chances(len(g) - 1), sd)
+
+
+@cache
+def _chances(n: int) -> np.ndarray:
+    return np.asarray(stats.binom.pmf(np.arange(n + 1)[:, None], n, expit(GRID)))
 
 
 def smoothed(table: np.ndarray, sd: float) -> np.ndarray:
@@ -108,12 +115,15 @@ def fitted(mean: float, targets: tuple[tuple[int, float], ...], n: int = 32) -> 
         return np.append(100 * (np.array(got) - wanted), 0.01 * (parameters[0] + 2))
 
     bounds = ([-8, -14, -3], [8, 14, 2])
-    fits = [optimize.least_squares(misses, start, bounds=bounds) for start in START]
-    return shape(min(fits, key=_cost).x)
-
-
-def _cost(result: optimize.OptimizeResult) -> float:
-    return float(result.cost)
+    center = float(np.clip(np.log(max(mean, 1e-4) / max(1 - mean, 1e-4)), -9, 9))
+    best = None
+    for never, spread in START:
+        fit = optimize.least_squares(misses, (never, center, spread), bounds=bounds)
+        best = fit if best is None or fit.cost < best.cost else best
+        if np.abs(misses(best.x)[:-1]).max() < MISS:
+            break
+    assert best is not None
+    return shape(best.x)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,19 @@ class ScaleCosts(Config):
         return self
 
 
+class DeclaredNoise(Config):
+    """How much chance there is between runs, on the scale of log-odds that a sample is correct."""
+
+    run: float = Field(ge=0, le=3)
+    """Standard deviation of a training run, over all problems at once."""
+    method_problem: float = Field(ge=0, le=3)
+    """Standard deviation of what a method makes of a problem, whatever the run."""
+    run_problem: float = Field(ge=0, le=3)
+    """Standard deviation of what a run makes of a problem."""
+    source: str = Field(min_length=1)
+    """Who says so."""
+
+
 class CostsFile(Config):
     """config/costs.yaml."""
 
@@ -62,5 +75,7 @@ class CostsFile(Config):
     """Of `gpu_hour`."""
     gpu_hour: float = Field(ge=0)
     """Money of the currency that one GPU takes an hour."""
+    noise: DeclaredNoise | None = None
+    """What `ngrpo power` plans with; without it no power is told."""
     scales: dict[Id, ScaleCosts]
     """Costs by scale."""

@@ -1,0 +1,148 @@
+"""`ngrpo power` as text, and its curve as a figure."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from ngrpo.planning.costs import Costs, Span
+from ngrpo.planning.power import Bought, Decision, PlannedClaim, Planner, buy
+from ngrpo.statistics.effects import POWER, QUESTIONS
+from ngrpo.statistics.prediction import MOST_SEEDS
+from ngrpo.study.expand import Study
+from ngrpo.terminal import text_table
+
+CURVE = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40)
+"""Training seeds at which a curve is computed."""
+WIDTH, HEIGHT, LEFT, TOP = 560, 300, 48, 24
+DASHES = {QUESTIONS[0]: "", QUESTIONS[1]: "6 4"}
+
+
+def power_text(
+    planner: Planner, *, only: str | None = None, rate: float | None = None, budget: float | None = None
+) -> str:
+    """Every claim (or one) with what deciding it takes. rate: of a device-hour; None: as config/costs.yaml says;
+    budget: device-hours for which the claims to decide first are named."""
+    claims = list(planner.claims(only))
+    planned = [c for c in claims if isinstance(c, PlannedClaim)]
+    untold = [c for c in claims if not isinstance(c, PlannedClaim)]
+    seeds, device = planner.seeds, planner.costs.declared.device
+    price = planner.costs.file.gpu_hour if rate is None else rate
+    head = ["claim", "effect", "question", "shows", "seeds", f"{device}-hours", planner.costs.file.currency]
+    decisions = {c.name: [c.decision(seeds, q) for q in QUESTIONS] for c in planned}
+    rows = [_row(c, d, price) for c in planned for d in decisions[c.name]]
+    lines = [text_table(head, rows)] if rows else []
+    if only:
+        lines += [_curve(claim, price) for claim in planned]
+    lines += [f"{name}: {why}" for name, why in untold]
+    if budget is not None:
+        lines += ["", *_bought(buy(planned, budget, seeds), budget, device)]
+    return "\n".join([*lines, "", *_notes(planner, seeds)])
+
+
+def decidable_line(study: Study, costs: Costs) -> str:
+    """One line for a plan: how many claims the scale's seeds can decide. Empty at scales that give no verdicts, and
+    where no noise is declared."""
+    if not study.size.verdicts or costs.file.noise is None:
+        return ""
+    planner = Planner(study, costs)
+    if planner.seeds == 1:
+        return "decides     no claim about a trained policy: one training seed a run (ngrpo power)"
+    claims = [c for c in planner.claims() if isinstance(c, PlannedClaim)]
+    enough = [c for c in claims if c.power(planner.seeds, QUESTIONS[0]) >= POWER]
+    share = f"{len(enough)} of {len(claims)} claims with 80 % power"
+    return f"decides     {share}: {planner.seeds} training seeds a run (ngrpo power)"
+
+
+def _points(share: float) -> str:
+    return "–" if np.isinf(share) else f"{100 * share:.2f}"
+
+
+def _span(span: Span, factor: float = 1.0) -> str:
+    low, high = span.low * factor, span.high * factor
+    return f"{low:,.0f}" if f"{low:,.0f}" == f"{high:,.0f}" else f"{low:,.0f} – {high:,.0f}"
+
+
+def _row(claim: PlannedClaim, decision: Decision, price: float) -> list[object]:
+    first = decision.question == QUESTIONS[0]
+    effect = f"{'±' if claim.similar else '+'}{_points(claim.size)}"
+    named: list[object] = [claim.name if first else "", effect if first else "", decision.question]
+    if decision.seeds is None or decision.hours is None:
+        return [*named, _points(decision.detectable), "never", "not decidable by any number of seeds", ""]
+    return [
+        *named,
+        _points(decision.detectable),
+        str(decision.seeds) if claim.runs else "none",
+        _span(decision.hours),
+        _span(decision.hours, price),
+    ]
+
+
+def _curve(claim: PlannedClaim, price: float) -> str:
+    head = ["seeds", *QUESTIONS, "device-hours", "money"]
+    rows = [
+        [s, *(f"{100 * claim.power(s, q):.0f} %" for q in QUESTIONS), _span(claim.hours.of(s)),
+         _span(claim.hours.of(s), price)]
+        for s in CURVE
+    ]  # fmt: skip
+    wall = claim.hours.wall
+    table = text_table(head, rows)
+    return f"\npower at {_points(claim.size)} points\n{table}\nwall time {_span(wall)} hours on as many nodes as jobs"
+
+
+def _bought(bought: Sequence[Bought], budget: float, device: str) -> list[str]:
+    if not bought:
+        return [f"{budget:,.0f} {device}-hours decide no claim."]
+    rows = [[b.name, b.seeds, f"{b.extra:,.0f}", f"{b.spent:,.0f}"] for b in bought]
+    return [
+        f"for {budget:,.0f} {device}-hours (high estimates), on these benchmarks, in this order",
+        text_table(["claim", "seeds", f"more {device}-hours", "in all"], rows),
+    ]
+
+
+def _notes(planner: Planner, seeds: int) -> list[str]:
+    noise = planner.costs.file.noise
+    assert noise is not None, "the planner needed it"
+    return [
+        f"shows: the smallest difference in points that {seeds} training seed{'s' if seeds > 1 else ''} (this scale's)"
+        f" show{'' if seeds > 1 else 's'} with {100 * POWER:.0f} % power. seeds: for that power at the effect (the"
+        f" paper's, or the margin); never: not with {MOST_SEEDS}, for the problems, or for the one"
+        " evaluation of a base model, whose samples no seed adds to. Each claim by itself; a family of claims needs more.",
+        f"noise (log-odds): run {noise.run:g}, method × problem {noise.method_problem:g}, run × problem"
+        f" {noise.run_problem:g}: {noise.source}. Pass rates: the paper's rows. Model: docs/statistics.md",
+    ]
+
+
+def power_figure(claim: PlannedClaim) -> str:
+    """Power over training seeds for both questions, as a whole SVG."""
+
+    def at(seeds: float, power: float) -> str:
+        x = LEFT + (seeds - CURVE[0]) / (CURVE[-1] - CURVE[0]) * (WIDTH - LEFT - 16)
+        return f"{x:.1f},{TOP + (1 - power) * (HEIGHT - TOP - 44):.1f}"
+
+    title = f"Power of {claim.name} at {_points(claim.size)} points"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif"'
+        f' font-size="12"><title>{escape(title)}</title><rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{LEFT}" y="16">{escape(title)}</text>',
+    ]
+    for level in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+        start, end = at(CURVE[0], level), at(CURVE[-1], level)
+        y = start.split(",")[1]
+        stroke = "#555" if level == POWER else "#ddd"
+        parts.append(f'<polyline points="{start} {end}" stroke="{stroke}" fill="none"/>')
+        parts.append(
+            f'<text x="{LEFT - 6}" y="{y}" text-anchor="end" dominant-baseline="middle">{100 * level:.0f} %</text>'
+        )
+    for seeds in (2, 5, 10, 20, 30, 40):
+        x, y = at(seeds, 0.0).split(",")
+        parts.append(f'<text x="{x}" y="{float(y) + 16:.1f}" text-anchor="middle">{seeds}</text>')
+    parts.append(f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">training seeds</text>')
+    for question, color in zip(QUESTIONS, ("#1f5a99", "#b3541e"), strict=True):
+        powers = [claim.power(seeds, question) for seeds in CURVE]
+        line = " ".join(at(s, p) for s, p in zip(CURVE, powers, strict=True))
+        dash = f' stroke-dasharray="{DASHES[question]}"' if DASHES[question] else ""
+        parts.append(f'<polyline points="{line}" stroke="{color}" stroke-width="2" fill="none"{dash}/>')
+        x, y = at(CURVE[-1], powers[-1]).split(",")
+        parts.append(f'<text x="{x}" y="{float(y) - 6:.1f}" text-anchor="end" fill="{color}">{escape(question)}</text>')
+    return "".join([*parts, "</svg>\n"])
