@@ -107,7 +107,7 @@ def _notes(planner: Planner, seeds: int) -> list[str]:
         f"shows: the smallest difference in points that {seeds} training seed{'s' if seeds > 1 else ''} (this scale's)"
         f" show{'' if seeds > 1 else 's'} with {100 * POWER:.0f} % power. seeds: for that power at the effect (the"
         f" paper's, or the margin); never: not with {MOST_SEEDS}, for the problems, or for the one"
-        " evaluation of a base model, whose samples no seed adds to. Each claim by itself; a family of claims needs more.",
+        " evaluation of a base model, whose samples no seed adds to. Each claim alone; a family needs more.",
         f"noise (log-odds): run {noise.run:g}, method × problem {noise.method_problem:g}, run × problem"
         f" {noise.run_problem:g}: {noise.source}. Pass rates: the paper's rows. Model: docs/statistics.md",
     ]
