@@ -9,6 +9,7 @@ import pytest
 
 from ngrpo.data.datasets import answer_text, card_path, make_dataset, read_problems, read_rows
 from ngrpo.errors import UserError
+from ngrpo.study.cards import id_digest
 from ngrpo.study.sources import Dataset, Fields, FolderDataset
 from ngrpo.study.specs import DatasetSpec
 
@@ -135,6 +136,7 @@ def test_the_card_says_what_came_from_where(tmp_path: Path) -> None:
         "left": {},
         "without_answer": 1,
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+        "asked": id_digest(["0", "1", "2", "3", "9"]),
     }
 
 

@@ -20,8 +20,8 @@ CODE: dict[str, tuple[str, ...]] = {
 }
 """Cheap stage: the packages and modules of ngrpo that its result is computed with. A test holds this to the imports."""
 
-NEUTRAL = ("errors", "files", "hub", "progress", "terminal")
-"""In no fingerprint: messages, whole files and downloads, which change no result."""
+NEUTRAL = ("errors", "files", "foreign", "hub", "progress", "terminal")
+"""In no fingerprint: messages, whole files, their reading and downloads, which change no result."""
 
 BY_SPEC = ("dataset", "training_data")
 """Stages that take from `ngrpo.study` only what stands in their spec file, which is an input of its own: an edit there
