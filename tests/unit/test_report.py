@@ -245,17 +245,19 @@ def test_parity_above_its_limit_is_at_the_top_of_the_page(toy) -> None:
     assert words.index("Not to be trusted") < words.index("Results")
 
 
-def test_claims_come_first_and_get_no_verdict_at_toy_scale(finished) -> None:
+def test_claims_come_first_and_the_papers_get_no_verdict_at_toy_scale(finished) -> None:
     _, results, page = finished
     words = page.words()
     assert words.index("Claims") < words.index("Results")
     claims = json.loads(results.report.claims.read_text())
     assert len(claims) == len([a for a in page.all("tr") if a.get("id", "").startswith("claim-")]) >= 20
     for claim in claims:
-        assert claim["verdict"] is None
+        assert (claim["verdict"] is None) == (claim["scale"] == "paper")
         assert " ".join(claim["says"].split()) in words
     verdicts = [a["class"] for a in page.all("span") if a.get("class", "").startswith("verdict")]
-    assert set(verdicts) == {"verdict no-verdict"}
+    given = {claim["verdict"].replace(" ", "-") for claim in claims if claim["verdict"]}
+    assert set(verdicts) == {"verdict no-verdict", *(f"verdict {verdict}" for verdict in given)}
+    assert "(Of the toy scale, not of the paper.)" in words
 
 
 def test_effects_on_the_page_are_those_of_the_grades(finished) -> None:
