@@ -23,7 +23,19 @@ from source_tree import (
 )
 
 LAYERS = (
-    {"ngrpo", "errors", "files", "foreign", "formatting", "grades", "hardware", "hub", "progress", "terminal"},
+    {
+        "ngrpo",
+        "errors",
+        "files",
+        "foreign",
+        "formatting",
+        "grades",
+        "hardware",
+        "hub",
+        "progress",
+        "scratch",
+        "terminal",
+    },
     {"study", "method"},
     {"data", "grading", "slurm", "statistics"},
     {"audit", "claims", "engines"},

@@ -139,6 +139,12 @@ def test_validation_never_mixes(runs: dict[str, Run]) -> None:
     assert kinds == {"rollout": {"neighbors"}, "validation": {"none"}}
 
 
+def test_a_run_on_one_node_listens_on_its_loopback_address_alone(runs: dict[str, Run]) -> None:
+    addresses = json.loads((runs["mixed"].folder / "listening.json").read_text())
+    assert addresses
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
+
+
 def test_rho_zero_is_stock_verl_bit_for_bit(runs: dict[str, Run]) -> None:
     """Stock: verl's own actor, no mixer; both with the accelerator module's shims and seeded draws."""
     assert runs["rho-zero"].weights == runs["stock"].weights

@@ -4,6 +4,7 @@ As a program: `training_runs.py SPEC FILES OUT PLUGIN DEVICES TENSOR_PARALLEL` t
 function below.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -88,8 +89,23 @@ def without_actor() -> None:
     ReplayWorker.__init__ = start_and_undo
 
 
+def listening(run: Path) -> list[str]:
+    """The addresses on which the trainer and all processes below it listen."""
+    import psutil
+
+    trainer = psutil.Process(json.loads((run / "lease.json").read_text())["pid"])
+    addresses = set()
+    for process in (trainer, *trainer.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            addresses |= {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    return sorted(addresses)
+
+
 def recording_requests() -> None:
-    """Every request's batch (its purpose first) and mixer are written beside the run, as requests.jsonl."""
+    """Every request's batch (its purpose first) and mixer are written beside the run, as requests.jsonl.
+
+    And, as listening.json, the addresses on which the run's processes listen.
+    """
     whole()
     from ngrpo.engines.sglang import cpu
 
@@ -103,6 +119,7 @@ def recording_requests() -> None:
         self._engine.requests_file = Path(self.run.run_dir) / "requests.jsonl"
 
     async def write_and_generate(self, *args, **kwargs):
+        self.requests_file.with_name("listening.json").write_text(json.dumps(listening(self.requests_file.parent)))
         with open(self.requests_file, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(parameters) + "\n" for parameters in self.pending)
         return await generate(self, *args, **kwargs)

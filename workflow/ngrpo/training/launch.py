@@ -67,7 +67,7 @@ def train(
     """
     import pyarrow.parquet as pq
 
-    set_environment()
+    set_environment(nodes)
     run = RunFiles(run_dir.resolve())
     inputs = RunInputs(model, data, validation, neighbors).resolved()
     label, began = f"[train {spec.id}]", time.monotonic()

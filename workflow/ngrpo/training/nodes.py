@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ngrpo.errors import Unfinished, UserError
+from ngrpo.scratch import Scratch
 from ngrpo.slurm.commands import answer
 
 JOIN_SECONDS = 180.0  # for all nodes to join
@@ -67,8 +68,11 @@ def _scontrol(*question: str) -> str:
     return answer("scontrol", "show", *question)
 
 
-def set_environment() -> None:
-    """What Ray reads when it is imported, here and in every process that it starts. Raises RuntimeError after that."""
+def set_environment(nodes: int) -> None:
+    """What Ray reads when it is imported, here and in every process that it starts. Raises RuntimeError after that.
+
+    On one node all of Ray listens on the loopback address alone, as it does by itself on a laptop.
+    """
     if "ray" in sys.modules:
         raise RuntimeError("Ray is imported already: it would not know this run's token")
     os.environ.update(
@@ -78,15 +82,17 @@ def set_environment() -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_gcs_server_request_timeout_seconds=f"{JOIN_SECONDS:.0f}",  # Ray's own 60 are few on a busy machine
     )
+    if nodes == 1:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.pop(AMD_GPUS, None)
 
 
 @contextlib.contextmanager
-def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
+def ray_nodes(scratch: Scratch, nodes: int, resources: dict) -> Iterator[str]:
     """Start Ray's head here and its workers on the allocation's other nodes; yields the head's address.
 
-    folder: for Ray's sockets and logs. resources: num_cpus, num_gpus, resources, object_store_memory of each node; what
-    isn't named is found by Ray. Raises UserError where a node doesn't start.
+    scratch: for Ray's sockets and logs. resources: num_cpus, num_gpus, resources, object_store_memory of each node;
+    what isn't named is found by Ray. Raises UserError where a node doesn't start.
     """
     import ray
 
@@ -99,16 +105,20 @@ def ray_nodes(folder: Path, nodes: int, resources: dict) -> Iterator[str]:
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         common.append(f"--{name.replace('_', '-')}={text}")
     port = address.rpartition(":")[2]
-    head = [*common, "--head", f"--port={port}", f"--node-ip-address={ip}", f"--temp-dir={folder}"]
-    head.append("--include-dashboard=false")
+    head = [*common, "--head", f"--port={port}", f"--node-ip-address={ip}", f"--temp-dir={scratch.ray}"]
+    head += ["--include-dashboard=false", "--no-monitor"]  # the latter would scale a cloud, and listens everywhere
     with contextlib.ExitStack() as started:
-        log = started.enter_context(open(folder / "nodes.out", "ab"))
+        output = scratch.home / "nodes.out"
+        log = started.enter_context(open(output, "ab"))
         process = started.enter_context(_session(head, log))
-        _wait_for_head(process, folder)
+        _wait_for_head(process, output)
         if others:
             join = shlex.join([*common, f"--address={address}"])
-            tidy = f'[ "$(hostname)" = {socket.gethostname()} ] || rm -rf {shlex.quote(str(folder))}'
-            work = f"trap : TERM; unset {AMD_GPUS}; {join}; {tidy}"  # the shell outlives Ray, to tidy up after it
+            elsewhere = f'[ "$(hostname)" != {socket.gethostname()} ]'
+            tidy = f"rm -rf {shlex.quote(str(scratch.root))} {shlex.quote(str(scratch.home))}"
+            prepare = f"if {elsewhere}; then {scratch.made_by()} || exit 1; fi"
+            # the shell outlives Ray, to tidy up after it
+            work = f"trap : TERM; unset {AMD_GPUS}; {prepare}; {join}; if {elsewhere}; then {tidy}; fi"
             count = str(len(others))
             srun = ["srun", "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
             srun += ["--cpu-bind=none", f"--nodelist={','.join(others)}", "sh", "-c", work]
@@ -169,9 +179,9 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for_head(head: subprocess.Popen, folder: Path) -> None:
+def _wait_for_head(head: subprocess.Popen, output: Path) -> None:
     """Until `ray start` says that all of the head's processes run: its port is open before others can join it."""
-    deadline, output = time.monotonic() + JOIN_SECONDS, folder / "nodes.out"
+    deadline = time.monotonic() + JOIN_SECONDS
     while STARTED not in output.read_text(errors="replace"):
         if head.poll() is not None or time.monotonic() > deadline:
             lines = output.read_text(errors="replace").strip().splitlines()

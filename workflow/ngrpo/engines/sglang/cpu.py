@@ -13,12 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-STUBS = Path(__file__).parent / "stubs"
+from ngrpo.engines.sglang import unusual
+from ngrpo.engines.sglang.unusual import STUBS
+
 NAP = 0.001  # seconds that an idle scheduler sleeps between two looks at its queue
 
 # Not to be overridden: they name kernels that a CPU doesn't have.
@@ -82,5 +83,5 @@ def patch() -> None:
 def server_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """These server arguments, made to fit this machine."""
     if not on_cpu():
-        return dict(given)
+        return unusual.server_arguments(given)
     return {**_DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **_FORCED}

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,12 +15,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ngrpo.engines import loopback
 from ngrpo.engines import sglang as plugin
 from ngrpo.engines.contract import Request, Sample, Sampling
 from ngrpo.engines.model_folder import end_tokens, model_config
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import Unfinished, UserError, unknown_name
 from ngrpo.method.mixers import Mixer
+from ngrpo.scratch import make_scratch
 from ngrpo.terminal import echo
 
 
@@ -89,8 +92,11 @@ class SGLangEngine:
             (tokenizer_manager, "get_zmq_socket", self._connect),
         )
         logging.getLogger("sglang").setLevel(arguments["log_level"].upper())
+        os.environ.update(loopback.environment())
+        self._scratch = make_scratch(f"process {os.getpid()}", "[sglang] ")
+        private = (tempfile, "tempdir", str(self._scratch.temporary))  # sglang's sockets, which take pickles
         try:
-            with keeping_signals(), _replaced(*replacements):
+            with keeping_signals(), _replaced(*replacements, private):
                 self.server = entry.Engine(**cpu.server_arguments(arguments))
                 self._processes = _servers(own, others)
                 loop = asyncio.get_event_loop()
@@ -211,6 +217,7 @@ class SGLangEngine:
             tasks.clear()
         for socket in self._sockets:
             socket.close(linger=0)
+        self._scratch.remove()
 
     def __enter__(self) -> "SGLangEngine":
         return self

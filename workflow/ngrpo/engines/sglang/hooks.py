@@ -69,8 +69,12 @@ def run_scheduler(settings: PluginSettings, *args: Any) -> None:
         from sglang.srt.managers.scheduler import run_scheduler_process
         from sglang.srt.model_loader import weight_utils
 
+        from ngrpo.engines import loopback
+        from ngrpo.engines.sglang import unusual
         from ngrpo.engines.sglang.overrides import substitute
 
+        loopback.install()
+        unusual.patch()
         substitute(settings)
     weight_utils.tqdm = lambda files, **_: files  # no progress bar amid the study's own
     run_scheduler_process(*args[:-1], Report(args[-1]))

@@ -1,4 +1,4 @@
-"""What stock verl 0.5.0 needs to train without a GPU; on a GPU every function here changes nothing.
+"""What stock verl 0.5.0 needs to train without a GPU; on a GPU it is left as it is, but for float32 models (4).
 
 1. Collectives: gloo in NCCL's place.
 2. verl asks `torch.cpu` for what only `torch.cuda` has (memory figures, random state): small stand-ins.
@@ -90,8 +90,9 @@ _STAND_INS: dict[str, Callable] = {
 """What verl asks of torch.cpu because torch.cuda has it; the random state is the real one, so a resumed run goes on."""
 
 _OURS = __name__
+_IN_FLOAT32 = (Replacement("torch", "autocast", f"{_OURS}.no_autocast"),)
 _ON_CPU = (
-    Replacement("torch", "autocast", f"{_OURS}.no_autocast"),
+    *_IN_FLOAT32,
     Replacement("torch.distributed", "init_process_group", f"{_OURS}.init_with_gloo"),
     Replacement("verl.utils.device", "get_nccl_backend", f"{_OURS}.gloo"),
     Replacement("verl.workers.fsdp_workers", "get_nccl_backend", f"{_OURS}.gloo"),
@@ -99,9 +100,15 @@ _ON_CPU = (
 )
 
 
+EXACT = "NGRPO_FLOAT32"
+"""Set in the workers of a run whose base model is float32: it is trained in plain float32 on a GPU, too."""
+
+
 def replacements() -> tuple[Replacement, ...]:
-    """What is replaced on this machine."""
-    return _ON_CPU if on_cpu() else ()
+    """What is replaced on this machine, for this run."""
+    if on_cpu():
+        return _ON_CPU
+    return _IN_FLOAT32 if EXACT in os.environ else ()
 
 
 def patch() -> None:
@@ -116,15 +123,21 @@ def patch() -> None:
                 setattr(torch.cpu, name, function)
 
 
-def worker_environment() -> dict[str, str]:
-    """Environment variables of every Ray worker."""
+def worker_environment(ranks: int, dtype: str) -> dict[str, str]:
+    """Environment variables of every Ray worker.
+
+    ranks: on this node, which share the job's threads; dtype: the base model's.
+    """
     common = {
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",  # models and data are local folders by now
         "WANDB_MODE": "disabled",
     }
     if not on_cpu():
-        return common
+        if dtype == "float32":
+            common |= {EXACT: "1"}
+        threads = int(os.environ.get("OMP_NUM_THREADS", "0")) // ranks
+        return {**common, "OMP_NUM_THREADS": str(threads)} if threads else common
     return {**common, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "TORCHDYNAMO_DISABLE": "1"}
 
 
@@ -149,13 +162,14 @@ def engine_limits(requests: int, longest: int) -> dict[str, int]:
     return {"max_total_tokens": min(requests, 256) * longest, "max_running_requests": 256} if on_cpu() else {}
 
 
-def settings(sequences: int, mini_batch: int, logits: int) -> dict[str, Any]:
+def settings(sequences: int, mini_batch: int, logits: int, dtype: str) -> dict[str, Any]:
     """verl's settings that follow from the machine, as dotted keys.
 
     sequences: responses of a rollout batch on one rank; mini_batch: responses of an update on one rank; logits: of one
-    longest sequence (tokens × vocabulary).
+    longest sequence (tokens × vocabulary); dtype: the base model's. A float32 model, such as the toy's, is trained on a
+    GPU as on a CPU: in plain float32, whose rounding its scale's parity limit is made for, and without flash-attn.
     """
-    if not on_cpu():
+    if not on_cpu() and dtype != "float32":
         return {
             "trainer.device": "cuda",
             "actor_rollout_ref.model.use_remove_padding": True,
@@ -168,8 +182,7 @@ def settings(sequences: int, mini_batch: int, logits: int) -> dict[str, Any]:
             "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7,
         }
     full = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    return {
-        "trainer.device": "cpu",
+    plain = {
         "actor_rollout_ref.model.use_remove_padding": False,
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         "actor_rollout_ref.model.override_config": {"attn_implementation": "eager", "_attn_implementation": "eager"},
@@ -181,5 +194,7 @@ def settings(sequences: int, mini_batch: int, logits: int) -> dict[str, Any]:
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
         "actor_rollout_ref.rollout.dtype": "float32",
-        "actor_rollout_ref.rollout.free_cache_engine": False,
     }
+    if on_cpu():
+        return {"trainer.device": "cpu", **plain, "actor_rollout_ref.rollout.free_cache_engine": False}
+    return {"trainer.device": "cuda", **plain, "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7}

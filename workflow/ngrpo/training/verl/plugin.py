@@ -21,6 +21,7 @@ REPLACEMENTS = (
     Replacement("verl.workers.actor", "DataParallelPPOActor", f"{_OURS}.actor.ReplayActor"),
     Replacement("verl.workers.fsdp_workers", "ActorRolloutRefWorker", f"{_OURS}.replay_worker.ReplayWorker"),
     Replacement("verl.trainer.ppo.ray_trainer", "RayPPOTrainer", f"{_OURS}.trainer.Trainer"),
+    Replacement("torch.distributed.rendezvous", "_create_c10d_store", "ngrpo.engines.loopback.create_store"),
     Replacement("verl.trainer.ppo.ray_trainer", "compute_data_metrics", f"{_OURS}.monitor.data_metrics"),
     Replacement("verl.trainer.ppo.ray_trainer", "process_validation_metrics", f"{_OURS}.monitor.validation_metrics"),
 )

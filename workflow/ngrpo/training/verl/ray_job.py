@@ -5,18 +5,16 @@ Ray's folder, ports and workers are this run's; two runs on one machine don't me
 
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ngrpo.engines import loopback
 from ngrpo.errors import Unfinished, UserError
-from ngrpo.files import digest
+from ngrpo.scratch import Scratch, left_by, make_scratch, read_own
 from ngrpo.study.layout import RunFiles
 from ngrpo.training.nodes import ray_nodes, wait_for_nodes
 from ngrpo.training.verl import accelerator
 from ngrpo.training.verl.recipe import Ranks
-
-MOST_BASE = 24  # characters of a temporary folder's path: Ray puts sockets below it, whose paths have at most 107
 
 
 def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
@@ -29,13 +27,17 @@ def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
     from verl.trainer.main_ppo import run_ppo
 
-    folder = _scratch(run)
+    scratch = _scratch(run)
     environment = get_ppo_ray_runtime_env()
-    environment["env_vars"].update(accelerator.worker_environment(), TMPDIR=str(folder))
+    environment["env_vars"].update(TMPDIR=str(scratch.temporary))
+    dtype = config.actor_rollout_ref.rollout.dtype
+    environment["env_vars"].update(accelerator.worker_environment(ranks.devices, dtype))
+    if ranks.nodes == 1:
+        environment["env_vars"].update(loopback.environment())
     environment["worker_process_setup_hook"] = plugin
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with ray_nodes(folder, ranks.nodes, accelerator.ray_resources(ranks.devices)) as address:
+        with ray_nodes(scratch, ranks.nodes, accelerator.ray_resources(ranks.devices)) as address:
             ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
             for number, handler in handlers.items():
                 signal.signal(number, handler)  # ray.init puts a handler of its own in SIGTERM's place, which aborts
@@ -45,7 +47,7 @@ def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
             finally:
                 ray.shutdown()
     except ray.exceptions.RayError as error:
-        _save_logs(folder, run, str(error))
+        _save_logs(scratch.ray, run, str(error))
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
             raise type(cause)(str(cause)) from None
@@ -55,20 +57,20 @@ def run_verl(config: Any, run: RunFiles, ranks: Ranks, plugin: str) -> None:
             do="running the same command again resumes after the last checkpoint",
         ) from error
     finally:
-        _save_logs(folder, run)
-        shutil.rmtree(folder, ignore_errors=True)
+        _save_logs(scratch.ray, run)
+        scratch.remove()
 
 
-def _scratch(run: RunFiles) -> Path:
-    """A new temporary folder for Ray, sockets and locks; those that killed trainers of this run left are removed."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > MOST_BASE:
-        base = Path("/tmp")
-    prefix = f"ngrpo-{digest(str(run.folder))[:6]}-"
-    for old in base.glob(f"{prefix}*"):
-        _save_logs(old, run)
+def _scratch(run: RunFiles) -> Scratch:
+    """New temporary folders for Ray, sockets and locks; those that killed trainers of this run left are removed."""
+    owner = str(run.folder)
+    left = list(left_by(owner))
+    for old in left:
+        if not (old / "r").is_symlink():
+            _save_logs(old / "r", run)
+    for old in left:
         shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+    return make_scratch(owner, "[train] ")
 
 
 def _last_line(error: Exception) -> str:
@@ -76,11 +78,11 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip()[:300] if lines else "no message"
 
 
-def _save_logs(folder: Path, run: RunFiles, error: str = "") -> None:
-    """Append the workers' output, and what ended the run, to train.log."""
+def _save_logs(ray: Path, run: RunFiles, error: str = "") -> None:
+    """Append the workers' output, and what ended the run, to train.log. ray: Ray's folder, in a private one."""
     with open(run.train_log, "ab") as log:
-        for path in sorted((folder / "session_latest" / "logs").glob("worker-*.*")):
-            if path.suffix in (".out", ".err") and path.stat().st_size:
-                log.write(f"==> {path.name}\n".encode() + path.read_bytes())
+        for path in sorted((ray / "session_latest" / "logs").glob("worker-*.*")):
+            if path.suffix in (".out", ".err") and (text := read_own(path)):
+                log.write(f"==> {path.name}\n".encode() + text)
                 path.unlink()
         log.write(error.encode())

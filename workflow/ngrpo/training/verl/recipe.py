@@ -246,7 +246,7 @@ def compose(
     parts = (
         science(spec, steps),
         plumbing(inputs, run, ranks, saving.steps),
-        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, logits),
+        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, logits, spec.model.model.dtype),
         own,
     )
     for part in parts:
