@@ -251,8 +251,6 @@ STOPPING = {
     "gaussian, on a mixture": (GaussianMixer(k=3, scope="row", replay=False), {"k": 3, "scope": "row"}),
     "gumbel": (GumbelMixer(), {}),
     "gumbel, sampled text": (GumbelMixer(text="sampled"), {"text": "sampled"}),
-    "soft-thinking": (SoftThinkingMixer(), {}),
-    "soft-thinking, the authors'": (SoftThinkingMixer(keep=5), {"keep": 5}),
 }
 
 

@@ -210,7 +210,7 @@ class SoftThinkingMixer(MixerConfig):
     cold_steps: int = Field(256, ge=1)
     """So many cold steps in a row force the end of thinking (authors' variant)."""
     stop_after: str | None = "</think>"
-    """The end of thinking, from whose step on decoding is standard; a model without this token thinks to the end."""
+    """The end of thinking, after whose step decoding is standard; a model without this token thinks to the end."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> "SoftThinkingMixer":

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, next_state, only_token, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, gate_open, next_state, only_token, quantize
 from ngrpo.method.sampling import restrict
 
 
@@ -19,7 +19,7 @@ class SoftThinkingMixer(Mixer):
 
     keep None: over the whole vocabulary. keep n: the authors' variant, the n largest of what top_k, top_p and min_p
     leave, renormalized; cold_steps steps in a row with entropy below cold_entropy then force the token stop_after.
-    stop_after: the end of thinking, from whose step on decoding is standard; None: never.
+    stop_after: the end of thinking, after whose step decoding is standard; None: never.
     """
 
     keep: int | None = None
@@ -58,14 +58,12 @@ class SoftThinkingMixer(Mixer):
         state = torch.zeros_like(token, dtype=torch.int32) if state is None else state
         on = gate_open(self.stop_after, state, torch.ones_like(token, dtype=torch.bool))
         if self.keep is None:
-            on = before_end(self.stop_after, token, on)
             return Step(token, on, *only_token(token), dense=p, state=next_state(self.stop_after, state, token))
         if self.stop_after is not None:
             entropy = -(p * torch.log_softmax(z, -1)).sum(-1)
             cold = torch.where(entropy < self.cold_entropy, state + 1, 0).to(torch.int32)
             state = torch.where(on, cold, state)
             token = torch.where(on & (cold >= self.cold_steps), self.stop_after, token)
-            on = before_end(self.stop_after, token, on)
         top_p, top_k = torch.full_like(p[:, 0], self.top_p), torch.full_like(token, self.top_k)
         restricted = restrict(p, top_p, top_k)
         restricted = restricted * (restricted >= self.min_p * p.amax(-1, keepdim=True))
