@@ -210,7 +210,8 @@ def test_released_noise_is_drawn_anew_and_asks_for_no_parity(runs: dict[str, Run
     run = runs["released"]
     assert run.code == 0, run.said
     assert max(row["parity/max"] for row in run.metrics) > 100 * LIMIT
-    assert sum(row["mixing/share"] for row in run.metrics) / 2 == pytest.approx(0.2, abs=0.1)  # half of the steps before `</think>`
+    share = sum(row["mixing/share"] for row in run.metrics) / 2
+    assert share == pytest.approx(0.2, abs=0.1)  # half of the steps before `</think>`
 
 
 def test_gspo_clips_with_its_own_narrow_range(runs: dict[str, Run]) -> None:
