@@ -303,12 +303,18 @@ def test_a_schedule_never_holds_more_devices_than_nodes_have(paper: Study, tmp_p
     assert many.high >= chain
 
 
+def lose(run: str, results: Path) -> None:
+    """Everything of a run is gone, its evaluations too: a run between finished files would be taken for done."""
+    for kind in ("runs", "evaluations"):
+        shutil.rmtree(results / kind / run)
+
+
 def test_the_ledger_tells_what_is_to_come(finished) -> None:
     study, results = finished
     jobs = len(study.runs) + len(batches(study, {}))
     assert f"to come   – GPU-hours, 0 of {jobs} jobs" in ledger(study, results)
     run = next(r for r in study.runs if r.startswith("grpo"))
-    shutil.rmtree(results / "runs" / run)
+    lose(run, results)
     left = [j for j in plan_of(study, results) if j.why and j.devices]
     text = ledger(study, results)
     assert f"{len(left)} of {jobs} jobs" in text
@@ -324,7 +330,7 @@ def test_measured_steps_replace_declared_ones_and_the_ledger_adds_them_up(finish
     )
     (folder / "verl.json").write_text(json.dumps({"trainer": {"n_gpus_per_node": 8, "nnodes": 2, "device": "cuda"}}))
     other = next(r for r in study.runs if r.startswith("grpo"))
-    shutil.rmtree(results / "runs" / other)
+    lose(other, results)
     costs = Costs(study, Results(results))
     [job] = [j for j in plan_of(study, results) if (j.stage, j.name) == ("train", other)]
     steps = costs.total_steps(study.runs[other])
