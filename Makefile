@@ -11,7 +11,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate gpu-lock \
+.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate gpu-lock hash-locks \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -23,7 +23,7 @@ env: $(WORKFLOW)/.ready $(TRAIN)/.ready ## create or update both locked environm
 $(WORKFLOW)/.ready: envs/workflow.lock pyproject.toml
 	@echo "[env] $(WORKFLOW): snakemake, papermill, pandas, math-verify (about a minute)"
 	@$(PYTHON) -m venv --clear $(WORKFLOW)
-	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/workflow.lock
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/workflow.lock
 	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
@@ -31,13 +31,13 @@ $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@echo "[env] $(TRAIN): torch, verl, sglang, ray (about two minutes, 2.7 GB)"
 	@$(PYTHON) -m venv --clear $(TRAIN)
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --constraint envs/train-cpu.lock torch
-	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-cpu.lock
+	@grep -v '^torch==' envs/train-cpu.lock | $(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r /dev/stdin
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
 env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc
 	@$(PYTHON) -m venv --clear $(GPU)
-	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/train-gpu.lock
+	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/train-gpu.lock
 	@MAX_JOBS=8 $(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation flash-attn==2.7.4.post1
 	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 
@@ -73,7 +73,7 @@ test-data: env ## real problems load, filter, render and grade (DATA=a folder of
 	NGRPO_REAL_DATA="$(DATA)" $(TRAIN)/bin/pytest tests/data
 
 test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the system must have)
-	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/page.lock
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/page.lock
 	$(WORKFLOW)/bin/pytest tests/page
 
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
@@ -85,8 +85,11 @@ check-gpu-lock: $(UV) ## envs/train-gpu.lock is what envs/train-gpu.in resolves 
 gpu-lock: $(UV) ## resolve envs/train-gpu.in into its lock again
 	@UV="$(abspath $(UV))" envs/resolve-gpu.sh write
 
+hash-locks: $(UV) ## write the locks with the sha256 of every file of the pinned versions
+	@UV="$(abspath $(UV))" envs/hash-locks.sh
+
 $(WORKFLOW)/bin/uv: envs/check.lock $(WORKFLOW)/.ready
-	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/check.lock
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/check.lock
 	@touch $@
 
 test-slurm: env ## the toy study and its faults on a SLURM started here (Debian, root; FAULTS="scancel sigterm" runs some)
@@ -104,7 +107,7 @@ test-crate: $(WORKFLOW)/.ready $(VALIDATE)/.ready ## a crate of ours passes that
 $(VALIDATE)/.ready: envs/validate.lock
 	@echo "[env] $(VALIDATE): roc-validator (half a minute)"
 	@$(PYTHON) -m venv --clear $(VALIDATE)
-	@$(VALIDATE)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/validate.lock
+	@$(VALIDATE)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/validate.lock
 	@touch $@
 
 docs: $(WORKFLOW)/.ready ## write the parts of docs/ that are made: quoted outputs, the configuration reference, schemas
@@ -122,7 +125,7 @@ simulate: $(WORKFLOW)/.ready ## studies with a known truth: coverage, errors and
 	$(WORKFLOW)/bin/python -m benchmarks.simulate
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)
-	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -r envs/bench.lock
+	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/bench.lock
 	@$(TRAIN)/bin/python -W ignore -m benchmarks.run $(ONLY)
 
 format: $(WORKFLOW)/.ready ## let ruff and snakefmt format

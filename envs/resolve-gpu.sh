@@ -14,8 +14,13 @@ resolve() { # further options of uv
         --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --no-emit-index-url "$@"
 }
 
+pins() { # a lock's lines without comments and hashes
+    sed -E '/^ *(#|--hash)/d; s/ *\\$//' "$1"
+}
+
 agrees() { # a lock
-    resolve --constraint "$1" >"$work/resolved" && diff <(grep -v '^#' "$1") "$work/resolved"
+    pins "$1" >"$work/pins"
+    resolve --constraint "$work/pins" >"$work/resolved" && diff "$work/pins" "$work/resolved"
 }
 
 refused() { # what, a lock
@@ -27,10 +32,11 @@ refused() { # what, a lock
 
 case "${1:-}" in
 write)
-    { grep -v '^#' train-gpu.lock || grep -vE '^(torch|triton|sympy)==' train-cpu.lock; } >"$work/lock"
+    { pins train-gpu.lock | grep . || pins train-cpu.lock | grep -vE '^(torch|triton|sympy)=='; } >"$work/lock"
     resolve --output-file "$work/lock" >/dev/null
     { sed '/^[^#]/,$d' train-gpu.lock; grep -v '^#' "$work/lock"; } >"$work/whole"
     cp "$work/whole" train-gpu.lock
+    ./hash-locks.sh train-gpu.lock
     ;;
 check)
     if ! agrees train-gpu.lock; then

@@ -3,5 +3,5 @@
 # own instead (docs/environments.md).
 set -euo pipefail
 pip install --quiet --constraint envs/train-cpu.lock torch
-pip install --quiet --no-deps -r envs/train-cpu.lock
+grep -v '^torch==' envs/train-cpu.lock | pip install --quiet --no-deps --require-hashes -r /dev/stdin
 pip install --quiet --no-deps -e .

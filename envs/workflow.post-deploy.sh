@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Run by Snakemake in the new conda environment, from the workflow's folder.
 set -euo pipefail
-pip install --quiet --no-deps -r envs/workflow.lock
+pip install --quiet --no-deps --require-hashes -r envs/workflow.lock
 pip install --quiet --no-deps -e .

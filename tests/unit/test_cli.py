@@ -18,7 +18,7 @@ from ngrpo.cli.graded import CONVENTIONS
 from ngrpo.study.config import Grading
 from ngrpo.study.layout import Results
 
-LINKED = ("Snakefile", "rules", "workflow", "notebooks", "envs")
+LINKED, COPIED = ("workflow", "notebooks"), ("rules", "envs")
 ANSWERS = {"id": "1", "response": "so \\boxed{7}", "answer": "7", "kind": "math"}
 
 
@@ -31,6 +31,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "config" / "costs.yaml", folder / "config")
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Snakefile", folder)
     (folder / "answers.jsonl").write_text(json.dumps(ANSWERS) + "\n")
     return folder
 

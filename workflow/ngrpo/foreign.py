@@ -248,11 +248,8 @@ def _as_schema(table: "pa.Table", schema: "pa.Schema", path: object, make: str |
     for field in schema:
         at, column = table.schema.get_field_index(field.name), table[field.name]
         where = f"{path}, column '{field.name}'"
-        if _kind(column.type) not in (
-            _kind(field.type),
-            "nothing",
-            *(["whole"] if _kind(field.type) == "number" else []),
-        ):
+        kind, wanted = _kind(column.type), _kind(field.type)
+        if kind not in (wanted, "nothing") and {kind, wanted} != {"whole", "number"}:
             raise UserError(f"{column.type} where {field.type} is needed", where=where, do=make)
         if column.null_count and not field.nullable:
             row = column.is_null().to_pylist().index(True)

@@ -19,6 +19,7 @@ from ngrpo.study.specs import AnySpec, RunSpec
 from ngrpo.study.versions import VERSIONS, fingerprint
 
 HASH = re.compile(r"[0-9a-f]{40,}")
+PIN = re.compile(r"^([\w.-]{1,100})==([^\s;\\]{1,100})", re.MULTILINE)
 PROJECT = Path(ngrpo.__file__).resolve().parents[2]
 COMPUTED_WITH = ("numpy", "scipy", "pandas", "math-verify", "sympy", "seaborn", "matplotlib", "snakemake", "papermill")
 TRAINED_WITH = ("torch", "verl", "sglang", "ray", "transformers", "tensordict")
@@ -162,8 +163,7 @@ def _installed(package: str) -> str:
 
 
 def _locked(lock: Path) -> dict[str, str]:
-    lines = (line.split("#")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    return dict(PIN.findall(lock.read_text(encoding="utf-8")))
 
 
 def versions() -> list[dict]:

@@ -190,8 +190,11 @@ class RunState:
 def _steps(spec: RunSpec, results: Results) -> int | None:
     if spec.training.steps is not None:
         return spec.training.steps
-    data = results.training_data(spec.data.dataset.id, spec.model.id).problems
-    return planned_steps(spec.training, parquet_rows(data)) if data.exists() else None
+    data = results.training_data(spec.data.dataset.id, spec.model.id)
+    if data.problems.exists():
+        return planned_steps(spec.training, parquet_rows(data.problems))
+    card: DataCard | None = read_json(data.card, DataCard) if data.card.exists() else None
+    return planned_steps(spec.training, card["rows_out"]) if card else None
 
 
 def _with_throughput(log: pd.DataFrame, spec: RunSpec, files: RunFiles) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def audit_paper(config: Path, scale: str, results: Path) -> None:
     audited = paper_findings(load_study(config, scale))
     if audited is None:
         raise UserError("the configuration has none of the paper's values", where=config / "paper_values.yaml")
-    print(findings_text(*audited))
+    echo(findings_text(*audited))
 
 
 @click.command()

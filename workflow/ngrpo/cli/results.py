@@ -40,20 +40,22 @@ def crate(config: Path, scale: str, results: Path, out: Path) -> None:
     from ngrpo.crate import export
     from ngrpo.study.expand import load_study
 
-    lacking = export(load_study(config, scale, results / scale), Path.cwd(), results / scale, out)
+    lacking = export(load_study(config, scale, results / scale), None, results / scale, out)
     echo(f"wrote {out}" + (f"; not in it, because not made yet: {', '.join(lacking)}" if lacking else ""))
 
 
 @click.command()
 @click.argument("crate", type=FOLDER)
 def verify(crate: Path) -> None:
-    """Check an unpacked crate: its files, and its tables recomputed from its grades."""
+    """Check an unpacked crate: its files, and its tables and report made again from its grades and logs."""
     from ngrpo.crate import verify as check
+    from ngrpo.crate.verify import UNCHECKED
 
     checked, differences = check(crate)
-    for line in (*(f"checked {c}" for c in checked), *differences):
+    for line in (*(c if c.startswith(UNCHECKED) else f"checked {c}" for c in checked), *differences):
         echo(printable(line))
     echo("no difference" if not differences else f"{len(differences)} differences")
+    echo("unsigned: this shows whether the crate agrees with itself, not who made it")
     sys.exit(1 if differences else 0)
 
 

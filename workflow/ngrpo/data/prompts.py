@@ -17,7 +17,7 @@ def open_tokenizer(model: Path) -> Any:
 
     if not (model / "tokenizer_config.json").exists():
         raise UserError("there is no tokenizer here", where=model, do="name a model folder that `ngrpo model` made")
-    return AutoTokenizer.from_pretrained(model)
+    return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
 
 
 def messages(dataset: Dataset, problem: str) -> list[dict[str, str]]:

@@ -25,8 +25,8 @@ def plain(name: str) -> str:
 
 def read_lock(path: Path) -> dict[str, str]:
     """A lock's packages and versions."""
-    pins = (line.split("==") for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"[\w.-]+==", line))
-    return {plain(name): version.strip() for name, version in pins}
+    pins = re.findall(r"^([\w.-]{1,100})==([^\s;\\]{1,100})", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {plain(name): version for name, version in pins}
 
 
 def installed(prefix: Path) -> dict[str, str]:

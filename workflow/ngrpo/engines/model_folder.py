@@ -69,7 +69,7 @@ def end_tokens(model: Path) -> tuple[int, ...]:
         ids = read_json(path).get("eos_token_id") if path.exists() else None
         tokens.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     if (Path(model) / "tokenizer_config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         if tokenizer.eos_token_id is not None:
             tokens.add(tokenizer.eos_token_id)
     return tuple(sorted(tokens))

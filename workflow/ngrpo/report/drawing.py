@@ -6,6 +6,7 @@ its light or dark theme, and alone it looks the same everywhere. Labels stay tex
 color, line and marker, so that a gray print still tells them apart.
 """
 
+import html
 import io
 import re
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from ngrpo.terminal import printable
 
 THEME = {
     "ink": ("#1d1f23", "#e8e6e1"),
@@ -97,12 +100,17 @@ def draw_line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, 
     """One line of values, with its system's color, dashes and (marks) markers."""
     marker: dict[str, Any] = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
     dash = (0, style.dash) if style.dash else "-"
-    axes.plot(x, y, color=style.color, linewidth=1.8, linestyle=dash, label=label, **marker)
+    axes.plot(x, y, color=style.color, linewidth=1.8, linestyle=dash, label=drawn(label), **marker)
+
+
+def drawn(text: object) -> str:
+    """Foreign text as matplotlib draws it to the letter: no control characters, and no $ begins a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def set_title(axes: Axes, text: str) -> None:
     """A panel's title, its first letter a capital."""
-    axes.set_title(f"{text[:1].upper()}{text[1:]}", loc="left", fontsize=9.5, fontweight="bold", pad=9)
+    axes.set_title(drawn(f"{text[:1].upper()}{text[1:]}"), loc="left", fontsize=9.5, fontweight="bold", pad=9)
 
 
 def add_legend(axes: Axes, **place: Any) -> None:
@@ -148,5 +156,5 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text for XML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text for XML, in an element or an attribute: without the control characters that XML can't hold."""
+    return html.escape(printable(text), quote=True)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from ngrpo.report.drawing import THEME, Style, add_legend, draw_line, new_axes, set_title, styles
+from ngrpo.report.drawing import THEME, Style, add_legend, draw_line, drawn, new_axes, set_title, styles
 
 SMOOTHING = 9
 """Steps of the moving mean in training curves."""
@@ -202,7 +202,7 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         bar: dict[str, Any] = {"color": style.color, "linewidth": 5, "alpha": 0.45, "solid_capstyle": "butt"}
         axes.plot([row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], **bar)
         axes.plot(row["value"] * 100, y, style.marker, color=style.color, markersize=6, markeredgewidth=0)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [drawn(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="x", visible=True)
     axes.grid(axis="y", visible=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ngrpo.report.drawing import add_legend, draw_line, new_axes, set_title, styles
+from ngrpo.report.drawing import add_legend, draw_line, drawn, new_axes, set_title, styles
 from ngrpo.report.figures import metric_title
 
 _RHO = re.compile(r"ρ = (\d*\.?\d+)")
@@ -54,8 +54,10 @@ def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]
     place = pd.Series(np.arange(1, len(both) + 1), dtype=float)
     draw_line(axes, place, both["first"].reset_index(drop=True) * 100, names[0], looks[names[0]], marks=False)
     style = looks[names[1]]
-    axes.plot(place, both["second"] * 100, linestyle="", marker="o", markersize=3, color=style.color, label=names[1])
-    axes.set_xlabel(f"problems, by {names[0]}")
+    axes.plot(
+        place, both["second"] * 100, linestyle="", marker="o", markersize=3, color=style.color, label=drawn(names[1])
+    )
+    axes.set_xlabel(f"problems, by {drawn(names[0])}")
     set_title(axes, "Correct samples of each problem (%)")
     add_legend(axes)
     return figure

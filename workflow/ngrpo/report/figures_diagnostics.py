@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ngrpo.formatting import percent
 from ngrpo.report.diagnostics import shown
-from ngrpo.report.drawing import THEME, add_legend, new_axes, set_title
+from ngrpo.report.drawing import THEME, add_legend, drawn, new_axes, set_title
 
 KINDS = (("noise", "Gaussian noise", "series-1", "."), ("mixtures", "neighbor mixing", "series-3", "D"))
 
@@ -28,7 +28,7 @@ def inputs_on_two_axes(data: dict[str, Any]) -> Figure:
     for i, point in enumerate(own):  # of two that lie close, the upper one is named above and the other below
         apart = np.where(np.arange(len(own)) == i, np.inf, np.hypot(*(own - point).T))
         offset = (5, 5) if point[1] >= own[apart.argmin(), 1] else (5, -11)
-        name = shown(data["tokens"][i]["token"]).replace("$", r"\$")
+        name = drawn(shown(data["tokens"][i]["token"]))
         axes.annotate(name, point, offset, textcoords="offset points", fontsize=8, color=THEME["ink"][0])
     first, second = (f"{percent(share, 0)} %" for share in data["explained"])
     axes.set_xlabel(f"first main axis ({first} of the variance)")

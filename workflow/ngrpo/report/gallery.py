@@ -6,7 +6,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ngrpo.files import whole_folder
-from ngrpo.report.drawing import THEME, escaped, svg
+from ngrpo.report.drawing import THEME, drawn, escaped, svg
 from ngrpo.study.layout import ReportFiles
 
 DPI = 200
@@ -42,7 +42,7 @@ class Gallery:
 
 def _complete(figure: Figure, title: str) -> None:
     """Give a figure that leaves its page a title and, where several systems are in it, a legend."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=THEME["muted"][0])
+    figure.suptitle(drawn(title), x=0.01, ha="left", fontsize=7.5, color=THEME["muted"][0])
     figure.set_layout_engine("constrained")  # everything is placed anew
     [axes] = figure.axes
     handles, labels = axes.get_legend_handles_labels()

@@ -2,6 +2,7 @@
 
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import AVERAGE
+from ngrpo.terminal import printable
 
 
 def title_of(study: Study, kind: str, name: str) -> str:
@@ -9,7 +10,7 @@ def title_of(study: Study, kind: str, name: str) -> str:
     if name == AVERAGE:
         return "average of the benchmarks"
     source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
-    return source.title or name
+    return printable(source.title or name)
 
 
 def place_title(study: Study, model: str, benchmark: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ngrpo import formatting
 from ngrpo.audit.compliance import STATES, ComplianceCheck, compliance
@@ -43,7 +44,7 @@ from ngrpo.study.paper_values import FILE as PAPER_VALUES
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.scale_note import scale_note
 from ngrpo.study.switches import OF_VERL
-from ngrpo.terminal import echo
+from ngrpo.terminal import echo, escaped
 
 FILTERS = ("percent", "points", "plain", "short", "duration", "p_value", "effect")
 """Functions of ngrpo.formatting that templates call."""
@@ -66,7 +67,14 @@ class Gathered:
 
 
 def report(study: Study, results: Path | Results, out: Path) -> None:
-    """Write the page, and what it links to beside it. results: results/{scale}; out: the HTML file."""
+    """Write the page, and say where it is. results: results/{scale}; out: the HTML file."""
+    write_report(study, results, out)
+    echo(f"report: {out}")
+
+
+def write_report(study: Study, results: Path | Results, out: Path, *, links_to_code: bool = True) -> None:
+    """Write the page, and what it links to beside it. results: results/{scale}; out: the HTML file. links_to_code:
+    whether it lies beside the code that it names."""
     results, files, gallery = Results.of(results), ReportFiles(out.parent), Gallery()
     gathered = gather(study, results)
     write_json(files.claims, [asdict(claim) for claim in gathered.claims])
@@ -75,12 +83,11 @@ def report(study: Study, results: Path | Results, out: Path) -> None:
         pd.DataFrame([asdict(c) for c in gathered.checks], columns=columns).to_csv(part, index=False)
     for sheet in gathered.sheets.values():
         write_tables(sheet, study, files)
-    html = page(study, results, out.parent, gathered, gallery)
+    html = page(study, results, out.parent, gathered, gallery, links_to_code=links_to_code)
     gallery.write(files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
     write_looks(results, gathered.looks)
-    echo(f"report: {out}")
 
 
 def gather(study: Study, results: Results) -> Gathered:
@@ -102,20 +109,28 @@ def page(
     folder: Path,
     gathered: Gathered | None = None,
     gallery: Gallery | None = None,
+    *,
+    links_to_code: bool = True,
 ) -> str:
     """The page's HTML. folder: where it will lie; gallery: holds the figures, whose files the page links to."""
     results, gallery = Results.of(results), gallery or Gallery()
     gathered = gathered or gather(study, results)
     environment = Environment(
         loader=PackageLoader("ngrpo.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"],
+        lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=_shown,
     )  # fmt: skip
     environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
     values = {
         **_helpers(study, results, folder),
+        "links_to_code": links_to_code,
         **_sections(study, results, ReportFiles(folder), gathered, gallery),
     }
     return environment.get_template("report.html.j2").render(values)
+
+
+def _shown(value: Any) -> Any:
+    """What a template writes: foreign text without control characters and text-direction marks."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _helpers(study: Study, results: Results, folder: Path) -> dict[str, Any]:

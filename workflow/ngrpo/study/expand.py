@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
+from ngrpo.study.cards import Decided
 from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, NoMixer, TableFields
@@ -309,7 +310,7 @@ def load_study(folder: Path, scale: str, results: Path | None = None) -> Study:
     study_file, size = load(folder, scale)
     study = Study(scale, study_file, size, folder=folder)
     if (folder / DECIDED_FILE).exists():
-        study.names.update(read_json(folder / DECIDED_FILE)["names"])
+        study.names.update(read_json(folder / DECIDED_FILE, Decided)["names"])
     else:
         study.made.update(made_names(results))
     names = Names(folder, {})

@@ -67,6 +67,7 @@ class SGLangEngine:
                 "log_level": "error",
                 "skip_tokenizer_init": True,  # tokens in, tokens out
                 **machine,
+                "trust_remote_code": False,
             }
         )
         info = self.server.scheduler_info

@@ -42,7 +42,7 @@ class TransformersEngine:
         self.batch_size = batch_size
         self.context = model_config(model).get("max_position_embeddings")
         self.model = AutoModelForCausalLM.from_pretrained(
-            model, torch_dtype=torch.float32, attn_implementation="eager"
+            model, torch_dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
         ).eval()
         self.ends = set(end_tokens(model))
         self._measure()
@@ -143,7 +143,7 @@ class TransformersEngine:
 
     def load_weights(self, model: Path) -> None:
         """Take the weights of another folder of the same architecture; the neighbor table stays."""
-        other = type(self.model).from_pretrained(model, torch_dtype=torch.float32)
+        other = type(self.model).from_pretrained(model, torch_dtype=torch.float32, trust_remote_code=False)
         self.model.load_state_dict(other.state_dict())
         self._measure()
 

@@ -149,6 +149,8 @@ def plumbing(inputs: RunInputs, run: RunFiles, ranks: Ranks, save_every: int) ->
         "data.sampler.class_path": _file_of("problems"),
         "data.sampler.class_name": "Order",
         "actor_rollout_ref.model.path": str(inputs.model),
+        "actor_rollout_ref.model.trust_remote_code": False,
+        "data.trust_remote_code": False,
         "actor_rollout_ref.actor.strategy": "fsdp2",  # FSDP1 refuses a CPU; one strategy everywhere, tested everywhere
         "actor_rollout_ref.ref.strategy": "fsdp2",
         "critic.strategy": "fsdp2",
@@ -235,7 +237,7 @@ def compose(
     from transformers import AutoTokenizer
 
     t = spec.training
-    vocabulary = vocabulary or AutoTokenizer.from_pretrained(inputs.model).get_vocab()
+    vocabulary = vocabulary or AutoTokenizer.from_pretrained(inputs.model, trust_remote_code=False).get_vocab()
     own = own_settings(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease, vocabulary=vocabulary)
     ranks.check(spec)
     sequences = t.batch_prompts * t.group // ranks.total

@@ -47,7 +47,7 @@ class ReplayWorker(ActorRolloutRefWorker):
         from ngrpo.training.verl.rollout import MixingRollout
 
         with replaced(package, "SGLangRollout", MixingRollout):
-            rollout, manager = super()._build_rollout(trust_remote_code)
+            rollout, manager = super()._build_rollout(trust_remote_code=False)
         check_built(rollout, MixingRollout, "rollout")
         return rollout, manager
 
@@ -80,10 +80,10 @@ class ReplayWorker(ActorRolloutRefWorker):
         if self._is_offload_param:
             offload_fsdp_model_to_cpu(self.actor_module_fsdp)
         if dist.get_rank() == 0:
-            config = AutoConfig.from_pretrained(base)
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
             dtype = config.torch_dtype or torch.float32
             with init_empty_weights():
-                shape = AutoModelForCausalLM.from_config(config, torch_dtype=dtype)
+                shape = AutoModelForCausalLM.from_config(config, torch_dtype=dtype, trust_remote_code=False)
             with whole_folder(out) as part:
                 shape.save_pretrained(part, state_dict={name: t.to(dtype) for name, t in state.items()})
                 for file in Path(base).iterdir():

@@ -33,7 +33,11 @@ class MixingEngine(AsyncEngine):
 
     def __init__(self, limits: dict[str, int], **arguments: Any):
         arguments["port"] = _free_port(arguments["port"])
-        super().__init__(**cpu.server_arguments({"random_seed": 0, "log_level": "error", **arguments, **limits}))
+        super().__init__(
+            **cpu.server_arguments(
+                {"random_seed": 0, "log_level": "error", **arguments, **limits, "trust_remote_code": False}
+            )
+        )
         self.pending: list[dict] | None = None
 
     async def async_generate(self, *args, sampling_params=None, **kwargs):

@@ -1,0 +1,118 @@
+"""Foreign text in pages, figures and tables is text: no attribute, no formula, no script, no control character."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from synthetic_study import make_study
+
+from ngrpo.report.drawing import add_legend, draw_line, new_axes, set_title, styles, svg
+from ngrpo.report.gallery import Gallery
+from ngrpo.report.page import page
+from ngrpo.report.paper_tables import beside, write_tables
+from ngrpo.report.tables import table_frame
+from ngrpo.study.expand import load_study
+from ngrpo.study.layout import ReportFiles, Results
+from ngrpo.study.paper_values import read_paper_values
+
+TEXTS = {
+    "an attribute": 'Q" autofocus tabindex=0 onfocus=alert(1) x="',
+    "another attribute": "Q' onmouseover='alert(1)",
+    "an element": "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>",
+    "a formula": r"$\badcommand{x}$",
+    "half a formula": "5 $ and $ \\$ $",
+    "controls": "a\x1b[31m\x00\x08b\u202ec\u2066",
+    "latex": r"\input{/etc/passwd} \write18{id} {",
+    "a template": "{{ 7 * 7 }} {% raw %} ${7*7}",
+}
+
+
+class Attributes(HTMLParser):
+    """Every element and attribute of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attrs}
+
+
+class Undrawn(Gallery):
+    """Figures by their links alone: drawing takes nearly all of a page's time."""
+
+    def draw(self, figure: Figure, name: str, title: str, description: str) -> Markup:
+        drawn = super().draw(Figure(figsize=(1, 1)), name, title, description)
+        self._drawn.clear()
+        return drawn
+
+
+def harmless(html: str) -> None:
+    """Whether a page has neither scripts, nor handlers, nor control characters."""
+    seen = Attributes(html)
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & seen.tags
+    assert not [name for name in seen.names if name.startswith("on") or name in ("autofocus", "srcdoc")]
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_figure_with_any_label_is_valid_and_shows_it_to_the_letter(name: str, tmp_path: Path) -> None:
+    text = TEXTS[name]
+    figure, axes = new_axes()
+    draw_line(axes, pd.Series([1, 2]), pd.Series([1, 2]), text, styles([text])[text], marks=True)
+    set_title(axes, text)
+    add_legend(axes)
+    drawn = svg(figure, "x", text, text)
+    root = ElementTree.fromstring(drawn)
+    assert not [e for e in root.iter() if e.tag.endswith("script") or any(k[:2] == "on" for k in e.attrib)]
+    words = "".join(root.itertext())
+    assert words.count(text.split("$")[-1] if "$" in text else text[:1]) >= 2
+    assert "\x1b" not in drawn
+    gallery = Gallery()
+    harmless(gallery.draw(figure, "x", text, text))
+    gallery.write(ReportFiles(tmp_path))
+    assert (tmp_path / "figures" / "x.png").exists()
+
+
+@pytest.mark.parametrize("name", ["an attribute", "an element", "a formula", "controls", "latex", "a template"])
+def test_titles_labels_and_values_of_any_text_leave_page_and_tables_harmless(name: str, tmp_path: Path) -> None:
+    text = TEXTS[name]
+    made, results = make_study(tmp_path, problems=2), Results(tmp_path / "toy")
+    assert made.folder is not None
+    for file in ("study.yaml", "scales/toy.yaml"):
+        value = yaml.safe_load((made.folder / file).read_text())
+        (made.folder / file).write_text(json.dumps(titled(value, text)))
+    card = results.dataset("toy-held-out").card
+    card.write_text(json.dumps({**json.loads(card.read_text()), "origin": text}))
+    study = load_study(made.folder, "toy")
+    html = page(study, results, results.report.folder, gallery=Undrawn())
+    harmless(html)
+    assert "Content-Security-Policy\" content=\"default-src 'none'" in html
+    assert "49" not in re.findall(r"<title>(.*?)</title>", html)[0]
+    sheet = beside(table_frame("main", study, results), study, results, read_paper_values(made.folder))
+    write_tables(sheet, study, results.report)
+    harmless(results.report.table("main", "html").read_text())
+    tex = results.report.table("main", "tex").read_text()
+    assert not re.search(r"(?<!\\)\\(input|write18|badcommand)\b", tex)
+    assert "\x1b" not in tex + results.report.table("main", "csv").read_text()
+
+
+def titled(value: object, text: str, key: str = "") -> object:
+    """A configuration in which every title is this text, and every label begins with it."""
+    if isinstance(value, dict):
+        return {k: titled(v, text, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [titled(v, text, key) for v in value]
+    if key == "title":
+        return text
+    return f"{text} {value}" if key == "label" else value
