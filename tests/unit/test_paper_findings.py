@@ -100,12 +100,11 @@ def test_a_range_of_solved_problems_holds_the_true_number_and_excludes_what_cant
 
 
 def test_averages_are_those_of_the_printed_values(audit) -> None:
-    misses = []
-    for table in TABLES.values():
-        for rows in table["values"].values():
-            for row in rows.values():
-                for metric, printed in row.get("Avg", {}).items():
-                    misses.append(abs(np.mean([v[metric] for b, v in row.items() if b != "Avg"]) - printed))
+    misses, seen = [], []
+    for model, row in ((m, r) for t in TABLES.values() for m, rows in t["values"].items() for r in rows.values()):
+        for metric, printed in row.get("Avg", {}).items() if (model, row) not in seen else ():
+            misses.append(abs(np.mean([v[metric] for b, v in row.items() if b != "Avg"]) - printed))
+        seen.append((model, row))
     assert f"All {len(misses)} are" in audit["averages"].says
     assert f"within {max(misses):.4f} points" in audit["averages"].says
     assert max(misses) < 0.0067 + 1e-9

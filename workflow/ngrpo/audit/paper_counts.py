@@ -98,10 +98,15 @@ def _solved(values: tuple[tuple[str, float], ...], problems: int, samples: int) 
 
 
 def average_misses(paper: PaperValues) -> Iterator[float]:
-    """By how many points each printed average misses the mean of the printed values that it is of."""
+    """By how many points each printed average misses the mean of the printed values that it is of; the same row again
+    in another table counts once."""
+    seen: list[tuple[str, object]] = []
     for part in paper.tables.values():
-        for rows in part.values.values():
+        for model, rows in part.values.items():
             for row in rows.values():
+                if (model, row) in seen:
+                    continue
+                seen.append((model, row))
                 for metric, printed in row.get(AVERAGE, {}).items():
                     parts = [values[metric] for name, values in row.items() if name != AVERAGE]
                     yield abs(sum(parts) / len(parts) - printed)
