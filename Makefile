@@ -30,8 +30,8 @@ $(WORKFLOW)/.ready: envs/workflow.lock pyproject.toml
 $(TRAIN)/.ready: envs/train-cpu.lock pyproject.toml
 	@echo "[env] $(TRAIN): torch, verl, sglang, ray (about two minutes, 2.7 GB)"
 	@$(PYTHON) -m venv --clear $(TRAIN)
-	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --constraint envs/train-cpu.lock torch
 	@grep -v '^torch==' envs/train-cpu.lock | $(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r /dev/stdin
+	@sed -E '/--hash/d; s/ *\\$$//' envs/train-cpu.lock | $(TRAIN)/bin/pip install $(PIP_FLAGS) --constraint /dev/stdin torch
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
