@@ -64,6 +64,7 @@ COMMANDS = {
     "ledger": [],
     "clean": [],
     "audit-paper": [],
+    "power": [],
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""

@@ -111,7 +111,7 @@ def test_an_environment_is_as_locked_until_a_version_differs(gpu_environment, tm
     other = tmp_path / "envs" / "train-gpu.lock"
     other.parent.mkdir()
     for old, new, stops in (("sglang==0.4.6.post5", "sglang==0.4.7", SCALES), ("idna==3.20", "idna==3.99", ())):
-        other.write_text(locks[1].read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+        other.write_text(locks[1].read_text().replace(f"\n{old} ", f"\n{new} "))
         (check,), _, _ = environments.environment("train", str(gpu_environment), [other])
         name, version = new.split("==")
         assert f"1 of {len(have) - 1} packages aren't as in train-gpu.lock: {name} " in check.state

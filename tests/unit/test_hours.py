@@ -27,7 +27,9 @@ def test_each_job_stands_with_its_devices_hours_and_file(tmp_path: Path) -> None
     written.samples_card.write_text(json.dumps({**card, "tokens": 9}))
     clock = {"seconds": 1800.0, "devices": 1, "gpu": True, "hardware": {"kind": "a made-up GPU"}}
     written.samples_time.write_text(json.dumps(clock))
-    files.hardware.write_text(json.dumps([{"kind": "old"}, {"kind": "new"}, {"kind": "new"}]))
+    files.hardware.write_text(
+        json.dumps([{"after_step": i, "kind": kind} for i, kind in enumerate(("old", "new", "new"))])
+    )
     jobs = {job.name: job for job in job_times(study, root)}
     assert jobs[f"training {run}"].kind == "old, then new"
     assert jobs[f"evaluation {evaluation}"].kind == "a made-up GPU"
