@@ -38,7 +38,7 @@ def response_digest(tokens: Sequence[int] | np.ndarray) -> bytes:
 class FedStep(NamedTuple):
     """One mixed step of a response: its index there, and what it fed."""
 
-    index: int
+    at: int
     ids: list[int]
     weights: list[int]
     sigma: float  # of the noise; 0: none
@@ -107,13 +107,13 @@ class Record:
         """
         if mixer.dense:
             return cls.of(tokens, [], [], [], k=mixer.width)
-        steps = [step for step in steps if step.index < len(tokens)]
-        noise, fed = None, [step for step in steps if not step.sigma or step.ids != [tokens[step.index]]]
+        steps = [step for step in steps if step.at < len(tokens)]
+        noise, fed = None, [step for step in steps if not step.sigma or step.ids != [tokens[step.at]]]
         if any(step.sigma for step in steps):
             sigma = np.zeros(max(1, len(tokens) - 1), np.float32)
             for step in steps:
-                if step.index < len(sigma):
-                    sigma[step.index] = step.sigma
+                if step.at < len(sigma):
+                    sigma[step.at] = step.sigma
             same = bool((sigma == sigma[0]).all())
             noise = Noise(seed, start, sigma[:1] if same else sigma, anew=not mixer.replayed)
         index, ids, weights, _ = zip(*fed, strict=True) if fed else ((), (), (), ())
