@@ -96,7 +96,7 @@ class Clone:
         """What the last Snakemake said."""
         return (self.folder / "snakemake.out").read_text(errors="replace")
 
-    def snakemake(self, *arguments: str, seconds: float = 500) -> int:
+    def snakemake(self, *arguments: str, seconds: float = 1500) -> int:
         """Run it to its end; returns its exit code."""
         process = self.start(*arguments)
         try:
