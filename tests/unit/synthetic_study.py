@@ -12,10 +12,11 @@ from ngrpo.files import write_json
 from ngrpo.study.cards import id_digest
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
-from ngrpo.study.run_log import LOGGED
+from ngrpo.study.run_log import LOGGED, planned_steps
 from ngrpo.study.specs import keep_spec
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAINING_PROBLEMS = 4093
 CHANCES = {"Base": 0.5, "GRPO": 0.85, "N-GRPO": 0.86}
 
 STEP = {"index": 1, "candidates": [["c0", 0.75], ["c1", 0.25]], "cosine": 0.97}
@@ -84,7 +85,7 @@ def make_study(
         for name in (evaluation, *study.extra_seeds.get(evaluation, ())):
             write_grades(study, root, name, CHANCES.get(label, 0.86), problems, rng)
     for run in study.runs:
-        write_run(study, root, run, rng)
+        write_run(study, root, run, rng, planned_steps(study.runs[run].training, TRAINING_PROBLEMS))
     for run in study.mixing_runs:
         write_json(root.diagnostics(run), {**DIAGNOSTICS, "spec": study.runs[run].digest})
     for name, spec in study.datasets.items():
@@ -96,7 +97,7 @@ def make_study(
         left = {"duplicate": ["a", "b"], "in a benchmark": ["c"], "prompt too long": []}
         card = {"dataset": spec.dataset.id, "model": model, "spec": spec.digest, "sha256": "1" * 64}
         card |= {"left": {reason: len(ids) for reason, ids in left.items()}, "left_ids": left}
-        card |= {"rows_in": 4096, "rows_out": 4093, "max_prompt_tokens": spec.max_prompt_tokens}
+        card |= {"rows_in": 4096, "rows_out": TRAINING_PROBLEMS, "max_prompt_tokens": spec.max_prompt_tokens}
         card |= {"kept_out_of": sorted(b.id for b in spec.benchmarks)}
         write_json(root.training_data(spec.dataset.id, model).card, card)
     return study

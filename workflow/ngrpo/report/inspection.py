@@ -56,7 +56,7 @@ def _sample_heading(sample: dict[Hashable, Any]) -> str:
     parts += [printable(sample["reason"])] if given("reason") else []
     second = sample["second_grade"] if given("second_grade") else sample["grade"]
     if second != sample["grade"] and given("grade"):
-        parts.append(f"second grader: {displayed(second)}")
+        parts.append(f"second grader: {printable(displayed(str(second)))}")
     parts += [f"finish {printable(sample['finish_reason'])}"] if given("finish_reason") else []
     parts += [f"{int(sample['tokens'])} tokens"] if given("tokens") else []
     return f"--- sample {sample['sample']}: {', '.join(parts)} ---"
