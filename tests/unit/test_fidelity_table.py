@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
+from undrawn import undrawn_page
 
 from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
 from ngrpo.claims.verdicts import judge_claims
-from ngrpo.report.page import page
 from ngrpo.report.tables import analyze
 from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study, load_study
@@ -82,7 +82,7 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
     assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
     assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
     analyze("main", study, results, results.table("main"))
-    text = page(study, results, results.report.folder)
+    text = undrawn_page(study, results)
     assert "Rows of this table mix fidelity; " in text
     assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
     (study.folder / "claims.yaml").write_text(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from synthetic_study import DIAGNOSTICS, make_study
 from test_report import drawn, run_notebook
+from undrawn import undrawn_page
 
 from ngrpo.files import write_json
 from ngrpo.report.diagnostics import examples, read_diagnostics, totals, trajectory
 from ngrpo.report.drawing import svg
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
-from ngrpo.report.page import page
 from ngrpo.study.layout import Results
 
 EXAMPLE = DIAGNOSTICS["examples"][0]
@@ -73,17 +73,17 @@ def test_totals_count_steps_tokens_and_changed_responses() -> None:
 def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
     study, root = make_study(tmp_path, problems=4), Results(tmp_path / "toy")
     [one] = read_diagnostics(study, root)
-    html = page(study, root, root.report.folder)
+    html = undrawn_page(study, root)
     assert f'href="../{one.file}"' in html
     assert "a⟦c0⟧d" in html
     assert "figures/diagnostics-toy.svg" in html
     assert "not measured yet" not in html
     write_json(root.diagnostics(one.run), {**DIAGNOSTICS, "spec": "0" * 12})
-    stale = page(study, root, root.report.folder)
+    stale = undrawn_page(study, root)
     assert "measured for another version of this run; remade by: snakemake" in stale
     assert "a⟦c0⟧d" not in stale
     root.diagnostics(one.run).unlink()
-    absent = page(study, root, root.report.folder)
+    absent = undrawn_page(study, root)
     assert f"What mixing feeds, {one.run}: not measured yet; made by: snakemake --cores 2" in absent
     assert "figures/diagnostics-toy" not in absent
 

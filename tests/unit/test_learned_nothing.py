@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study
+from undrawn import undrawn_page
 
 from ngrpo.audit.compliance import compliance
 from ngrpo.audit.status import run_state
@@ -13,7 +14,6 @@ from ngrpo.claims.verdicts import judge_claims
 from ngrpo.files import read_json, write_json
 from ngrpo.planning.jobs import Job
 from ngrpo.planning.text import _cautions
-from ngrpo.report.page import page
 from ngrpo.report.tables import analyze
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
@@ -51,7 +51,7 @@ def without_gradient(results: Results, steps: int = 20) -> None:
 def marks(study: Study, results: Results) -> dict[str, bool]:
     """Where a reader of the study meets the mark."""
     analyze("main", study, results, results.table("main"))
-    text = page(study, results, results.report.folder)
+    text = undrawn_page(study, results)
     checks = compliance(study, results, [run_state(study, results, run) for run in study.runs], None)
     (claim,) = judge_claims(study, results)
     return {

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from synthetic_study import ROOT, make_study
+from undrawn import undrawn_page
 
 from ngrpo.formatting import points
 from ngrpo.report import figures
-from ngrpo.report.gallery import Gallery
 from ngrpo.report.page import gather, page, report
 from ngrpo.report.tables import analyze
 from ngrpo.study.layout import Results
@@ -68,16 +66,9 @@ def written(study, results: Results) -> Page:
     return Page(results.report.page.read_text(encoding="utf-8"))
 
 
-class Undrawn(Gallery):
-    """Figures by their titles alone: drawing takes nearly all of a page's time."""
-
-    def draw(self, figure: Figure, name: str, title: str, description: str) -> Markup:
-        return Markup(f"<p>{title}</p>")
-
-
 def shown(study, results: Results) -> Page:
     """The page's words, for tests that damage a study: without its figures, nothing is written."""
-    return Page(page(study, results, results.report.folder, gallery=Undrawn()))
+    return Page(undrawn_page(study, results))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ngrpo.audit.fidelity import mixed_fidelity
-from ngrpo.audit.status import Grades, read_grades, run_state
+from ngrpo.audit.status import Grades, RunState, read_grades, run_state
 from ngrpo.claims.needs import training_seeds
 from ngrpo.claims.predicates import Estimator, Higher, Id, Metric, Similar, System
 from ngrpo.errors import UserError
@@ -103,7 +103,7 @@ class Reader:
         self._grades: dict[str, Grades] = {}
         self._values: dict[tuple[str, str, str], pd.Series] = {}
         self._right: dict[str, pd.DataFrame] = {}
-        self._logs: dict[str, tuple[str, pd.DataFrame]] = {}
+        self._runs: dict[str, RunState] = {}
         self.seeds = training_seeds(study)
 
     def seeds_of(self, *systems: System) -> tuple[int | None, ...]:
@@ -154,14 +154,17 @@ class Reader:
         if run is None:
             missing.append(f"no table of scale {self.study.scale} trains {method} on {model}")
             return None
-        if run not in self._logs:
-            state = run_state(self.study, self.results, run)
-            self._logs[run] = (state.note or ("" if len(state.log) > 1 else "logged fewer than two steps"), state.log)
-        note, log = self._logs[run]
-        if note:
+        state = self.run(run)
+        if note := state.note or ("" if len(state.log) > 1 else "logged fewer than two steps"):
             missing.append(f"Training run {run}: {note}")
             return None
-        return run, log
+        return run, state.log
+
+    def run(self, run: str) -> RunState:
+        """A training run's state."""
+        if run not in self._runs:
+            self._runs[run] = run_state(self.study, self.results, run)
+        return self._runs[run]
 
 
 def higher(test: Higher, reader: Reader) -> Evidence:
@@ -339,6 +342,6 @@ def _cautions(reader: Reader, model: str, systems: Sequence[System]) -> str:
     mixed = mixed_fidelity({name: study.runs[run] for name, run in runs.items()})
     cautions = [f"mixed fidelity: {'; '.join(mixed)}"] if mixed else []
     for name, run in runs.items():
-        if nothing := run_state(study, reader.results, run).learned_nothing:
+        if nothing := reader.run(run).learned_nothing:
             cautions.append(f"{name} learned nothing: {nothing}")
     return "; ".join(cautions)

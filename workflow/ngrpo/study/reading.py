@@ -1,5 +1,7 @@
 """Plain data to configuration models: the first mistake becomes one UserError with file, key and the nearest name."""
 
+from copy import deepcopy
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -26,7 +28,7 @@ class _Loader(yaml.SafeLoader):
         """As yaml's, down to a depth."""
         self.depth += 1
         if self.depth > DEEPEST:
-            raise UserError(f"nested deeper than {DEEPEST} levels", where=self.name)
+            raise UserError(f"nested deeper than {DEEPEST} levels")
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -35,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         """The document, once it is known that it stays small with every alias written out."""
         document: yaml.Node | None = super().get_single_node()
         if document is not None and _written_out(document, {}) > MOST_NODES:
-            raise UserError("aliases (*name) multiply beyond all measure", where=self.name, do="write the values out")
+            raise UserError("aliases (*name) multiply beyond all measure", do="write the values out")
         return document
 
 
@@ -55,13 +57,13 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key_node.tag == MERGE:  # `<<: *anchor`: what the mapping itself says goes before what it takes over
             continue
         if not isinstance(key_node, yaml.ScalarNode):
-            line = key_node.start_mark.line + 1
-            raise UserError("a key that is no single word", where=f"{loader.name}: line {line}", do="write key: value")
+            line = f"line {key_node.start_mark.line + 1}"
+            raise UserError("a key that is no single word", where=line, do="write key: value")
         key = loader.construct_object(key_node)
         if key in seen:
             raise UserError(
                 f"the key '{key}' is given twice",
-                where=f"{loader.name}: lines {seen[key]} and {key_node.start_mark.line + 1}",
+                where=f"lines {seen[key]} and {key_node.start_mark.line + 1}",
                 do="keep one of them",
             )
         seen[key] = key_node.start_mark.line + 1
@@ -121,15 +123,21 @@ def parse(model: type[M], value: Any, source: Path | str) -> M:
         raise UserError(what, where=f"{source}: {key}", do=do) from None
 
 
+@lru_cache(maxsize=16)
+def _plain(text: str) -> Any:
+    """A YAML document's plain data: the same for the same text, which several readers of one command read."""
+    return _Loader(text).get_single_data()
+
+
 def read_yaml(model: type[M], path: Path) -> M:
     """A configuration file as its model."""
     if not path.exists():
         raise UserError("there is no such configuration file", where=path)
     text = read_text(path, MOST_BYTES)
     try:
-        loader = _Loader(text)
-        loader.name = str(path)
-        value = loader.get_single_data()
+        value = deepcopy(_plain(text))
+    except UserError as e:  # of the text alone: it knows lines, but no file
+        raise UserError(e.what, where=f"{path}: {e.where}" if e.where else path, do=e.do) from None
     except yaml.YAMLError as e:
         raise UserError(f"not readable as YAML: {e}", where=path) from None
     except (ValueError, OverflowError) as e:  # a day that no calendar has, a number of too many digits
