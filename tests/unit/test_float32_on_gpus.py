@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ngrpo.engines.model_folder import DTYPES, engine_dtype
 from ngrpo.engines.sglang import cpu, unusual
+from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.training.verl import accelerator
 
@@ -42,8 +44,33 @@ def test_the_engine_keeps_float32_and_attends_without_half_precision_kernels(tmp
 
 
 def test_a_model_that_the_kernels_know_is_left_alone(tmp_path: Path) -> None:
-    assert arguments(tmp_path, USUAL, dtype="auto") == {"model_path": str(tmp_path), "dtype": "auto"}
-    assert arguments(tmp_path, {**USUAL, "head_dim": 128, "hidden_size": 100}).keys() == {"model_path"}
+    same = {"model_path": str(tmp_path), "dtype": "bfloat16"}
+    assert arguments(tmp_path, USUAL, dtype="auto") == same
+    assert arguments(tmp_path, {**USUAL, "head_dim": 128, "hidden_size": 100}) == same
+
+
+@pytest.mark.parametrize("folder", DTYPES)
+def test_the_engine_is_told_its_type_and_never_guesses_one(tmp_path: Path, folder: str) -> None:
+    """sglang makes float16 of a float32 folder if it is asked for "auto"."""
+    for asked in ({}, {"dtype": "auto"}, {"dtype": None}):
+        assert arguments(tmp_path, {**USUAL, "torch_dtype": folder}, **asked)["dtype"] == folder
+    for configured in DTYPES:
+        assert arguments(tmp_path, {**USUAL, "torch_dtype": folder}, dtype=configured)["dtype"] == configured
+
+
+@pytest.mark.parametrize("folder", DTYPES)
+def test_the_studys_type_goes_before_the_folders_and_a_cpu_computes_in_float32(tmp_path: Path, folder: str) -> None:
+    write_json(tmp_path / "config.json", {"dtype": f"torch.{folder}"})  # as later versions of transformers write it
+    assert engine_dtype(None, tmp_path, on_cpu=False) == folder
+    assert engine_dtype("bfloat16", tmp_path, on_cpu=False) == "bfloat16"
+    assert engine_dtype("bfloat16", tmp_path, on_cpu=True) == "float32"
+
+
+def test_a_type_that_nobody_names_or_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="doesn't say its torch_dtype"):
+        arguments(tmp_path, {k: v for k, v in USUAL.items() if k != "torch_dtype"})
+    with pytest.raises(UserError, match="float16"):
+        engine_dtype("float17", on_cpu=False)
 
 
 def test_the_trainer_is_as_exact_as_the_rollout() -> None:

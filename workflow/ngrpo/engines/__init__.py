@@ -5,8 +5,8 @@
 | sglang | every scale: stock sglang with a plugin that mixes |
 | transformers | the tests' oracle, and where sglang can't run |
 
-A new engine is a new folder with an engine.py that has `open(model, neighbors, mixers, **machine)`; nothing else names
-it but `engine:` in a scale's file.
+A new engine is a new folder with an engine.py that has `open(model, neighbors, mixers, dtype, **machine)`; nothing else
+names it but `engine:` in a scale's file.
 """
 
 import importlib
@@ -25,7 +25,8 @@ def open_engine(
     """Start the engine `name` on a Hugging Face folder, with a neighbor table's file.
 
     mixers: those that requests will ask for; refused here where the table doesn't serve them. machine: settings of the
-    engine that change speed and memory, never samples (e.g. max_running_requests). Raises UserError, with the nearest
+    engine that change speed and memory, never samples (e.g. max_running_requests); and `dtype`, the type that it
+    computes in (left out: what `model_folder.engine_dtype` says of the folder). Raises UserError, with the nearest
     name, where there is no such engine.
     """
     if name not in engine_names():

@@ -1,4 +1,4 @@
-"""Neighbor tables as engines use them: opened for a model, and the columns that a mixer needs.
+"""What engines read of a model's folder: its type of numbers, its ends, and a neighbor table with a mixer's columns.
 
 The table's columns are in order of distance, so a mixer with a smaller k uses the first ones: that is exactly its own
 table. A larger k, another metric or another vocabulary is refused.
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbor_table import Table
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def model_config(model: Path) -> dict:
@@ -20,6 +22,32 @@ def model_config(model: Path) -> dict:
     if not path.exists():
         raise UserError("there is no model here (no config.json)", where=model, do="name a Hugging Face model folder")
     return read_json(path)
+
+
+def engine_dtype(configured: str | None, model: Path | None = None, *, on_cpu: bool) -> str:
+    """The type that an engine computes in: one of DTYPES, never a guess of the engine's.
+
+    configured: `dtype` of the study's model, or None ("auto") for what the folder `model` says. A CPU computes in
+    float32 whatever they say. Raises UserError for an unknown type, and where neither says one.
+
+    sglang's own "auto" makes float16 of float32 folders, in which large activations are infinite.
+    """
+    where = "model: dtype"
+    if on_cpu:
+        return "float32"
+    if configured in (None, "auto"):
+        if model is None:
+            raise UserError("no type is configured, and there is no model folder to read it from", where=where)
+        config = model_config(model)
+        configured, where = config.get("torch_dtype") or config.get("dtype"), str(Path(model) / "config.json")
+        if configured is None:
+            raise UserError(
+                "the model doesn't say its torch_dtype", where=where, do=f"write one of {', '.join(DTYPES)}"
+            )
+    name = str(configured).removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown_name("type of numbers", name, DTYPES, where=where)
+    return name
 
 
 def open_table(path: Path | None, model: Path) -> Table | None:

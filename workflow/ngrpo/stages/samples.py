@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from ngrpo.data.datasets import read_problems
 from ngrpo.data.prompts import open_tokenizer, prompt_ids
 from ngrpo.engines import open_engine
 from ngrpo.engines.contract import Engine, Request, Sample, Sampling
+from ngrpo.engines.model_folder import engine_dtype
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, whole_file, write_json
 from ngrpo.hardware import hardware
@@ -26,6 +28,7 @@ from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
 from ngrpo.study.mixing import settings
+from ngrpo.study.sources import Model
 from ngrpo.study.specs import EvaluationSpec
 from ngrpo.study.versions import VERSIONS
 from ngrpo.terminal import echo
@@ -98,6 +101,7 @@ def sample(
         echo(f"{label} {len(parts) - len(todo)} of {len(parts)} shards are already there", err=True)
     if todo:
         mixer = mixer_from(settings(first.decoding.mixer, tokenizer.get_vocab()))
+        machine.setdefault("dtype", engine_dtype(_source(first).dtype, on_cpu=not torch.cuda.is_available()))
         with open_engine(first.engine, model, neighbors, [mixer], **machine) as engine:
             for task, path, part in steps(todo, label, "shards"):
                 began = time.monotonic()
@@ -125,13 +129,18 @@ def _is_there(spec: EvaluationSpec, out: Path, made_of: list[Path]) -> bool:
     return same and out.stat().st_mtime >= newest
 
 
+def _source(spec: EvaluationSpec) -> Model:
+    """The base model that the policy is or was trained from."""
+    return spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
+
+
 def _shards(spec: EvaluationSpec, out: Path) -> Path:
     return out.with_name(f".{out.name}.shards-{spec.digest}")
 
 
 def _task(spec: EvaluationSpec, tokenizer, problems: Path, out: Path, shard_samples: int) -> _Task:
     """An evaluation's prompts and shards. Raises UserError where no problem is left."""
-    source = spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
+    source = _source(spec)
     rows = read_problems(problems)[: spec.benchmark.dataset.limit]
     prompts = {r["id"]: prompt_ids(tokenizer, source, spec.benchmark.dataset, r["problem"]) for r in rows}
     overlong = {i: len(p) for i, p in prompts.items() if len(p) > spec.max_prompt_tokens}
@@ -170,8 +179,6 @@ def _gather(task: _Task) -> None:
 
 def _add_time(clock: Path, seconds: float) -> None:
     """Note what a shard took; shards that a killed job was drawing aren't in it."""
-    import torch
-
     before = read_json(clock)["seconds"] if clock.exists() else 0.0
     time_used = {"seconds": round(before + seconds, 3), "devices": 1, "gpu": torch.cuda.is_available()}
     write_json(clock, {**time_used, "hardware": hardware()})

@@ -33,7 +33,7 @@ _FORCED = {
     "enable_memory_saver": False,
     "disable_custom_all_reduce": True,
 }
-_DEFAULTS = {"max_total_tokens": 16384, "max_running_requests": 64}
+_DEFAULTS = {"dtype": "float32", "max_total_tokens": 16384, "max_running_requests": 64}
 
 
 def on_cpu() -> bool:
@@ -84,4 +84,4 @@ def server_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """These server arguments, made to fit this machine."""
     if not on_cpu():
         return unusual.server_arguments(given)
-    return {**_DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **_FORCED}
+    return {**_DEFAULTS, **{k: v for k, v in given.items() if v not in (None, "auto")}, **_FORCED}

@@ -35,7 +35,8 @@ class SGLangEngine:
     """An engine (see `contract`) on a Hugging Face folder, through `sglang.Engine`.
 
     mixers, refresh, space, batch_timeout: see `ngrpo.engines.sglang.install`. machine: sglang's server arguments that
-    change speed and memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, log_level.
+    change speed and memory, e.g. max_running_requests, max_total_tokens, tp_size, chunked_prefill_size, log_level; and
+    dtype (see `model_folder.engine_dtype`).
     """
 
     def __init__(
@@ -62,7 +63,6 @@ class SGLangEngine:
         self._start(
             {
                 "model_path": str(model),
-                "dtype": "float32" if cpu.on_cpu() else "auto",
                 "random_seed": 0,
                 "log_level": "error",
                 "skip_tokenizer_init": True,  # tokens in, tokens out

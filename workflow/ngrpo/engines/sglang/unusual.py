@@ -1,9 +1,9 @@
 """What sglang needs on a GPU for models that its GPU kernels aren't made for: float32 weights, heads of other sizes.
 
 The toy model is one (float32, heads of 32). sglang's attention (flashinfer) and rotary embedding (sgl-kernel) know half
-precision and heads of 64, 128 and 256 alone; for others it asks for vllm, which no lock has; and it makes float16 of
-float32 weights by itself. Here such a model keeps its type, attends through Triton in plain float32, and turns by
-sglang's own PyTorch form. Other models, and machines without a GPU, see none of it.
+precision and heads of 64, 128 and 256 alone; for others it asks for vllm, which no lock has. Here such a model attends
+through Triton, in plain float32 if that is its type, and turns by sglang's own PyTorch form. Other models, and machines
+without a GPU, see none of it.
 """
 
 import os
@@ -13,28 +13,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ngrpo.engines.model_folder import model_config
+from ngrpo.engines.model_folder import engine_dtype, model_config
 
 HEADS = (64, 128, 256)
 STUBS = Path(__file__).parent / "stubs"
 
 
-def is_unusual(config: Mapping[str, Any]) -> bool:
-    """Whether a model's config.json names float32, or heads of a size that the kernels don't know."""
+def is_unusual(config: Mapping[str, Any], dtype: str) -> bool:
+    """Whether a model computes in float32, or its config.json has heads of a size that the kernels don't know."""
     heads = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return config.get("torch_dtype") == "float32" or heads not in HEADS
+    return dtype == "float32" or heads not in HEADS
 
 
 def server_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """These server arguments for a GPU, made to fit the model at `model_path`; call before sglang is started."""
-    config = model_config(Path(given["model_path"]))
-    if not is_unusual(config):
-        return dict(given)
+    model = Path(given["model_path"])
+    dtype = engine_dtype(given.get("dtype"), model, on_cpu=False)
+    if not is_unusual(model_config(model), dtype):
+        return {**given, "dtype": dtype}
     os.environ["TRITON_F32_DEFAULT"] = "ieee"  # its products of float32 are tf32 otherwise
-    own = {"attention_backend": "triton", "sampling_backend": "pytorch"}
-    if config.get("torch_dtype") == "float32" and given.get("dtype", "auto") == "auto":
-        own["dtype"] = "float32"
-    return {**given, **own}
+    return {**given, "dtype": dtype, "attention_backend": "triton", "sampling_backend": "pytorch"}
 
 
 def patch() -> None:

@@ -23,9 +23,9 @@ from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 
 def open(
-    model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), **machine: Any
+    model: Path, neighbors: Path | None = None, mixers: Sequence[Mixer] = (), dtype: str | None = None, **machine: Any
 ) -> "TransformersEngine":
-    """Start the oracle (see `ngrpo.engines.open_engine`). machine: batch_size."""
+    """Start the oracle (see `ngrpo.engines.open_engine`), in float32 whatever the dtype. machine: batch_size."""
     engine = TransformersEngine(model, neighbors, **machine)
     for mixer in mixers:
         engine.check(mixer)
@@ -77,6 +77,7 @@ class TransformersEngine:
         seed = torch.tensor([r.seed for r in requests])
         top_p = torch.full((len(requests),), sampling.top_p)
         top_k = torch.full((len(requests),), sampling.top_k)
+        restricts = sampling.top_p < 1 or sampling.top_k > 0
         E = self.model.get_input_embeddings()
         ends = self.ends | set(sampling.stop_token_ids)
         written = [_Written() for _ in requests]
@@ -93,7 +94,9 @@ class TransformersEngine:
             cache = out.past_key_values
             z = scale(out.logits[:, -1], sampling.temperature)
             position = lengths + t
-            drawn = draw(restrict(torch.softmax(z, -1), top_p, top_k), rng.uniform(seed, position, rng.TOKEN))
+            p = torch.softmax(z, -1)
+            p = restrict(p, top_p, top_k) if restricts else p
+            drawn = draw(p, rng.uniform(seed, position, rng.TOKEN))
             token, fed = self._mix(requests, z, drawn, seed, position, written)
             log_probs = log_prob(z, token).tolist()
             for sample, one, lp in zip(written, token.tolist(), log_probs, strict=True):

@@ -17,6 +17,7 @@ import torch
 from torch.distributed.distributed_c10d import init_process_group as _init_process_group
 from torch.distributed.fsdp import CPUOffloadPolicy
 
+from ngrpo.engines.model_folder import engine_dtype
 from ngrpo.training.verl.replacing import Replacement
 
 
@@ -178,7 +179,7 @@ def settings(sequences: int, mini_batch: int, logits: int, dtype: str) -> dict[s
             "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
             "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
             "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
-            "actor_rollout_ref.rollout.dtype": "bfloat16",
+            "actor_rollout_ref.rollout.dtype": engine_dtype(dtype, on_cpu=False),
             "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7,
         }
     full = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
@@ -193,7 +194,7 @@ def settings(sequences: int, mini_batch: int, logits: int, dtype: str) -> dict[s
         "actor_rollout_ref.ref.fsdp_config.model_dtype": "fp32",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro_batch(sequences, logits),
-        "actor_rollout_ref.rollout.dtype": "float32",
+        "actor_rollout_ref.rollout.dtype": engine_dtype(dtype, on_cpu=on_cpu()),
     }
     if on_cpu():
         return {"trainer.device": "cpu", **plain, "actor_rollout_ref.rollout.free_cache_engine": False}
