@@ -69,7 +69,7 @@ def test_any_systems_jsonl_is_graded(tmp_path):
         ([{**ROW, "id": [1]}], r"'id' must be a string or a number"),
         ([ROW, {**ROW, "id": 1}], r"id '1' is already on line 1\n.*line 2"),
         ([ROW, "{broken"], r"not readable as JSON.*\n.*line 2"),
-        (["[" * 100_000], r"not readable as JSON"),
+        (["[" * 100_000], r"nested too deep"),
         (["[1]"], r"must be a JSON object"),
         ([], r"holds no rows"),
     ],

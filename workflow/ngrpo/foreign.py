@@ -9,6 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,8 @@ MOST_TEXT = 2**30
 PLAIN_DATA, LARGEST_EXPANSION = 2**28, 100
 """A parquet file may unpack to so many bytes; a larger one to so many times its own size."""
 MOST_ROWS = 10**8
-BATCH = 2**14
-"""Rows that are unpacked at a time."""
+BATCH, NESTED_BATCH = 2**14, 2**8
+"""Rows that are unpacked at a time; fewer where a column holds lists or structs, whose size only shows unpacked."""
 
 
 def regular_size(path: str | Path) -> int:
@@ -53,19 +54,28 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
         content = Path(path).read_bytes()
     except OSError as e:
         raise file_error(e, path) from None
+    return decoded(content, path)
+
+
+def decoded(content: bytes, path: object, line: int = 1) -> str:
+    """A file's bytes as text, a byte order mark left out. line: the number of the first line in it."""
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:
-        line = content.count(b"\n", 0, e.start) + 1
+        line += content.count(b"\n", 0, e.start)
         what = f"not UTF-8 text (byte 0x{content[e.start]:02x})"
         raise UserError(what, where=f"{path}, line {line}", do="save it as UTF-8") from None
 
 
-def parse_json(text: str, where: object) -> Any:
-    """A JSON value; whatever is wrong with it, and text in it that UTF-8 can't hold, is a UserError."""
+def parse_json(text: str, where: object, *, decimals: bool = False, any_text: bool = False) -> Any:
+    """A JSON value; whatever is wrong with it is a UserError.
+
+    decimals: numbers as Decimals, which keep every digit that is written (0.10, a number of 5000 digits). any_text:
+    text that UTF-8 can't hold (half of a surrogate pair), which a model may write, is no mistake.
+    """
     try:
-        value = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:
+        value = json.loads(text, parse_float=Decimal, parse_int=Decimal) if decimals else json.loads(text)
+        if not any_text and ("\\ud" in text or "\\uD" in text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:
         at = f"line {e.lineno}, column {e.colno}" if e.lineno > 1 else f"column {e.colno}"
@@ -74,18 +84,34 @@ def parse_json(text: str, where: object) -> Any:
         raise UserError("nested too deep to be read", where=where) from None
     except UnicodeEncodeError:
         raise UserError("text with half of a surrogate pair, which isn't Unicode", where=where) from None
+    except InvalidOperation:
+        raise UserError("not readable as JSON: a number is out of range", where=where) from None
     except ValueError as e:  # a number of more digits than Python reads
         raise UserError(f"not readable as JSON: {quoted(e)}", where=where) from None
     return value
 
 
-def json_lines(text: str, where: object) -> Iterator[tuple[str, Any]]:
+def json_lines(
+    text: str, where: object, *, decimals: bool = False, any_text: bool = False
+) -> Iterator[tuple[str, Any]]:
     """(file and line, value) of each line of JSON Lines that isn't blank."""
     # not splitlines(): JSON strings may hold U+2028 and other separators as they are
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             at = f"{where}, line {number}"
-            yield at, parse_json(line, at)
+            yield at, parse_json(line, at, decimals=decimals, any_text=any_text)
+
+
+def stream_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """As `json_lines`, of any text, for a file of any size, or a pipe: one line at a time is in memory."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    at = f"{path}, line {number}"
+                    yield at, parse_json(decoded(line, path, number), at, any_text=True)
+    except OSError as e:
+        raise file_error(e, path) from None
 
 
 @cache
@@ -217,7 +243,8 @@ def _unpacked(file: "pq.ParquetFile", names: list[str], path: str | Path) -> "pa
     import pyarrow as pa
 
     tables, size, most = [], 0, _allowed(path)
-    for batch in file.iter_batches(batch_size=BATCH, columns=names):
+    nested = any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in names)
+    for batch in file.iter_batches(batch_size=NESTED_BATCH if nested else BATCH, columns=names):
         size += sum(_written_out(column) for column in batch.columns)
         if size > most:
             raise _too_large(path, most)

@@ -129,7 +129,7 @@ _BARE_ROOT = re.compile(r"\\sqrt([0-9a-zA-Z])")
 _SLASH = re.compile(r"(-?\d{1,30})/(\d{1,30})", re.ASCII)
 _ASSIGNED = re.compile(r"^[a-zA-Z]{1,2}=")
 _LEADING_POINT = re.compile(r"(^|[{(,\[])\.(?=\d)")
-_WHOLE_DECIMAL = re.compile(r"(-?\d+)\.0+", re.ASCII)
+_WHOLE_DECIMAL = re.compile(r"(-?\d{1,400})\.0{1,400}", re.ASCII)
 
 
 def normalized(answer: str) -> str:

@@ -1,13 +1,13 @@
 """Any system's JSONL of responses: which fields hold what, and rows as items. A mistake names its file and line."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
+from ngrpo.foreign import stream_json_lines
 from ngrpo.grades import GRADES
 from ngrpo.grading.grader import FINISH_REASONS, KINDS, Item
 
@@ -103,32 +103,11 @@ def _row(row: object, fields: ResponseFields, where: str) -> ResponseRow:
     return ResponseRow(values["id"], item, None if problem is None else str(problem))
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[str, object]]:
-    """(where, value) of each line of a JSONL file that isn't blank. Raises UserError for a file that can't be read."""
-    try:
-        with open(path, encoding="utf-8-sig") as f:
-            for number, line in enumerate(f, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"not readable as JSON: {error}", where=where) from None
-                yield where, value
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 text: {error}", where=path) from None
-    except OSError as error:
-        raise UserError(f"not readable: {error.strerror or error}", where=path) from None
-
-
 def read_responses(path: str | Path, fields: ResponseFields = ResponseFields()) -> list[ResponseRow]:
     """The rows of a JSONL file of responses; raises UserError with file and line for anything unusable."""
     rows: list[ResponseRow] = []
     lines: dict[str, str] = {}
-    for where, value in read_lines(path):
+    for where, value in stream_json_lines(path):
         row = _row(value, fields, where)
         if row.item.id in lines:
             raise UserError(f"the id '{row.id}' is already on {lines[row.item.id]}", where=where)
@@ -146,7 +125,7 @@ def read_graded(path: str | Path) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     seen: Counter[str] = Counter()
-    for where, row in read_lines(path):
+    for where, row in stream_json_lines(path):
         if not isinstance(row, dict) or row.get("id") is None or row.get("grade") is None:
             raise UserError(
                 "a row of grades needs id and grade",
