@@ -252,18 +252,33 @@ def evidence_on(claim):
 
     def files(wildcards):
         try:
-            return [RESULTS.root / path for path in claim_files(claim, STUDY)]
+            files = claim_files(claim, STUDY, most=SETTINGS.max_seeds)
+            return [RESULTS.root / path for path in files]
         except UserError as e:
             raise WorkflowError(str(e)) from None
 
     return files
 
 
+def extra_seeds_for(*tables):
+    """What tables' trained policies leave with their further training seeds: grades, and runs that only logs are asked
+    of."""
+    wanted = sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
+    trained = dict.fromkeys(
+        STUDY.evaluations[e].policy.id for e in wanted if e in STUDY.measured
+    )
+    most = SETTINGS.max_seeds
+    grades = [e for e in wanted for e in STUDY.extra_seeds.get(e, [])[: most and most - 1]]
+    runs = [r for r in trained for r in STUDY.extra_runs.get(r, [])[: most and most - 1]]
+    return [
+        *(RESULTS.evaluation(e).grades for e in grades),
+        *(RESULTS.run(r).model for r in runs),
+    ]
+
+
 def extra_seeds_of(wildcards):
-    """The grades of the tables' trained policies with the scale's further seeds."""
-    wanted = sorted({c.evaluation for t in TABLES for c in STUDY.cells[t]})
-    again = [e for name in wanted for e in STUDY.extra_seeds.get(name, [])]
-    return [RESULTS.evaluation(e).grades for e in again]
+    """The same, of all tables that are asked for."""
+    return extra_seeds_for(*TABLES)
 
 
 def shown_in_table(wildcards):

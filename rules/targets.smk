@@ -8,6 +8,7 @@ for _name, _path in STUDY.products.items():
         input:
             RESULTS.root / _path,
             grades_for(*{_name} & STUDY.cells.keys()),
+            extra_seeds_for(*{_name} & STUDY.cells.keys()),
 
 
 # Other names for the same results, such as a figure's or an appendix's (config/scales: targets).

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from pages import ROOT, tracked
 
-from ngrpo.claims.predicates import ClaimsFile
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.declared_costs import CostsFile
 from ngrpo.study.layout import Results
+from ngrpo.study.predicates import ClaimsFile
 from ngrpo.study.reference import field_names
 from ngrpo.study.settings import Settings
 

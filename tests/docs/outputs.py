@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pages import GENERATED, ROOT, Block, Page, pages
 
-from ngrpo.claims.predicates import ClaimsFile
 from ngrpo.files import whole_file
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.declared_costs import CostsFile
+from ngrpo.study.predicates import ClaimsFile
 from ngrpo.study.reference import reference_text
 from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Settings

@@ -37,7 +37,7 @@ def browser():
 def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The results of a finished synthetic study with its page."""
     folder = tmp_path_factory.mktemp("study")
-    made, results = make_study(folder, "paper", problems=12, extra_seeds=(2,)), Results(folder / "paper")
+    made, results = make_study(folder, "paper", problems=12, seeds=2), Results(folder / "paper")
     for table in made.cells:
         analyze(table, made, results, results.table(table))
     report(made, results, results.report.page)

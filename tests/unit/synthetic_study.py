@@ -61,11 +61,11 @@ def make_study(
     problems: int = 24,
     seed: int = 1,
     tables: tuple[str, ...] = ("main",),
-    extra_seeds: tuple[int, ...] = (),
+    seeds: int = 1,
 ) -> Study:
     """Write a whole study's results to results/{scale} and return it: the project's own, with one model.
 
-    extra_seeds: further training seeds. The configuration lies in results/config.
+    seeds: training seeds. The configuration lies in results/config.
     """
     config, root, rng = results / "config", Results(results / scale), np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
@@ -75,7 +75,7 @@ def make_study(
         (config / "scales" / path.name).write_bytes(path.read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
     size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=list(tables), targets={}, demo=None, extra_seeds=list(extra_seeds))
+    size.update(tables=list(tables), targets={}, demo=None, seeds=seeds, table_seeds={})
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     for beside, spec in study.specs().items():

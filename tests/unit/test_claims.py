@@ -9,12 +9,12 @@ import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
 from ngrpo.claims.at_scale import check_names
-from ngrpo.claims.predicates import Higher, Most, Similar, System, read_claims, systems_of
 from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues, read_paper_values
+from ngrpo.study.predicates import Higher, Most, Similar, System, read_claims, systems_of
 
 CONFIG = ROOT / "config"
 MODEL = "r1-qwen-1.5b"
@@ -56,7 +56,7 @@ def higher(a: str | None, b: str | None, **changes) -> dict:
 def replicated(tmp_path_factory: pytest.TempPathFactory):
     """Paper scale, three seeds, 40 problems a benchmark; N-GRPO and GRPO far above Base and alike."""
     folder = tmp_path_factory.mktemp("replicated")
-    return make_study(folder, "paper", problems=40, extra_seeds=(2, 3)), Results(folder / "paper")
+    return make_study(folder, "paper", problems=40, seeds=3), Results(folder / "paper")
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_one_seed_reproduces_nothing_that_was_trained(single) -> None:
     set_claims(study, up=higher("ngrpo", None, paper=[60.0]))
     claims = by_id(study, results)["up"]
     assert claims.verdict == "underpowered"
-    assert "extra_seeds" in claims.reason
+    assert "Set `seeds`" in claims.reason
 
 
 def test_base_models_under_two_decodings_need_no_second_seed(tmp_path: Path) -> None:
@@ -294,12 +294,14 @@ def test_an_evaluation_with_another_n_or_of_another_scale_is_not_used(single, da
 
 
 def test_a_missing_seed_is_not_left_out_silently(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2,)), Results(tmp_path / "paper")
+    study, results = make_study(tmp_path, "paper", problems=4, seeds=2), Results(tmp_path / "paper")
     set_claims(study, claim=higher("ngrpo", "grpo"))
     results.evaluation(f"ngrpo-{MODEL}-seed2/standard/aime25").grades.unlink()
     claims = by_id(study, results)["claim"]
-    assert claims.verdict == "not run"
+    assert claims.verdict == "underpowered"  # of the one seed that both have
     assert f"ngrpo-{MODEL}-seed2" in claims.missing[0]
+    assert claims.parts[0].seeds == 1
+    assert claims.parts[0].note.startswith("on 1 of 2 training seeds")
 
 
 def test_a_scale_without_verdicts_gives_effects_and_none(tmp_path: Path) -> None:

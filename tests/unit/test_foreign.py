@@ -19,7 +19,6 @@ from ngrpo.audit.compliance import compliance
 from ngrpo.audit.hours import job_times
 from ngrpo.audit.provenance import data_cards
 from ngrpo.audit.status import read_grades, run_state
-from ngrpo.claims.predicates import read_claims
 from ngrpo.data.datasets import read_problems
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
@@ -33,6 +32,7 @@ from ngrpo.study.batches import decide_batches
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
+from ngrpo.study.predicates import read_claims
 from ngrpo.study.specs import RunSpec, read_spec
 from ngrpo.study.spent import evaluation_spent, run_spent
 

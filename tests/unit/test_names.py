@@ -65,7 +65,7 @@ def test_two_runs_of_one_id_are_refused_with_both_named(config: Configuration) -
 
 def test_a_model_that_reads_like_a_further_seed_is_refused(config: Configuration) -> None:
     config.scale["models"]["toy-seed2"] = TOY
-    config.scale["extra_seeds"] = [2]
+    config.scale["seeds"] = 2
     assert "'grpo-toy-seed2' would be the name of" in refused(config)
 
 

@@ -96,7 +96,7 @@ def test_a_cell_without_data_says_so_in_its_place(paper, tmp_path: Path) -> None
 
 
 def test_further_seeds_stand_beside_the_first_and_a_missing_one_isnt_counted(tmp_path: Path) -> None:
-    study, results = make_study(tmp_path, "paper", problems=4, extra_seeds=(2, 3)), Results(tmp_path / "paper")
+    study, results = make_study(tmp_path, "paper", problems=4, seeds=3), Results(tmp_path / "paper")
     sheet = sheet_of(study, results)
     at = {"benchmark": "amc23", "metric": "Mean@32"}
     one, base = row(sheet, label="GRPO", **at), row(sheet, label="Base", **at)

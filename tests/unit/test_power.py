@@ -29,7 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     shutil.copytree(ROOT / "config", config)
     claims = yaml.safe_load((config / "claims.yaml").read_text())["claims"]
     (config / "claims.yaml").write_text(yaml.safe_dump({"claims": {name: claims[name] for name in SMALL}}))
-    scale = yaml.safe_load((config / "scales" / "paper.yaml").read_text()) | {"extra_seeds": [2]}
+    scale = yaml.safe_load((config / "scales" / "paper.yaml").read_text()) | {"seeds": 2}
     (config / "scales" / "paper.yaml").write_text(yaml.safe_dump(scale))
     return load_study(config, "paper"), config
 
@@ -44,7 +44,7 @@ def planned(study) -> dict[str, PlannedClaim]:
 
 
 def test_the_headline_takes_about_ten_seeds_on_these_benchmarks_and_more_on_others(planned) -> None:
-    here, others = (planned[HEADLINE].decision(2, q) for q in QUESTIONS)
+    here, others = (planned[HEADLINE].decision(q) for q in QUESTIONS)
     assert planned[HEADLINE].size == pytest.approx(0.0176)
     assert 7 <= here.seeds <= 13
     assert others.seeds is None or others.seeds > 2 * here.seeds
@@ -55,7 +55,7 @@ def test_the_headline_takes_about_ten_seeds_on_these_benchmarks_and_more_on_othe
 def test_a_price_is_that_of_its_seeds_runs(study, planned) -> None:
     claim = planned[HEADLINE]
     assert claim.runs == {"ngrpo-r1-qwen-1.5b", "grpo-r1-qwen-1.5b"}
-    decision = claim.decision(2, QUESTIONS[0])
+    decision = claim.decision(QUESTIONS[0])
     assert decision.hours.low == pytest.approx(decision.seeds * claim.hours.of(1).low)
     costs = Costs(study[0], Results(Path("none")))
     spec = study[0].runs["grpo-r1-qwen-1.5b"]
@@ -64,18 +64,18 @@ def test_a_price_is_that_of_its_seeds_runs(study, planned) -> None:
 
 
 def test_an_effect_that_no_seeds_show_is_said_not_to_be_decidable(study, planned) -> None:
-    assert planned["ngrpo-over-grpo-qwen3"].decision(2, QUESTIONS[1]).seeds is None
+    assert planned["ngrpo-over-grpo-qwen3"].decision(QUESTIONS[1]).seeds is None
     assert "not decidable by any number of seeds" in power_text(planner(*study), only="ngrpo-over-grpo-qwen3")
 
 
 def test_a_budget_buys_the_cheapest_first_and_shared_runs_once(planned) -> None:
-    all_of_it = buy(list(planned.values()), 1e9, 2)
-    assert {b.name for b in all_of_it} == {n for n, c in planned.items() if c.decision(2, QUESTIONS[0]).seeds}
+    all_of_it = buy(list(planned.values()), 1e9)
+    assert {b.name for b in all_of_it} == {n for n, c in planned.items() if c.decision(QUESTIONS[0]).seeds}
     assert all_of_it[-1].spent == pytest.approx(sum(b.extra for b in all_of_it))
-    assert buy(list(planned.values()), 1.0, 2) == []
-    some = buy(list(planned.values()), all_of_it[0].spent, 2)
+    assert buy(list(planned.values()), 1.0) == []
+    some = buy(list(planned.values()), all_of_it[0].spent)
     assert [b.name for b in some] == [all_of_it[0].name]
-    alone = planned["ngrpo-mean-1.5b"].decision(2, QUESTIONS[0])
+    alone = planned["ngrpo-mean-1.5b"].decision(QUESTIONS[0])
     after = next(b for b in all_of_it if b.name == "ngrpo-mean-1.5b")
     assert after.extra < alone.hours.high  # GRPO's and N-GRPO's first seeds were bought for the headline
 
@@ -85,7 +85,7 @@ def test_the_text_names_its_assumptions_and_what_it_cant_tell(study) -> None:
     assert "noise (log-odds): run 0.1" in text
     assert "cosine-mean: kind logged" in text
     assert "for 3,000 GPU-hours" in text
-    assert "2 training seeds (this scale's) show" in text
+    assert "has: the training seeds that this study gives the claim" in text
     assert decidable_line(study[0], planner(*study).costs).startswith("decides     ")
 
 

@@ -110,7 +110,7 @@ def test_the_papers_tables_train_each_distinct_spec_exactly_once(tmp_path: Path)
 
 
 def test_repeats_are_the_same_runs_with_other_seeds_and_change_no_first_one(config) -> None:
-    once, twice = load_study(config(), "toy"), load_study(config(None, {"extra_seeds": [2, 3]}), "toy")
+    once, twice = load_study(config(), "toy"), load_study(config(None, {"seeds": 3}), "toy")
     assert {name: spec for name, spec in twice.runs.items() if "-seed" not in name} == once.runs
     assert len(twice.runs) == 3 * len(once.runs)
     first, again = twice.runs["ngrpo-toy"], twice.runs["ngrpo-toy-seed3"]
@@ -181,7 +181,13 @@ def test_spec_files_round_trip_and_unchanged_ones_are_not_touched(config, tmp_pa
         ({"methods/ngrpo/exploration": {"kind": "nieghbors"}}, {}, ["neighbors", "study.yaml"]),
         ({}, {"evaluation/pass_at": [64]}, ["Pass@64", "32"]),
         ({}, {"models/Toy_1": {"source": {"kind": "toy"}}}, ["Toy_1"]),
-        ({}, {"extra_seeds": [2, 1]}, ["a seed is given twice", "extra_seeds"]),
+        ({}, {"seeds": [2, 2]}, ["toy.yaml: seeds", "seeds are a number: 3 means the study's own seed"]),
+        ({}, {"seeds": 0}, ["toy.yaml: seeds", "greater than or equal to 1"]),
+        ({}, {"seeds": 30}, ["toy.yaml: seeds", "30 training seeds are asked for", "max_seeds is 20"]),
+        ({}, {"table_seeds": {"mian": 2}}, ["no table 'mian'", "table_seeds", "did you mean 'main'"]),
+        ({}, {"table_seeds": {"main": 21}}, ["toy.yaml: table_seeds.main", "max_seeds is 20"]),
+        ({"tables/main/seeds": 0}, {}, ["study.yaml: tables.main.seeds", "greater than or equal to 1"]),
+        ({"tables/main/seeds": 21}, {}, ["study.yaml: tables.main.seeds", "max_seeds is 20"]),
         ({"methods/ngrpo/exploration": {"kind": "neighbors", "roh": 1}}, {}, ["'roh'", "did you mean 'rho'"]),
         ({}, {"near_duplicates": 2}, ["near_duplicates", "less than or equal to 1"]),
         (

@@ -35,7 +35,7 @@ def looked(study: Study, results: Results, **claims: dict) -> dict[str, ClaimRes
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Study, Results]:
     """Paper scale, three seeds, 12 problems a benchmark; N-GRPO and GRPO far above Base and alike."""
-    return make_study(tmp_path, "paper", problems=12, extra_seeds=(2, 3)), Results(tmp_path / "paper")
+    return make_study(tmp_path, "paper", problems=12, seeds=3), Results(tmp_path / "paper")
 
 
 def test_both_questions_are_answered_and_the_claims_own_is_its_verdict(made) -> None:
@@ -92,7 +92,7 @@ def test_a_record_of_looks_that_isnt_one_is_named(made) -> None:
 
 def test_where_the_two_estimators_disagree_the_verdict_says_so(tmp_path: Path) -> None:
     """All problems solved by both: unbiased Pass@32 can't differ, the bootstrap's can."""
-    study = make_study(tmp_path, "paper", problems=12, extra_seeds=(2, 3))
+    study = make_study(tmp_path, "paper", problems=12, seeds=3)
     results, rng = Results(tmp_path / "paper"), np.random.default_rng(1)
     for name in (*study.evaluations, *(e for more in study.extra_seeds.values() for e in more)):
         frame = write_grades(study, results, name, 0.5, 12, rng)

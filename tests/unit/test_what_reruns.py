@@ -24,6 +24,7 @@ PAGE = frozenset({"notebook", "report"})
 TABLE = PAGE | {"analyze"}
 EVALUATION = TABLE | {"sample", "grade"}
 RUN = EVALUATION | {"train"}
+SEEDS = RUN - {"analyze"}  # a table's own numbers are its first seed's
 MIXING = RUN | {"diagnostics"}
 """Of a run whose diagnostics are shown, too."""
 BASE = MIXING | {"training_data"}
@@ -40,6 +41,7 @@ DATA = {
 MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "training_data"}}
 """What makes the value's part of a study: which stages make something anew, where the value stands there."""
 
+IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
     "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
     "Method": {
@@ -50,7 +52,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
-    "ResultTable": {"title": PAGE, "rows": TABLE, "models": MIXING | {"neighbors"}, "benchmarks": EVALUATION},
+    "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
     "Objective": dict.fromkeys(
         ("kind", "clip_low", "clip_high", "kl_coefficient", "aggregation", "dual_clip", "policy_aggregation"), MIXER
     ),
@@ -77,10 +79,8 @@ STAGES: dict[str, dict[str, Any]] = {
         "tables": RUN,
         "grading": TABLE | {"grade"},
         "release": PAGE,
-        "extra_seeds": PAGE | {"train", "sample", "grade"},
-        **dict.fromkeys(
-            ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints"), NOTHING
-        ),
+        **dict.fromkeys(("seeds", "table_seeds"), SEEDS),
+        **dict.fromkeys((*IDLE, "max_seeds"), NOTHING),
     },
     "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "dtype": MODEL},
     "Dataset": {**dict.fromkeys(("source", "kind", "fields", "rows", "limit", "instruction"), DATA), "title": PAGE},
@@ -229,7 +229,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ScaleFile", "demo"): ["main"],
     ("ScaleFile", "targets"): {"again": ["main"]},
     ("ScaleFile", "release"): {"base": {"exploration": {"k": 2}}},
-    ("ScaleFile", "extra_seeds"): [5],
+    ("ScaleFile", "table_seeds"): {"main": 2},
     ("Model", "source"): {"kind": "toy", "steps": 7},
     ("Dataset", "source"): {**TOY, "count": 9},
     ("Dataset", "fields"): {"id": "n"},

@@ -76,3 +76,10 @@ def size_text(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB" if number < 100 else f"{number:.0f} TB"
+
+
+def seeds_text(counts: set[int]) -> str:
+    """How many training seeds runs have. counts: those that occur."""
+    if counts <= {1}:
+        return "one seed each"
+    return f"{min(counts)} to {max(counts)} seeds each" if len(counts) > 1 else f"{max(counts)} seeds each"

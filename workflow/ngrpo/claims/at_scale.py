@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 
-from ngrpo.claims.predicates import (
+from ngrpo.errors import UserError, unknown_name
+from ngrpo.study.expand import Study
+from ngrpo.study.paper_values import PaperValues
+from ngrpo.study.predicates import (
     FILE,
+    PAPER,
     Claim,
     Compared,
     Diagnosed,
@@ -15,13 +19,8 @@ from ngrpo.claims.predicates import (
     metrics_of,
     systems_of,
 )
-from ngrpo.errors import UserError, unknown_name
-from ngrpo.study.expand import Study
-from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.run_log import LOGGED
-
-PAPER = "paper"
-"""The scale whose claims are the paper's."""
+from ngrpo.study.seeds import judged
 
 
 def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None) -> None:
@@ -55,9 +54,8 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
 
 
 def judged_here(claim: Claim, study: Study) -> bool:
-    """Whether a claim gets a verdict at this study's scale: the paper's where its numbers count as evidence about the
-    paper, a scale's own at that scale."""
-    return study.size.verdicts if claim.scale == PAPER else claim.scale == study.scale
+    """Whether a claim gets a verdict at this study's scale: see ngrpo.study.seeds.judged."""
+    return judged(claim, study.scale, study.size)
 
 
 def shown_here(claim: Claim, study: Study) -> bool:

@@ -1,7 +1,8 @@
 """What a study knows about a predicate: effects with their intervals, read from grades and training logs.
 
-A claim over trained policies takes every seed of the scale: its own and its `extra_seeds`. What is missing is noted
-with the command that makes it, and nothing is filled in. Claims and their verdicts: ngrpo.claims.verdicts.
+A comparison of trained policies takes every training seed that is there for both of them: pairs of runs with the same
+seed. What is missing is noted with the command that makes it, and nothing is filled in. Claims and their verdicts:
+ngrpo.claims.verdicts.
 """
 
 import hashlib
@@ -14,8 +15,6 @@ import pandas as pd
 
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import Grades, RunState, read_grades, run_state
-from ngrpo.claims.needs import training_seeds
-from ngrpo.claims.predicates import Estimator, Higher, Id, Metric, Similar, System
 from ngrpo.errors import UserError
 from ngrpo.statistics.crossed import PairedCounts, compare_systems, correlation
 from ngrpo.statistics.decisions import LEAST_SEEDS, LEVEL
@@ -23,6 +22,7 @@ from ngrpo.statistics.effects import QUESTIONS, Effect
 from ngrpo.statistics.metrics import estimator_values, problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.predicates import Estimator, Higher, Id, Metric, Similar, System
 
 OTHER = {"bootstrap": "unbiased", "unbiased": "bootstrap"}
 
@@ -87,12 +87,29 @@ class Evidence:
     """The same, by cell: all of a cell's must be above 0, in at least `at_least` cells."""
     at_least: int = 0
     missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """What isn't there of training seeds that a verdict can do without."""
     replicated: bool = True
     """Whether every trained policy comes with enough seeds."""
     seen: dict[int, list[str]] = field(default_factory=dict)
-    """Place of a training seed: digests of the data of it that were compared."""
+    """A training seed: digests of the data of it that were compared."""
     notes: list[str] = field(default_factory=list)
     """What the verdict has to say besides: where the two estimators of Pass@k disagree."""
+
+    def saw(self, seed: int, digest: str) -> None:
+        """Note that a seed's data with this digest were looked at."""
+        self.seen.setdefault(seed, []).append(digest)
+
+
+@dataclass(frozen=True)
+class Common:
+    """The training seeds that systems have in common, and their evaluations."""
+
+    seeds: tuple[int, ...]
+    names: dict[tuple[int, str, int], str]
+    """The evaluation of (place of the system, benchmark, seed); one that isn't trained has the same with each."""
+    note: str
+    """What a reader has to know of seeds that aren't used."""
 
 
 class Reader:
@@ -104,18 +121,44 @@ class Reader:
         self._values: dict[tuple[str, str, str], pd.Series] = {}
         self._right: dict[str, pd.DataFrame] = {}
         self._runs: dict[str, RunState] = {}
-        self.seeds = training_seeds(study)
 
-    def seeds_of(self, *systems: System) -> tuple[int | None, ...]:
-        """The seeds over which systems are compared; one where none of them is trained."""
-        return self.seeds if any(s.method for s in systems) else (None,)
+    def further(self, seed: int) -> int | None:
+        """A training seed as the study's specs take it: None for its own."""
+        return None if seed == self.study.first_seed else seed
 
-    def evaluation(
-        self, system: System, model: str, benchmark: str, seed: int | None, missing: list[str]
-    ) -> str | None:
+    def common(
+        self, systems: Sequence[System], model: str, benchmarks: Sequence[str], evidence: Evidence
+    ) -> Common | None:
+        """The training seeds for which all systems' evaluations on these benchmarks can be used; None where there is
+        none. Why others can't is noted."""
+        own = [self.study.common_seeds(s.method, s.decoding, model, benchmarks) for s in systems if s.method]
+        planned = sorted(set.intersection(*own)) if own else [self.study.first_seed]
+        usable: dict[int, dict[tuple[int, str, int], str]] = {}
+        lost: list[str] = []
+        for seed in planned:
+            missing: list[str] = []
+            names = {
+                (place, benchmark, seed): self.evaluation(system, model, benchmark, seed, missing) or ""
+                for benchmark in benchmarks
+                for place, system in enumerate(systems)
+            }
+            usable.update({} if missing else {seed: names})
+            lost += missing
+        lost = list(dict.fromkeys(lost))
+        (evidence.unused if usable else evidence.missing).extend(lost)
+        if not usable:
+            return None
+        notes = [f"on {len(usable)} of {len(planned)} training seeds"] if len(usable) < len(planned) else []
+        if alone := sorted(set().union(*own) - set(planned)):
+            are = "seed" if len(alone) == 1 else "seeds"
+            notes.append(f"paired on common training seeds: one system alone has {are} {', '.join(map(str, alone))}")
+        return Common(tuple(usable), {at: n for names in usable.values() for at, n in names.items()}, "; ".join(notes))
+
+    def evaluation(self, system: System, model: str, benchmark: str, seed: int, missing: list[str]) -> str | None:
         """The evaluation's id where its grades can be used; else None, and why in `missing`."""
-        seed = seed if system.method else None
-        name = self.study.evaluation_id(system.method, system.decoding, model, benchmark, seed)
+        name = self.study.evaluation_id(
+            system.method, system.decoding, model, benchmark, self.further(seed) if system.method else None
+        )
         if name is None:
             who = system.method or "the base model"
             note = f"no table of scale {self.study.scale} measures {who} with {system.decoding} decoding on {benchmark}"
@@ -148,9 +191,9 @@ class Reader:
             self._right[name] = wide.pivot(index="problem", columns="sample", values="right").sort_index()
         return self._right[name]
 
-    def log(self, method: str, model: str, seed: int | None, missing: list[str]) -> tuple[str, pd.DataFrame] | None:
+    def log(self, method: str, model: str, seed: int, missing: list[str]) -> tuple[str, pd.DataFrame] | None:
         """A finished run's id and log; else None, and why in `missing`."""
-        run = self.study.run_id(method, model, seed)
+        run = self.study.run_id(method, model, self.further(seed))
         if run is None:
             missing.append(f"no table of scale {self.study.scale} trains {method} on {model}")
             return None
@@ -167,29 +210,9 @@ class Reader:
         return self._runs[run]
 
 
-def higher(test: Higher, reader: Reader) -> Evidence:
-    """The evidence on a difference from each of several systems."""
-    evidence = Evidence()
-    for other, benchmarks, points in test.comparisons():
-        asked = Comparison(test.model, test.system, other, benchmarks, test.metric, test.estimator)
-        pair = compared(asked, reader, evidence)
-        if pair:
-            evidence.parts.append(replace(pair[0], paper=points / 100))
-            evidence.tests.append((pair[1], points / 100))
-    return evidence
-
-
-def similar(test: Similar, reader: Reader) -> Evidence:
-    """The evidence on closeness to each of several systems: both sides of the margin are tested."""
-    evidence = Evidence()
-    for other, benchmarks, points in test.comparisons():
-        asked = Comparison(test.model, test.system, other, benchmarks, test.metric, test.estimator)
-        pair = compared(asked, reader, evidence)
-        if pair:
-            margin = points / 100
-            evidence.parts.append(replace(pair[0], paper=margin, reference=f"margin ({test.whose})"))
-            evidence.tests += [(pair[1].moved(sign, margin), margin) for sign in (1, -1)]
-    return evidence
+def digest_of(*parts: np.ndarray) -> str:
+    """12 hex digits of what was looked at."""
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -210,8 +233,8 @@ class _Pairing:
 
     reader: Reader
     benchmarks: Sequence[str]
-    seeds: tuple[int | None, ...]
-    names: dict[tuple[int, str, int | None], str]
+    seeds: tuple[int, ...]
+    names: dict[tuple[int, str, int], str]
     """The evaluation of (0: the system, 1: the other; benchmark; seed)."""
     metric: str
     trained: tuple[bool, bool]
@@ -239,10 +262,10 @@ class _Pairing:
         pairs = [self.counts(benchmark) for benchmark in self.benchmarks]
         return compare_systems(pairs, estimator_values(self.metric, estimator, pairs[0].n), self.trained)
 
-    def digest(self, seed: int | None) -> str:
+    def digest(self, seed: int) -> str:
         """Of all that was compared of one seed."""
         parts = [self.reader.right(self.names[i, b, seed]) for i, b in product((0, 1), self.benchmarks)]
-        return hashlib.sha256(b"".join(part.to_numpy(dtype=np.uint8).tobytes() for part in parts)).hexdigest()[:12]
+        return digest_of(*(part.to_numpy(dtype=np.uint8) for part in parts))
 
     def mean(self, side: int, estimator: str) -> float:
         """One side's value, averaged over benchmarks and seeds."""
@@ -252,31 +275,43 @@ class _Pairing:
 
 
 def compared(asked: Comparison, reader: Reader, evidence: Evidence) -> tuple[ShownEffect, Effect] | None:
-    """`system` minus `other`, averaged over benchmarks; None where evidence is missing."""
-    missing: list[str] = []
+    """`system` minus `other`, averaged over benchmarks, on the training seeds that both have; None where evidence is
+    missing."""
     systems = (asked.system, asked.other)
-    seeds = reader.seeds_of(*systems)
-    names: dict[tuple[int, str, int | None], str] = {}
-    for benchmark, seed in product(asked.benchmarks, seeds):
-        for side, system in enumerate(systems):
-            name = reader.evaluation(system, asked.model, benchmark, seed, missing)
-            if name is not None:
-                names[side, benchmark, seed] = name
-    evidence.missing += missing
-    if missing:
+    common = reader.common(systems, asked.model, asked.benchmarks, evidence)
+    if common is None:
         return None
     trained = (systems[0].method is not None, systems[1].method is not None)
-    pairing = _Pairing(reader, asked.benchmarks, seeds, names, asked.metric, trained)
+    pairing = _Pairing(reader, asked.benchmarks, common.seeds, common.names, asked.metric, trained)
     effect = pairing.effect(asked.estimator)
-    if any(trained) and len(seeds) < LEAST_SEEDS:
+    if any(trained) and len(common.seeds) < LEAST_SEEDS:
         evidence.replicated = False
-    for place, seed in enumerate(seeds):
-        evidence.seen.setdefault(place, []).append(pairing.digest(seed))
+    for seed in common.seeds:
+        evidence.saw(seed, pairing.digest(seed))
     other = pairing.effect(OTHER[asked.estimator]) if asked.metric != "mean" else None
     shown = _shown_pair(asked, pairing, effect, None if other is None else float(other.estimate))
     if other is not None and (words := _disagreement(effect, other, asked.estimator)):
         evidence.notes.append(f"{shown.what}: {words}")
-    return shown, effect
+    return replace(shown, note="; ".join(filter(None, (common.note, shown.note)))), effect
+
+
+def differences(test: Higher | Similar, reader: Reader) -> Evidence:
+    """The evidence on differences from other systems: that each is above 0, or within a margin (both of its sides are
+    tested)."""
+    evidence = Evidence()
+    for other, benchmarks, points in test.comparisons():
+        asked = Comparison(test.model, test.system, other, benchmarks, test.metric, test.estimator)
+        pair = compared(asked, reader, evidence)
+        if pair is None:
+            continue
+        (shown, effect), size = pair, points / 100
+        if isinstance(test, Similar):
+            evidence.parts.append(replace(shown, paper=size, reference=f"margin ({test.whose})"))
+            evidence.tests += [(effect.moved(sign, size), size) for sign in (1, -1)]
+        else:
+            evidence.parts.append(replace(shown, paper=size))
+            evidence.tests.append((effect, size))
+    return evidence
 
 
 def _disagreement(effect: Effect, other: Effect, estimator: str) -> str:

@@ -14,17 +14,17 @@ from ngrpo.claims.evidence import (
     Reader,
     ShownEffect,
     compared,
-    higher,
-    similar,
+    differences,
+    digest_of,
     system_name,
 )
 from ngrpo.claims.logs import logged, slowdown
-from ngrpo.claims.predicates import Diagnosed, Higher, Logged, LosesNone, Most, Predicate, Similar, Slowdown
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.statistics.crossed import mean_of_values
 from ngrpo.statistics.decisions import LEAST_SEEDS
 from ngrpo.statistics.effects import QUESTIONS, Effect
+from ngrpo.study.predicates import Diagnosed, Higher, Logged, LosesNone, Most, Predicate, Similar, Slowdown
 
 
 def gather(test: Predicate, reader: Reader) -> Evidence:
@@ -53,26 +53,25 @@ def loses_none(test: LosesNone, reader: Reader) -> Evidence:
     limit = test.at_most / 100
     for benchmark in test.benchmarks:
         rows, files = [], []
-        for seed in reader.seeds_of(test.system, test.than):
-            names = [
-                reader.evaluation(s, test.model, benchmark, seed, evidence.missing) for s in (test.system, test.than)
-            ]
-            if None in names:
-                continue
-            ours, theirs = (reader.values(str(name), "mean", test.estimator) for name in names)
+        common = reader.common(pair, test.model, (benchmark,), evidence)
+        if common is None:
+            continue
+        for seed in common.seeds:
+            names = [common.names[place, benchmark, seed] for place in (0, 1)]
+            ours, theirs = (reader.values(name, "mean", test.estimator) for name in names)
             if not ours.index.equals(theirs.index):
                 raise UserError(f"on {benchmark} the two evaluations hold different problems")
             rows.append(((theirs > 0) & (ours == 0)).to_numpy(dtype=float))
-            files += [reader.results.relative(reader.results.evaluation(str(name)).grades) for name in names]
-        if evidence.missing:
-            continue
+            evidence.saw(seed, digest_of(rows[-1]))
+            files += [reader.results.relative(reader.results.evaluation(name).grades) for name in names]
         if any(s.method for s in pair) and len(rows) < LEAST_SEEDS:
             evidence.replicated = False
         effect = mean_of_values(np.stack(rows), trained=any(s.method for s in pair))
         who = [system_name(reader.study, s) for s in reversed(pair)]
         what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {benchmark} ({test.model})"
         part = _share(effect, what, limit, f"at most ({test.whose})", len(rows[0]), files)
-        evidence.parts.append(replace(part, seeds=len(rows), n=reader.study.size.evaluation.samples))
+        size = reader.study.size.evaluation.samples
+        evidence.parts.append(replace(part, seeds=len(rows), n=size, note=common.note))
         evidence.tests.append((effect.moved(-1, limit), limit))
     return evidence
 
@@ -128,8 +127,8 @@ def _share(effect: Effect, what: str, limit: float, reference: str, size: int, f
 
 
 _KINDS: dict[type, Callable[[Any, Reader], Evidence]] = {
-    Higher: higher,
-    Similar: similar,
+    Higher: differences,
+    Similar: differences,
     Most: most,
     LosesNone: loses_none,
     Logged: logged,

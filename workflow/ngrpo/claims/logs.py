@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ngrpo.claims.evidence import Evidence, Reader, ShownEffect
-from ngrpo.claims.predicates import Logged, Slowdown
+from ngrpo.claims.evidence import Evidence, Reader, ShownEffect, digest_of
 from ngrpo.statistics.decisions import LEAST_SEEDS, over_runs
 from ngrpo.statistics.effects import Arm, Effect
+from ngrpo.study.predicates import Logged, Slowdown
 
 
 def seen(value: float | np.ndarray) -> Effect:
@@ -14,23 +14,33 @@ def seen(value: float | np.ndarray) -> Effect:
     return Effect(np.asarray(value, dtype=float).reshape(()), (Arm(np.array(0.0), 1.0),))
 
 
+def _seeds_of(reader: Reader, model: str, *methods: str) -> list[int]:
+    """The training seeds that all these methods come with."""
+    study = reader.study
+    runs = [study.run_id(method, model) for method in methods]
+    return sorted(set.intersection(*(study.seeds_of_runs[run] if run else {study.first_seed} for run in runs)))
+
+
 def logged(test: Logged, reader: Reader) -> Evidence:
     """The evidence on a logged metric, over the seeds' runs."""
     evidence = Evidence()
     series: list[np.ndarray] = []
     runs: list[str] = []
-    for seed in reader.seeds:
-        entry = reader.log(test.method, test.model, seed, evidence.missing)
+    lost: list[str] = []
+    for seed in _seeds_of(reader, test.model, test.method):
+        entry = reader.log(test.method, test.model, seed, lost)
         if entry is None:
             continue
         run, log = entry
         values = log[test.metric].dropna().to_numpy() if test.metric in log else np.array([])
         if len(values) < 2:
-            evidence.missing.append(f"Training run {run} logged no {test.metric}")
+            lost.append(f"Training run {run} logged no {test.metric}")
             continue
+        evidence.saw(seed, digest_of(values))
         series.append(values)
         runs.append(run)
-    if evidence.missing:
+    (evidence.unused if series else evidence.missing).extend(lost)
+    if not series:
         return evidence
     sign, limit = test.limit
     side = "at least" if sign > 0 else "at most"
@@ -51,23 +61,26 @@ def slowdown(test: Slowdown, reader: Reader) -> Evidence:
     evidence = Evidence()
     series: list[np.ndarray] = []
     runs: list[str] = []
-    for seed in reader.seeds:
-        entries = [reader.log(method, test.model, seed, evidence.missing) for method in (test.method, test.than)]
+    lost: list[str] = []
+    for seed in _seeds_of(reader, test.model, test.method, test.than):
+        entries = [reader.log(method, test.model, seed, lost) for method in (test.method, test.than)]
         logs = [entry for entry in entries if entry is not None]
         if len(logs) < 2:
             continue
         rates = []
         for run, log in logs:
             if not {"response_length", "rollout_seconds"} <= set(log):
-                evidence.missing.append(f"Training run {run} logged no response length or rollout time")
+                lost.append(f"Training run {run} logged no response length or rollout time")
                 continue
             timed = log.set_index("step")
             rates.append((timed["response_length"] / timed["rollout_seconds"]).dropna())
         if len(rates) == 2:
             both = pd.concat(rates, axis=1, join="inner")
             series.append((1 - both.iloc[:, 0] / both.iloc[:, 1]).to_numpy())
+            evidence.saw(seed, digest_of(series[-1]))
             runs += [run for run, _ in logs]
-    if evidence.missing:
+    (evidence.unused if series else evidence.missing).extend(lost)
+    if not series:
         return evidence
     limit, effect = test.at_most / 100, over_runs(series)
     what = f"Slowdown of rollouts, {test.method} against {test.than}, at most {test.at_most:g} % ({test.model})"

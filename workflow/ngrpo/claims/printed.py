@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from ngrpo.audit.paper_findings import Finding, PrintedDifference, findings
-from ngrpo.claims.at_scale import PAPER
-from ngrpo.claims.predicates import Higher, System, read_claims
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues, read_paper_values
+from ngrpo.study.predicates import PAPER, Higher, System, read_claims
 
 
 def paper_findings(study: Study) -> tuple[list[Finding], PaperValues] | None:

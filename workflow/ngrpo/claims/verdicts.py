@@ -16,7 +16,6 @@ from ngrpo.claims.at_scale import at_scale, check_names, judged_here, shown_here
 from ngrpo.claims.evidence import Evidence, Reader, ShownEffect
 from ngrpo.claims.gathering import gather
 from ngrpo.claims.looks import Looks, read_looks
-from ngrpo.claims.predicates import Claim, read_claims
 from ngrpo.errors import UserError
 from ngrpo.statistics.decisions import LEVEL, VERDICTS, Weighed, weigh
 from ngrpo.statistics.decisions import verdict as verdict_of
@@ -26,6 +25,7 @@ from ngrpo.statistics.partial import weigh_cells
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
+from ngrpo.study.predicates import Claim, read_claims
 from ngrpo.study.scale_note import scale_note
 
 SIDES = ("for", "against")
@@ -38,7 +38,7 @@ REASONS = {
 }
 ONE_SEED = (
     "One training seed: the interval is that of this run’s samples; what another run would give isn’t known, on these"
-    " benchmarks or on others. Set `extra_seeds` in the scale’s file."
+    " benchmarks or on others. Set `seeds` in the scale’s file."
 )
 FAMILY = "Taken alone its p would do; not as one of {count} claims of {family} (Holm), looked at {looks}."
 
@@ -78,6 +78,7 @@ class ClaimResult:
     reason: str
     parts: tuple[ShownEffect, ...] = ()
     missing: tuple[str, ...] = ()
+    """What evidence is missing: all of it where the claim isn't run, else of training seeds that are left out."""
     error: bool = False
     """Whether the claim names what doesn't exist."""
     questions: tuple[QuestionVerdict, ...] = ()
@@ -196,13 +197,13 @@ def _result(
         evidence = gather(test, reader)
     except UserError as error:
         evidence = Evidence(missing=[f"{error.what}{f'; {error.do}' if error.do else ''}"])
-    known = {"parts": tuple(evidence.parts), "missing": tuple(dict.fromkeys(evidence.missing))}
+    known = {"parts": tuple(evidence.parts), "missing": tuple(dict.fromkeys((*evidence.missing, *evidence.unused)))}
     if not judged_here(claim, study):
         first = first_with.setdefault(asked or name, name)
         if first != name:
             return _said(name, claim, None, f"The same is asked here as by {first}.", same_as=first)
         return _said(name, claim, None, f"No verdict ({scale_note(study.scale, False)}).", **known)
-    if known["missing"]:
+    if evidence.missing:
         return _said(name, claim, "not run", REASONS["not run"], **known)
     seeds = tuple(_digest(evidence.seen[place]) for place in sorted(evidence.seen)) or ("all",)
     weighed, looks = {}, {}

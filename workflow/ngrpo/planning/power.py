@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import product
 
 from ngrpo.claims.at_scale import at_scale, judged_here
-from ngrpo.claims.predicates import FILE, Claim, Higher, Similar, System, read_claims
+from ngrpo.claims.needs import least_seeds
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.planning.costs import Costs, Span
 from ngrpo.statistics.effects import QUESTIONS
@@ -28,6 +28,7 @@ from ngrpo.statistics.simulation import LogitNoise, Shape, fitted
 from ngrpo.study.declared_costs import COSTS_FILE
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues, read_paper_values
+from ngrpo.study.predicates import FILE, Claim, Higher, Similar, System, read_claims
 
 FITTED = (16, 32)
 """The k whose printed Pass@k a shape is fitted to, with Mean@n."""
@@ -53,7 +54,7 @@ class Decision:
 
     question: str
     detectable: float
-    """With the scale's seeds; infinite with one."""
+    """With the seeds that the study gives it; infinite with one."""
     seeds: int | None
     """For 80 % power; None: no number of seeds has it."""
     hours: Span | None
@@ -73,14 +74,16 @@ class PlannedClaim:
     runs: frozenset[str]
     """Methods × model that it trains, by the ids of their first seed's runs."""
     hours: Hours
+    seeds: int
+    """Training seeds that the study gives it: of the comparison that has the fewest; 1 where nothing is trained."""
 
     def power(self, seeds: int, question: str) -> float:
         """Of the hardest comparison, which the claim's can't exceed."""
         return min(power_curve(p, seeds, question, self.similar)(size) for p, size in self.comparisons)
 
-    def decision(self, seeds: int, question: str) -> Decision:
-        """What it takes. seeds: the scale's."""
-        least = max(smallest_effect(p, seeds, question, self.similar) for p, _ in self.comparisons)
+    def decision(self, question: str) -> Decision:
+        """What it takes."""
+        least = max(smallest_effect(p, self.seeds, question, self.similar) for p, _ in self.comparisons)
         needed = [seeds_needed(p, size, question, self.similar) for p, size in self.comparisons]
         most = None if None in needed else max(n for n in needed if n is not None)
         return Decision(question, least, most, None if most is None else self.hours.of(most))
@@ -110,11 +113,6 @@ class Planner:
         if paper is None:
             raise UserError("pass rates come from the paper's values", where="paper_values.yaml", do="add the file")
         return paper
-
-    @property
-    def seeds(self) -> int:
-        """The scale's training seeds."""
-        return 1 + len(self.study.size.extra_seeds)
 
     def claims(self, only: str | None = None) -> Iterator[PlannedClaim | tuple[str, str]]:
         """Every claim that is judged at this scale, or (its id, why its power can't be told).
@@ -151,8 +149,16 @@ class Planner:
             benchmarks += on
         runs = {self.study.run_id(s.method, test.model) or s.method for s in systems if s.method}
         hours = self.hours(list(dict.fromkeys(systems)), test.model, list(dict.fromkeys(benchmarks)))
-        similar = isinstance(test, Similar)
-        return PlannedClaim(name, claim, min(sizes.values()), similar, tuple(sizes.items()), frozenset(runs), hours)
+        return PlannedClaim(
+            name=name,
+            claim=claim,
+            size=min(sizes.values()),
+            similar=isinstance(test, Similar),
+            comparisons=tuple(sizes.items()),
+            runs=frozenset(runs),
+            hours=hours,
+            seeds=least_seeds(test, self.study),
+        )
 
     def planned(self, test: Higher | Similar, other: System, benchmarks: Sequence[str]) -> Planned:
         """One comparison's problems and which of its systems are trained; the same object for the same ones."""
@@ -227,10 +233,10 @@ class Bought:
     spent: float
 
 
-def buy(claims: Sequence[PlannedClaim], budget: float, seeds: int) -> list[Bought]:
+def buy(claims: Sequence[PlannedClaim], budget: float) -> list[Bought]:
     """Which claims to decide first with so many device-hours (high estimates), on these benchmarks: always the one that
     adds least to what is bought, runs that two claims share being paid once."""
-    wanted = {c.name: (c, c.decision(seeds, QUESTIONS[0]).seeds) for c in claims}
+    wanted = {c.name: (c, c.decision(QUESTIONS[0]).seeds) for c in claims}
     left = {name: (claim, need) for name, (claim, need) in wanted.items() if need is not None}
     owned: dict[str, int] = {}
     bought: list[Bought] = []

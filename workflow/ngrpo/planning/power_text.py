@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 
+from ngrpo.formatting import seeds_text
 from ngrpo.planning.costs import Costs, Span
 from ngrpo.planning.power import Bought, Decision, PlannedClaim, Planner, buy
 from ngrpo.statistics.effects import POWER, QUESTIONS
@@ -26,32 +27,32 @@ def power_text(
     claims = list(planner.claims(only))
     planned = [c for c in claims if isinstance(c, PlannedClaim)]
     untold = [c for c in claims if not isinstance(c, PlannedClaim)]
-    seeds, device = planner.seeds, planner.costs.declared.device
+    device = planner.costs.declared.device
     price = planner.costs.file.gpu_hour if rate is None else rate
-    head = ["claim", "effect", "question", "shows", "seeds", f"{device}-hours", planner.costs.file.currency]
-    decisions = {c.name: [c.decision(seeds, q) for q in QUESTIONS] for c in planned}
+    head = ["claim", "effect", "has", "question", "shows", "needs", f"{device}-hours", planner.costs.file.currency]
+    decisions = {c.name: [c.decision(q) for q in QUESTIONS] for c in planned}
     rows = [_row(c, d, price) for c in planned for d in decisions[c.name]]
     lines = [text_table(head, rows)] if rows else []
     if only:
         lines += [_curve(claim, price) for claim in planned]
     lines += [f"{name}: {why}" for name, why in untold]
     if budget is not None:
-        lines += ["", *_bought(buy(planned, budget, seeds), budget, device)]
-    return "\n".join([*lines, "", *_notes(planner, seeds)])
+        lines += ["", *_bought(buy(planned, budget), budget, device)]
+    return "\n".join([*lines, "", *_notes(planner)])
 
 
 def decidable_line(study: Study, costs: Costs) -> str:
-    """One line for a plan: how many claims the scale's seeds can decide. Empty at scales that give no verdicts, and
-    where no noise is declared."""
+    """One line for a plan: how many claims about trained policies the study's seeds can decide, on these benchmarks.
+    Empty at scales that give no verdicts, and where no noise is declared."""
     if not study.size.verdicts or costs.file.noise is None:
         return ""
-    planner = Planner(study, costs)
-    if planner.seeds == 1:
-        return "decides     no claim about a trained policy: one training seed a run (ngrpo power)"
-    claims = [c for c in planner.claims() if isinstance(c, PlannedClaim)]
-    enough = [c for c in claims if c.power(planner.seeds, QUESTIONS[0]) >= POWER]
-    share = f"{len(enough)} of {len(claims)} claims with 80 % power"
-    return f"decides     {share}: {planner.seeds} training seeds a run (ngrpo power)"
+    if not study.extra_seeds:
+        return "decides     no claim about a trained policy: one training seed a run (ngrpo power says what it takes)"
+    claims = [c for c in Planner(study, costs).claims() if isinstance(c, PlannedClaim) and c.runs]
+    enough = [c for c in claims if c.seeds > 1 and c.power(c.seeds, QUESTIONS[0]) >= POWER]
+    seeds = seeds_text({len(each) for each in study.seeds_of_runs.values()})
+    share = f"{len(enough) or 'none'} of {len(claims)} claims about trained policies with 80 % power"
+    return f"decides     {share}: {seeds} (ngrpo power says what it takes)"
 
 
 def _points(share: float) -> str:
@@ -66,7 +67,8 @@ def _span(span: Span, factor: float = 1.0) -> str:
 def _row(claim: PlannedClaim, decision: Decision, price: float) -> list[object]:
     first = decision.question == QUESTIONS[0]
     effect = f"{'±' if claim.similar else '+'}{_points(claim.size)}"
-    named: list[object] = [claim.name if first else "", effect if first else "", decision.question]
+    has = str(claim.seeds) if claim.runs else "–"
+    named: list[object] = [*((claim.name, effect, has) if first else ("", "", "")), decision.question]
     if decision.seeds is None or decision.hours is None:
         return [*named, _points(decision.detectable), "never", "not decidable by any number of seeds", ""]
     return [
@@ -100,12 +102,12 @@ def _bought(bought: Sequence[Bought], budget: float, device: str) -> list[str]:
     ]
 
 
-def _notes(planner: Planner, seeds: int) -> list[str]:
+def _notes(planner: Planner) -> list[str]:
     noise = planner.costs.file.noise
     assert noise is not None, "the planner needed it"
     return [
-        f"shows: the smallest difference in points that {seeds} training seed{'s' if seeds > 1 else ''} (this scale's)"
-        f" show{'' if seeds > 1 else 's'} with {100 * POWER:.0f} % power. seeds: for that power at the effect (the"
+        "has: the training seeds that this study gives the claim. shows: the smallest difference in points that they"
+        f" show with {100 * POWER:.0f} % power. needs: training seeds for that power at the effect (the"
         f" paper's, or the margin); never: not with {MOST_SEEDS}, for the problems, or for the one"
         " evaluation of a base model, whose samples no seed adds to. Each claim alone; a family needs more.",
         f"noise (log-odds): run {noise.run:g}, method × problem {noise.method_problem:g}, run × problem"

@@ -19,12 +19,13 @@ SNAKEFILE = Path("Snakefile")
 
 @contextmanager
 def snakemake_dag(
-    study: Study, results: Results, targets: tuple[str, ...], data_folder: Path | None = None
+    study: Study, results: Results, targets: tuple[str, ...], data_folder: Path | None = None, **settings: object
 ) -> Iterator[Any]:
     """Snakemake's DAG of these targets in this folder.
 
-    data_folder: as in `--config data_folder=`. Raises UserError where Snakemake or the Snakefile isn't here, and with
-    Snakemake's own message where it plans nothing: a target that isn't known, a file that is missing.
+    data_folder: as in `--config data_folder=`; settings: more of what `--config` takes. Raises UserError where
+    Snakemake or the Snakefile isn't here, and with Snakemake's own message where it plans nothing: a target that isn't
+    known, a file that is missing.
     """
     try:
         from snakemake.api import SnakemakeApi
@@ -34,8 +35,9 @@ def snakemake_dag(
         raise UserError("Snakemake isn't in this environment", where="ngrpo plan", do="use .venv/bin/ngrpo") from None
     if not SNAKEFILE.exists():
         raise UserError("there is no Snakefile here", where=Path.cwd(), do="go to the project's folder")
-    config = {"config": str(study.folder), "scale": study.scale, "results": str(results.root.parent)}
+    config: dict[str, object] = {"config": str(study.folder), "scale": study.scale, "results": str(results.root.parent)}
     config |= {"data_folder": str(data_folder)} if data_folder else {}
+    config |= settings
     quiet = OutputSettings(dryrun=True, quiet={Quietness.ALL}, skip_plugin_handlers=True)
     try:
         with SnakemakeApi(quiet) as api:

@@ -45,11 +45,11 @@ def plan_text(
         return f"{stages}\n\nNothing to be done."
     return "\n".join(
         [
+            *filter(None, [decidable_line(study, costs) if study else ""]),
             stages,
             "",
             *_totals(jobs, costs, rate, nodes, currency),
             *(_room(running, study, costs, nodes) if study else []),
-            *filter(None, [decidable_line(study, costs) if study else ""]),
             "",
             "why",
             *_reasons(running, every_job),

@@ -6,7 +6,7 @@ from typing import Any
 from ngrpo.audit.compliance import EVALUATIONS, ComplianceCheck
 from ngrpo.audit.status import RunState, read_grades
 from ngrpo.claims.verdicts import ClaimResult
-from ngrpo.formatting import plain, short
+from ngrpo.formatting import plain, seeds_text, short
 from ngrpo.report.diagnostics import read_diagnostics
 from ngrpo.report.names import title_of
 from ngrpo.statistics.decisions import VERDICTS
@@ -36,8 +36,7 @@ def facts(
     rows.append(("Measured on", ", ".join(title_of(study, "benchmark", b) for b in names)))
     rows.append(("Size", "; ".join(f"{p} problems × {n} samples" for p, n in sizes) or "nothing measured yet"))
     finished = sum(r.state == "finished" for r in runs)
-    seeds = (study.study.seed, *study.size.extra_seeds)
-    trained_with = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"one seed ({seeds[0]})"
+    trained_with = seeds_text({len(seeds) for seeds in study.seeds_of_runs.values()})
     rows.append(("Training runs", f"{finished} of {len(runs)} finished, with {trained_with}"))
     if claims:
         rows.append(("Claims", ", ".join(f"{count} {verdict}" for verdict, count in claim_counts(claims))))

@@ -109,6 +109,10 @@ class Decided(TypedDict):
     """Of a snapshot of a configuration: digest of what was asked for → the name that its job has."""
 
     names: dict[str, str]
+    seeds: dict[str, list[int]]
+    """An evaluation: its further training seeds."""
+    growing: dict[str, int]
+    """A claim that is being decided: the training seeds that it may get."""
 
 
 class VersionGroup(TypedDict):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.hub import is_commit
-from ngrpo.study.base import Config, Id
+from ngrpo.study.base import Config, Id, Seeds
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import DecodingMixer, NoMixer, TrainingMixer
 from ngrpo.study.objective import Objective
@@ -68,13 +68,15 @@ class ResultTable(Config):
     """None: every model of the scale."""
     benchmarks: tuple[Id, ...] | None = None
     """None: every benchmark of the scale."""
+    seeds: Seeds | None = None
+    """Training seeds of its trained policies, at every scale that has no `table_seeds` for it; None: the scale's."""
 
 
 class StudyFile(Config):
     """config/study.yaml: what is compared, at any scale."""
 
     seed: int = 1
-    """Root of every random stream."""
+    """Root of every random stream, and the first training seed; further ones are the numbers after it."""
     methods: dict[Id, Method]
     """Training systems by their ids; a run's id is method-model."""
     decodings: dict[Id, DecodingMethod]
@@ -169,9 +171,15 @@ class ScaleFile(Config):
     )
     """Values that the released N-GRPO scripts set for one model, used by methods of `fidelity: release` that mix
     neighbors: the released GRPO scripts keep the paper's."""
-    extra_seeds: tuple[int, ...] = ()
-    """Further root seeds: every training run is trained and evaluated again with each. The report gives no verdict on
-    a trained policy without one; a study's cost grows with each."""
+    seeds: Seeds = 1
+    """Training seeds: every run is trained and evaluated with each. With one the report gives no verdict on a trained
+    policy; a study's cost grows with each. A table (`table_seeds`, or `seeds` in study.yaml) and a claim (`seeds` in
+    claims.yaml) may have their own; a policy that several ask for gets the most. Another one trains nothing again."""
+    table_seeds: dict[Id, Seeds] = Field(default_factory=dict)
+    """By table: its training seeds at this scale."""
+    max_seeds: Seeds = 20
+    """Training seeds beyond which nothing goes: no table or claim may ask for more, and `snakemake decide-…` stops
+    there. `--config max_seeds=` sets another number for one start."""
     threads: int = Field(1, ge=1)
     """CPU threads of a training or sampling job; with as many cores as one job takes, jobs follow one another."""
     checkpoint_every: int = Field(10, ge=1)
@@ -266,12 +274,12 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
             _known("training setting", key, Training.model_fields, f"{at}: methods.{method_id}.training")
     for table_id, table in study.tables.items():
         _check_table(table, f"{at}: tables.{table_id}", study, size if table_id in size.tables else None)
-    if study.seed in size.extra_seeds or len(set(size.extra_seeds)) < len(size.extra_seeds):
-        raise UserError(
-            f"a seed is given twice: {study.seed} (the study's), {', '.join(map(str, size.extra_seeds))}",
-            where=f"{here}: extra_seeds",
-            do="name each further seed once",
-        )
+    for name in size.table_seeds:
+        _known("table", name, size.tables, f"{here}: table_seeds")
+    check_seeds(size.seeds, size, f"{here}: seeds")
+    for name in size.tables:
+        check_seeds(size.table_seeds.get(name), size, f"{here}: table_seeds.{name}")
+        check_seeds(study.tables[name].seeds, size, f"{at}: tables.{name}.seeds")
     too_many = [k for k in size.evaluation.pass_at if k > size.evaluation.samples]
     if too_many:
         raise UserError(
@@ -280,6 +288,16 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
             do="raise evaluation.samples or drop that k",
         )
     return study, size
+
+
+def check_seeds(asked: int | None, size: ScaleFile, where: object) -> None:
+    """Raises UserError where more training seeds are asked for than the scale allows."""
+    if asked is not None and asked > size.max_seeds:
+        raise UserError(
+            f"{asked} training seeds are asked for, and the scale's max_seeds is {size.max_seeds}",
+            where=where,
+            do="ask for fewer, or raise max_seeds in the scale's file",
+        )
 
 
 def _check_revisions(size: ScaleFile, here: Path) -> None:

@@ -5,33 +5,38 @@ tables name first, or under the id that it was made under (`ngrpo.study.naming`)
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
 from ngrpo.study.cards import Decided
-from ngrpo.study.config import ResultTable, Row, ScaleFile, StudyFile, load
+from ngrpo.study.config import ResultTable, Row, load
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import MixerConfig, NoMixer, TableFields
+from ngrpo.study.matrix import Matrix
+from ngrpo.study.mixing import MixerConfig, TableFields
 from ngrpo.study.naming import NOTEBOOKS, Names, asked, check_files, check_targets, files_of, made_names, name_of
-from ngrpo.study.reading import parse
+from ngrpo.study.predicates import Claim, read_claims
+from ngrpo.study.seeds import (
+    Measured,
+    counted,
+    logged_by,
+    measured_by,
+    seeds_of_table,
+    seeds_there,
+    wanted_by_claims,
+)
 from ngrpo.study.specs import (
-    DatasetSpec,
-    Decoding,
     EvaluationSpec,
     ModelSpec,
     NeighborSpec,
     RunSpec,
     Spec,
-    Training,
-    TrainingDataSpec,
     keep_spec,
 )
-from ngrpo.study.switches import release
 
 BELOW = Results(Path())  # paths relative to the scale's results
 DECIDED_FILE = "decided.json"  # in a snapshot of a configuration: the names and batches that its jobs have
@@ -49,18 +54,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Matrix):
     """A study at one scale, expanded. All mappings are in the study's order."""
 
-    scale: str
-    study: StudyFile
-    size: ScaleFile
     runs: dict[str, RunSpec] = field(default_factory=dict)
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     neighbors: dict[str, NeighborSpec] = field(default_factory=dict)
     extra_seeds: dict[str, list[str]] = field(default_factory=dict)
-    """An evaluation of a trained policy: the same with the scale's further seeds."""
+    """An evaluation of a trained policy: the same with its further training seeds, in their order."""
+    extra_runs: dict[str, list[str]] = field(default_factory=dict)
+    """A run whose log a claim reads: the same with the further training seeds that the claim asks for."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """An evaluation of a trained policy with the study's own seed: what it measures."""
     names: dict[str, str] = field(default_factory=dict)
     """The digest of what was asked for: the id under which it is made."""
     made: dict[str, list[str]] = field(default_factory=dict)
@@ -69,31 +75,6 @@ class Study:
     """A run's other ids, such as a renamed method's: the id under which it is made."""
     folder: Path | None = None
     """The configuration folder."""
-
-    @cached_property
-    def datasets(self) -> dict[str, DatasetSpec]:
-        """Every data set of the scale."""
-        return {i: DatasetSpec(id=i, dataset=d) for i, d in self.size.datasets.items()}
-
-    @cached_property
-    def models(self) -> dict[str, ModelSpec]:
-        """Every base model of the scale."""
-        return {i: ModelSpec(id=i, model=m) for i, m in self.size.models.items()}
-
-    @cached_property
-    def training_data(self) -> dict[str, TrainingDataSpec]:
-        """The filtered training problems, one a model (their token limit is the model's tokenizer's)."""
-        kept_out = dict.fromkeys((*self.size.benchmarks, self.size.validation))
-        return {
-            i: TrainingDataSpec(
-                dataset=self.datasets[self.size.training_data],
-                model=model,
-                benchmarks=tuple(self.datasets[b] for b in kept_out),
-                max_prompt_tokens=self.size.training.max_prompt_tokens,
-                near_duplicates=self.size.near_duplicates,
-            )
-            for i, model in self.models.items()
-        }
 
     def neighbor_table(self, mixer: MixerConfig, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
@@ -108,7 +89,7 @@ class Study:
 
     def run_id(self, method: str, model: str, seed: int | None = None) -> str | None:
         """The run of a method on a model (with a further seed), under the id that it has; None where no table asks."""
-        return self.names.get(asked(_run(self, method, model, seed).json_value()))
+        return self.names.get(asked(self.run_spec(method, model, seed).json_value()))
 
     def evaluation_id(
         self, method: str | None, decoding: str, model: str, benchmark: str, seed: int | None = None
@@ -120,7 +101,27 @@ class Study:
             if run is None:
                 return None
             policy = self.runs[run]
-        return self.names.get(asked(_evaluation(self, policy, decoding, benchmark).json_value()))
+        return self.names.get(asked(self.evaluation_spec(policy, decoding, benchmark).json_value()))
+
+    def seeds_of(self, evaluation: str) -> list[int]:
+        """The training seeds of an evaluation of a trained policy: the study's own, and its further ones."""
+        return [self.first_seed, *(self.evaluations[name].seed for name in self.extra_seeds.get(evaluation, ()))]
+
+    def common_seeds(self, method: str, decoding: str, model: str, benchmarks: Iterable[str]) -> set[int]:
+        """The training seeds that a method comes with on all these benchmarks; the study's own where no table asks for
+        one of them."""
+        names = [self.evaluation_id(method, decoding, model, benchmark) for benchmark in benchmarks]
+        return set.intersection(*(set(self.seeds_of(name)) if name else {self.first_seed} for name in names))
+
+    @cached_property
+    def seeds_of_runs(self) -> dict[str, set[int]]:
+        """The training seeds of a run that has the study's own: all that an evaluation or a log is asked for."""
+        seeds = {name: {self.first_seed} for name, run in self.runs.items() if run.seed == self.first_seed}
+        for name in self.extra_seeds:
+            seeds[self.evaluations[name].policy.id] |= set(self.seeds_of(name))
+        for name, again in self.extra_runs.items():
+            seeds[name] |= {self.runs[run].seed for run in again}
+        return seeds
 
     def table(self, name: str) -> ResultTable:
         """A table by its id. Raises UserError, with the nearest one, where there is none."""
@@ -204,54 +205,34 @@ class Study:
                     os.utime(path)
 
 
-def _run(study: Study, method_id: str, model_id: str, seed: int | None = None) -> RunSpec:
-    method, size = study.study.methods[method_id], study.size
-    where = f"methods.{method_id}"
-    training = parse(Training, {**size.training.model_dump(), **method.training}, f"{where}.training")
-    parts: dict[str, Any] = {"exploration": method.exploration, "objective": method.objective, "training": training}
-    if method.fidelity == "release":
-        given = {"exploration": method.exploration, "objective": method.objective, "training": method.training}
-        parts = release(parts, given, size.release.get(model_id, {}), where)
-    return RunSpec(
-        id=f"{method_id}-{model_id}" + (f"-seed{seed}" if seed is not None else ""),
-        scale=study.scale,
-        model=study.models[model_id],
-        data=study.training_data[model_id],
-        validation=study.datasets[size.validation],
-        validation_decoding=Decoding(mixer=NoMixer(), **size.decoding.model_dump()),
-        seed=study.study.seed if seed is None else seed,
-        **parts,
-    )
+def _needed_run(study: Study, names: Names, method: str, model_id: str, seed: int | None = None) -> RunSpec:
+    """Note a run (with a further seed), and return it."""
+    run = study.run_spec(method, model_id, seed)
+    name = _named(study, run, run.id)
+    again = f" with seed {seed}" if seed is not None else ""
+    names.take(name, asked(run.json_value()), f"the run of method '{method}' on model '{model_id}'{again}")
+    study.also.update({run.id: name} if run.id != name else {})
+    policy = study.runs.setdefault(name, run.model_copy(update={"id": name}))
+    study.neighbor_table(policy.exploration, policy.model)
+    return policy
 
 
-def _evaluation(study: Study, policy: RunSpec | ModelSpec, decoding: str, benchmark: str) -> EvaluationSpec:
-    return EvaluationSpec(
-        scale=study.scale,
-        policy=policy,
-        decoding_id=decoding,
-        decoding=Decoding(mixer=study.study.decodings[decoding].mixer, **study.size.decoding.model_dump()),
-        benchmark=study.datasets[benchmark],
-        max_prompt_tokens=study.size.training.max_prompt_tokens,
-        samples=study.size.evaluation.samples,
-        seed=policy.seed if isinstance(policy, RunSpec) else study.study.seed,
-        engine=study.size.evaluation.engine,
-    )
-
-
-def _needed(study: Study, names: Names, row: Row, model_id: str, benchmark: str, seed: int | None = None) -> str:
+def _needed(
+    study: Study,
+    names: Names,
+    method: str | None,
+    decoding: str,
+    model_id: str,
+    benchmark: str,
+    seed: int | None = None,
+) -> str:
     """Note what a cell (with a further seed) needs, and return its evaluation's id."""
     policy: RunSpec | ModelSpec = study.models[model_id]
-    if row.method is not None:
-        run = _run(study, row.method, model_id, seed)
-        name = _named(study, run, run.id)
-        again = f" with seed {seed}" if seed is not None else ""
-        names.take(name, asked(run.json_value()), f"the run of method '{row.method}' on model '{model_id}'{again}")
-        study.also.update({run.id: name} if run.id != name else {})
-        policy = study.runs.setdefault(name, run.model_copy(update={"id": name}))
-        study.neighbor_table(policy.exploration, policy.model)
-    spec = _evaluation(study, policy, row.decoding, benchmark)
-    name = _named(study, spec, f"{policy.id}/{row.decoding}/{benchmark}")
-    names.take(name, asked(spec.json_value()), f"the evaluation of '{policy.id}' by decoding '{row.decoding}'")
+    if method is not None:
+        policy = _needed_run(study, names, method, model_id, seed)
+    spec = study.evaluation_spec(policy, decoding, benchmark)
+    name = _named(study, spec, f"{policy.id}/{decoding}/{benchmark}")
+    names.take(name, asked(spec.json_value()), f"the evaluation of '{policy.id}' by decoding '{decoding}'")
     study.evaluations.setdefault(name, spec.model_copy(update={"decoding_id": name.split("/")[1]}))
     study.neighbor_table(spec.decoding.mixer, study.models[model_id])
     return name
@@ -264,11 +245,69 @@ def _named(study: Study, spec: RunSpec | EvaluationSpec, wanted: str) -> str:
 
 
 def _cell(study: Study, names: Names, row: Row, model_id: str, benchmark: str) -> Cell:
-    name = _needed(study, names, row, model_id, benchmark)
+    name = _needed(study, names, row.method, row.decoding, model_id, benchmark)
     if row.method is not None:
-        again = [_needed(study, names, row, model_id, benchmark, seed) for seed in study.size.extra_seeds]
-        study.extra_seeds.update({name: again} if again else {})
+        study.measured.setdefault(name, Measured(row.method, row.decoding, model_id, benchmark))
     return Cell(row.label, model_id, benchmark, name)
+
+
+def _add_seeds(study: Study, names: Names, evaluation: str, seeds: Iterable[int], *, asked_for: bool = True) -> None:
+    """Note an evaluation's further seeds. asked_for: whether it comes with them; else they only may be asked for."""
+    what = study.measured[evaluation]
+    again = [
+        _needed(study, names, what.method, what.decoding, what.model, what.benchmark, seed) for seed in sorted(seeds)
+    ]
+    if asked_for and again:
+        known = {*again, *study.extra_seeds.get(evaluation, ())}
+        study.extra_seeds[evaluation] = sorted(known, key=lambda name: study.evaluations[name].seed)
+
+
+def _add_claims_seeds(study: Study, names: Names, claim: Claim, number: int, *, asked_for: bool = True) -> None:
+    """Note the further seeds of what a claim compares or reads, as far as some table measures it."""
+    seeds, model = counted(study.first_seed, number), claim.test.model
+    for what in measured_by(claim) if model in study.models else ():
+        known = what.benchmark in study.datasets and what.method in study.study.methods
+        name = study.evaluation_id(what.method, what.decoding, model, what.benchmark) if known else None
+        if name is not None:
+            _add_seeds(study, names, name, seeds, asked_for=asked_for)
+    for method in logged_by(claim) if model in study.models else ():
+        run = study.run_id(method, model) if method in study.study.methods else None
+        if run is not None:
+            again = [_needed_run(study, names, method, model, seed).id for seed in seeds]
+            study.extra_runs.update({run: again} if asked_for else {})
+
+
+def _seeds_there(study: Study, results: Results) -> dict[str, list[int]]:
+    """An evaluation: the further seeds for which its grades are there, whoever asked for them."""
+    there: dict[str, list[int]] = {}
+    for seed in seeds_there(results):
+        for name, what in study.measured.items():
+            spec = study.evaluation_spec(study.run_spec(what.method, what.model, seed), what.decoding, what.benchmark)
+            made = study.made.get(asked(spec.json_value()), ())
+            if seed > study.first_seed and any(results.evaluation(one).grades.exists() for one in made):
+                there.setdefault(name, []).append(seed)
+    return there
+
+
+def _expand_seeds(
+    study: Study, names: Names, decided: Decided, results: Path | None, growing: Mapping[str, int]
+) -> None:
+    """Note every further seed: of tables, of claims, those that are there, and those that a claim may get."""
+    for table, cells in study.cells.items():
+        seeds = counted(study.first_seed, seeds_of_table(table, study.study, study.size))
+        for name in dict.fromkeys(cell.evaluation for cell in cells if cell.evaluation in study.measured):
+            _add_seeds(study, names, name, seeds)
+    folder = study.folder or Path()
+    claims = read_claims(folder)
+    for claim, number in wanted_by_claims(claims.items(), study.scale, study.size, folder):
+        _add_claims_seeds(study, names, claim, number)
+    there = _seeds_there(study, Results(results)) if results else {}
+    for name, known in (*decided["seeds"].items(), *there.items()):
+        if name in study.measured:
+            _add_seeds(study, names, name, known)
+    for name, number in growing.items():
+        if name in claims:
+            _add_claims_seeds(study, names, claims[name], number, asked_for=False)
 
 
 def _check_names(study: Study, folder: Path) -> None:
@@ -302,17 +341,22 @@ def _check_names(study: Study, folder: Path) -> None:
     check_files(owners, folder)
 
 
-def load_study(folder: Path, scale: str, results: Path | None = None) -> Study:
+def load_study(
+    folder: Path, scale: str, results: Path | None = None, growing: Mapping[str, int] | None = None
+) -> Study:
     """Read the configuration folder and expand it at one scale.
 
-    results: results/{scale}, where runs and evaluations that are there keep the names that they were made under.
+    results: results/{scale}, where runs and evaluations that are there keep the names that they were made under, and
+    further seeds that are there count, whoever asked for them. growing: claims that are being decided, and up to how
+    many training seeds.
     """
     study_file, size = load(folder, scale)
     study = Study(scale, study_file, size, folder=folder)
+    decided: Decided = {"names": {}, "seeds": {}, "growing": {}}
     if (folder / DECIDED_FILE).exists():
-        study.names.update(read_json(folder / DECIDED_FILE, Decided)["names"])
-    else:
-        study.made.update(made_names(results))
+        decided = {**decided, **read_json(folder / DECIDED_FILE, Decided)}
+    study.names.update(decided["names"])
+    study.made.update(made_names(results))
     names = Names(folder, {})
     for table_id in size.tables:
         table = study_file.tables[table_id]
@@ -323,6 +367,7 @@ def load_study(folder: Path, scale: str, results: Path | None = None) -> Study:
             if row.models is None or model_id in row.models
             for benchmark in table.benchmarks or size.benchmarks
         ]
+    _expand_seeds(study, names, decided, results, growing or {})
     _check_names(study, folder)
     for target, products in size.targets.items():
         for name in products:

@@ -25,6 +25,7 @@ STAGES = (
 )
 TARGETS = ("all", "demo", "fetch", "notebooks")
 CLAIM = "claim-"  # before a claim's id: the target that makes what its verdict needs
+DECIDE = "decide-"  # before a claim's id: the target that adds training seeds until it is decided
 NOTEBOOKS = ("results", "ablations", "diagnostics", "reproducibility")
 
 
@@ -94,9 +95,9 @@ def check_targets(kinds: Mapping[str, Iterable[str]], datasets: Iterable[str], w
         names.take(f"sample-{dataset}", f"sample-{dataset}", "the stage that draws that benchmark's samples")
     for kind, own in kinds.items():
         for name in own:
-            if name.startswith(CLAIM):
+            if taken := next((start for start in (CLAIM, DECIDE) if name.startswith(start)), ""):
                 raise UserError(
-                    f"a {kind} is called '{name}', and '{CLAIM}…' are the targets of claims",
+                    f"a {kind} is called '{name}', and '{taken}…' are the targets of claims",
                     where=where,
                     do="rename it",
                 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StringConstraints
 
 from ngrpo.errors import UserError
-from ngrpo.study.base import Config
+from ngrpo.study.base import Config, Seeds
 from ngrpo.study.cluster import CHECKPOINT_MINUTES, Cluster, Stage
 from ngrpo.study.reading import parse
 
@@ -96,6 +96,9 @@ class Settings(Config):
     tables: str | tuple[str, ...] = "all"
     """Which tables the report waits for: all of the scale, those of its `demo`, one by name, or a list; it shows all
     that the scale makes."""
+    max_seeds: Seeds | None = None
+    """Training seeds beyond which this start asks for nothing, whatever tables and claims do; for `decide-…` instead of
+    the scale's `max_seeds`. None: as configured."""
     results: Folder = "results"
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)

@@ -10,8 +10,11 @@ from typing import Any
 from ngrpo.files import digest, file_sha256
 from ngrpo.study.expand import Study
 
-UNSHOWN = ("tables", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
-"""Keys of a scale that no page depends on; its tables are shown by what they hold."""
+UNSHOWN = (
+    *("tables", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints"),
+    *("seeds", "table_seeds", "max_seeds"),
+)
+"""Keys of a scale that no page depends on; its tables and seeds are shown by what they hold."""
 IN_SPECS = ("models", "datasets", "training", "training_data", "validation")
 """Keys of a scale that a page shows as the specs have them."""
 BESIDE = ("claims.yaml", "paper_values.yaml")

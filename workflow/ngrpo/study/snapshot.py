@@ -32,7 +32,7 @@ class Snapshot:
     settings: Mapping[str, Any]
     files: Mapping[str, str]
     decided: Mapping[str, Any]
-    """The names of runs and evaluations, and the batches."""
+    """The names of runs and evaluations, their further seeds, and the batches."""
 
     @classmethod
     def take(cls, settings: Mapping[str, Any], study: Study, batches: list[Batch]) -> "Snapshot":
@@ -40,7 +40,9 @@ class Snapshot:
         folder = study.folder or Path()
         paths = [*sorted(folder.glob("*.yaml")), folder / "scales" / f"{study.scale}.yaml"]
         texts = {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8", errors="replace") for p in paths}
-        decided = {"names": study.names, "batches": [[b.system, list(b.benchmarks)] for b in batches]}
+        seeds = {name: study.seeds_of(name)[1:] for name in study.extra_seeds}
+        decided = {"names": study.names, "seeds": seeds, "growing": {}}
+        decided["batches"] = [[b.system, list(b.benchmarks)] for b in batches]
         return cls(dict(settings), texts, decided)
 
     @cached_property

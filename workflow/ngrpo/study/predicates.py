@@ -20,10 +20,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from ngrpo.study.base import Config, Id
+from ngrpo.study.base import Config, Id, Seeds
 from ngrpo.study.reading import read_yaml
 
 FILE = "claims.yaml"
+PAPER = "paper"
+"""The scale whose claims are the paper's."""
 Metric = Annotated[str, StringConstraints(pattern=r"^(mean|pass@[1-9][0-9]*)$")]
 Points = Annotated[float, Field(gt=0, le=100)]
 Estimator = Literal["bootstrap", "unbiased"]
@@ -264,6 +266,9 @@ class Claim(Config):
     """The paper's own word on which our reading rests, where there is one."""
     scale: Id = "paper"
     """Whose claim it is: the paper's, or a scale's own, which is judged at that scale alone and marked as such."""
+    seeds: Seeds | None = None
+    """Training seeds that its trained policies get where it is judged, if tables ask for fewer: what `ngrpo power` says
+    that it takes. None: those of the tables."""
     test: Predicate
     """How it is checked."""
 
@@ -288,6 +293,14 @@ def systems_of(test: Predicate) -> list[System]:
     if isinstance(test, Slowdown):
         return [System(method=test.method), System(method=test.than)]
     return [System(method=test.method)]
+
+
+def compared_with(test: Predicate) -> list[tuple[System, System]]:
+    """The pairs of systems that a predicate compares; one that looks at a run alone pairs it with itself."""
+    if isinstance(test, Compared):
+        return [(test.system, other) for other in test.others]
+    first, *others = systems_of(test)
+    return [(first, other) for other in others or [first]]
 
 
 def metrics_of(test: Predicate) -> tuple[Metric, ...]:
