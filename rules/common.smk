@@ -268,8 +268,12 @@ def extra_seeds_for(*tables):
         STUDY.evaluations[e].policy.id for e in wanted if e in STUDY.measured
     )
     most = SETTINGS.max_seeds
-    grades = [e for e in wanted for e in STUDY.extra_seeds.get(e, [])[: most and most - 1]]
-    runs = [r for r in trained for r in STUDY.extra_runs.get(r, [])[: most and most - 1]]
+    grades = [
+        e for e in wanted for e in STUDY.extra_seeds.get(e, [])[: most and most - 1]
+    ]
+    runs = [
+        r for r in trained for r in STUDY.extra_runs.get(r, [])[: most and most - 1]
+    ]
     return [
         *(RESULTS.evaluation(e).grades for e in grades),
         *(RESULTS.run(r).model for r in runs),
