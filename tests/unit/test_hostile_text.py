@@ -29,6 +29,7 @@ TEXTS = {
     "controls": "a\x1b[31m\x00\x08b\u202ec\u2066",
     "latex": r"\input{/etc/passwd} \write18{id} {",
     "a template": "{{ 7 * 7 }} {% raw %} ${7*7}",
+    "an underscore": "_hidden",
 }
 
 
@@ -65,7 +66,7 @@ def test_a_figure_with_any_label_is_valid_and_shows_it_to_the_letter(name: str, 
     root = ElementTree.fromstring(drawn)
     assert not [e for e in root.iter() if e.tag.endswith("script") or any(k[:2] == "on" for k in e.attrib)]
     words = "".join(root.itertext())
-    assert words.count(text.split("$")[-1] if "$" in text else text[:1]) >= 2
+    assert words.count(text.split("$")[-1] if "$" in text else text[:1]) >= 4  # name, description, title, legend
     assert "\x1b" not in drawn
     gallery = Gallery()
     harmless(gallery.draw(figure, "x", text, text))

@@ -1,5 +1,6 @@
 """Prompts as they are rendered: how the instruction is joined, and the model's own template, token for token."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,32 @@ def test_thinking_is_opened_where_the_template_has_it() -> None:
     assert not tokenizer.decode(prompt_ids(tokenizer, CHAT, _dataset(), "47+38")).endswith("<think>")
     tokenizer.chat_template = THINKING
     assert tokenizer.decode(prompt_ids(tokenizer, CHAT, _dataset(), "47+38")).endswith("A:<think>")
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (LOOP, "writes no prompt within 0.3 s"),
+        ("{{ raise_exception('one turn alone') }}", "fails: one turn alone"),
+        ("{{ messages[7]['content'] }}", "fails: list object has no element 7"),
+        ("{{ 1 // 0 }}", "fails: integer division or modulo by zero"),
+        ("{{ ''.__class__.__mro__ }}", "fails: access to attribute"),
+        ("{% if %}", "fails: Expected an expression"),
+    ],
+)
+def test_a_template_that_writes_no_prompt_is_a_message(
+    template: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngrpo.data.prompts.TEMPLATE_SECONDS", 0.3)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=words):
+        prompt_ids(tokenizer, CHAT, _dataset(), "47+38")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert prompt_ids(tokenizer, PLAIN, _dataset(), "47+38")
 
 
 def test_plain_is_the_text_as_it_is() -> None:

@@ -4,11 +4,20 @@ Mathematics: the problem, a space, the instruction. Multiple choice: the questio
 instruction. Training, filtering and sampling render through this module alone.
 """
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ngrpo.errors import UserError
 from ngrpo.study.sources import Dataset, Model
+from ngrpo.terminal import quoted
+
+TEMPLATE_SECONDS = 10.0
+"""Within which a chat template has to write one prompt; such programs take a millisecond."""
 
 
 def open_tokenizer(model: Path) -> Any:
@@ -32,4 +41,34 @@ def prompt_ids(tokenizer: Any, model: Model, dataset: Dataset, problem: str) -> 
     conversation = messages(dataset, problem)
     if model.template == "plain":
         return list(tokenizer.encode(conversation[0]["content"]))
-    return list(tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True))
+    from jinja2.exceptions import TemplateError
+
+    try:
+        with _time_limit(TEMPLATE_SECONDS):
+            return list(tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True))
+    except TimeoutError:
+        what = f"the chat template writes no prompt within {TEMPLATE_SECONDS:g} s"
+    except (TemplateError, ArithmeticError, LookupError, MemoryError, TypeError) as e:
+        what = f"the chat template fails: {quoted(e) or type(e).__name__}"
+    where = tokenizer.name_or_path or "the tokenizer"
+    raise UserError(what, where=where, do="look at chat_template in that folder, or set `template: plain`")
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after so long: sandboxed templates may loop, and do so in Python, which heeds
+    signals. Outside the main thread, where there are none, without a limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

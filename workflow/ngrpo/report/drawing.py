@@ -56,6 +56,9 @@ class Style:
         return THEME[self.variable][0]
 
 
+WORD_JOINER = "\u2060"  # has no width
+
+
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """A style for every label, in the order in which they first come; the eighth repeats the first's color."""
     return {
@@ -104,8 +107,10 @@ def draw_line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, 
 
 
 def drawn(text: object) -> str:
-    """Foreign text as matplotlib draws it to the letter: no control characters, and no $ begins a formula."""
-    return printable(text).replace("$", r"\$")
+    """Foreign text as matplotlib draws it to the letter: no control characters, no $ begins a formula, and no _ at its
+    start keeps it out of legends."""
+    shown = printable(text).replace("$", r"\$")
+    return f"{WORD_JOINER}{shown}" if shown.startswith("_") else shown
 
 
 def set_title(axes: Axes, text: str) -> None:
