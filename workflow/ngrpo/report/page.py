@@ -28,6 +28,7 @@ from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, write_json
 from ngrpo.grades import GRADES, displayed
+from ngrpo.report.answer import answer
 from ngrpo.report.diagnostics import LOW_COSINE
 from ngrpo.report.drawing import THEME
 from ngrpo.report.figures import SMOOTHING
@@ -170,6 +171,7 @@ def _sections(
         "theme": THEME,
         "tables": tables,
         "sentences": [sentence for table in tables for sentence in result_sentences(table)],
+        "answer": answer(study, claims),
         "claims": claims,
         "claim_counts": claim_counts(claims),
         "fidelity": fidelity_rows(study, gathered.paper),

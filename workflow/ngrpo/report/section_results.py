@@ -1,6 +1,6 @@
 """The page's results: each table as groups of rows, beside the paper's values, with its figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,9 +21,6 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE
 from ngrpo.study.specs import RunSpec
-
-ALL_PAIRS = 3
-"""Up to so many systems all paired differences are shown; above, those against the table's first system."""
 
 Columns = list[tuple[str, str]]
 """(metric, estimator) of each column."""
@@ -101,7 +98,8 @@ def _group(
     headline = own[own["headline"]]
     columns = list(headline[["metric", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
     labels = list(dict.fromkeys(own["label"]))
-    shown = pairs if len(labels) <= ALL_PAIRS else pairs[pairs["against"] == labels[0]]
+    against = reference(study, table, labels)
+    shown = pd.concat([pairs[pairs["against"] == against], pairs[pairs["label"] == against]])
     name, where = slug(table, model, benchmark), place_title(study, model, benchmark)
     done = headline[headline["status"] == "ok"]
     looks, nothing = styles(labels), _untaught_systems(study, table, model, untaught)
@@ -128,6 +126,17 @@ def _group(
         "curves": list(_pass_curves(drawn, name, where, gallery)),
         "over_rho": list(_over_rho(drawn, name, where, gallery)),
     }
+
+
+def reference(study: Study, table: str, labels: Sequence[str]) -> str:
+    """The system with which a table's others are compared: the first that is trained and decoded without any mixing,
+    as GRPO is; where none is, the table's first."""
+    for cell in study.cells[table]:
+        spec = study.evaluations[cell.evaluation]
+        plain = isinstance(spec.policy, RunSpec) and spec.policy.exploration.kind == spec.decoding.mixer.kind == "none"
+        if plain and cell.label in labels:
+            return cell.label
+    return labels[0]
 
 
 def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:
@@ -165,7 +174,8 @@ def _beside(
 
 
 def result_sentences(table: dict[str, Any]) -> Iterator[str]:
-    """What a table's systems scored, in sentences: on the average of the benchmarks, where there are several."""
+    """What a table's systems scored, in sentences: on the average of the benchmarks, where there are several; and by
+    how much its last system, which is the paper's in its tables, differs from the reference."""
     averaged = any(g["average"] for g in table["groups"])
     for group in table["groups"]:
         rows = [r for r in group["rows"] if r["cells"]]
@@ -173,7 +183,8 @@ def result_sentences(table: dict[str, Any]) -> Iterator[str]:
             continue
         values = ", ".join(f"{r['label']} {percent(r['cells'][0]['value'])} %" for r in rows)
         text = f"{group['columns'][0][0]}, {group['benchmark']} ({group['model']}): {values}."
-        if group["differences"] and (last := group["differences"][-1])["cells"]:
+        last = next((d for d in group["differences"] if d["cells"] and d["label"] == rows[-1]["label"]), None)
+        if last:
             cell = last["cells"][0]
             text += (
                 f" {last['label']} − {last['against']}: {points(cell['value'])} points (95 % interval over problems"
