@@ -11,7 +11,7 @@ from undrawn import undrawn_page
 from ngrpo.claims.evidence import Answer as Beyond
 from ngrpo.claims.evidence import ShownEffect
 from ngrpo.claims.verdicts import ClaimResult
-from ngrpo.report.answer import Row, answer
+from ngrpo.report.answer import ForestRow, answer
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
@@ -28,7 +28,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return make_study(tmp_path_factory.mktemp("paper"), "paper", problems=2)
 
 
-def rows(study: Study, *claims: ClaimResult) -> list[Row]:
+def rows(study: Study, *claims: ClaimResult) -> list[ForestRow]:
     return [row for _, family in answer(study, claims).families for row in family]
 
 

@@ -23,7 +23,7 @@ MARGIN = 0.06
 
 
 @dataclass(frozen=True)
-class Span:
+class PlacedInterval:
     """An interval on the plot, in percent of its width; whether it goes on beyond either end."""
 
     low: float
@@ -33,7 +33,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Row:
+class ForestRow:
     """A claim's line of the plot."""
 
     claim: ClaimResult
@@ -41,20 +41,20 @@ class Row:
     more: int
     """Further effects that the claim needs, which are seen in its evidence."""
     at: float
-    here: Span
+    here: PlacedInterval
     """On these benchmarks."""
-    beyond: Span | None
+    beyond: PlacedInterval | None
     """On problems like these."""
-    paper: Span
+    paper: PlacedInterval
     """The paper's value, both ends alike, or the margin within which the claim has to lie."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class FirstScreen:
     """The first screen."""
 
     sentence: str
-    families: list[tuple[str, list[Row]]]
+    families: list[tuple[str, list[ForestRow]]]
     ticks: list[tuple[float, str]]
     """(place, value) on the axis; it is in points."""
     zero: float
@@ -81,9 +81,9 @@ class _Axis:
         """Percent of the width; what lies beyond is put at the end."""
         return round(100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low))), 2)
 
-    def span(self, low: float, high: float) -> Span:
+    def span(self, low: float, high: float) -> PlacedInterval:
         """An interval's places."""
-        return Span(self.place(low), self.place(high), low < self.low, high > self.high)
+        return PlacedInterval(self.place(low), self.place(high), low < self.low, high > self.high)
 
     def ticks(self) -> list[tuple[float, str]]:
         """(place, value in points)."""
@@ -93,18 +93,18 @@ class _Axis:
         return [(self.place(value), points(value, 0 if whole else 1)) for value in inside]
 
 
-def answer(study: Study, claims: Sequence[ClaimResult]) -> Answer:
+def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
     """The first screen of a study's page."""
     judged = [claim for claim in claims if claim.verdict is not None]
     seen = [claim for claim in judged if claim.verdict != "not run"]
     drawn = [(claim, _deciding(claim)) for claim in seen if any(part.unit == "points" for part in claim.parts)]
     axis = _Axis.of([shown for _, shown in drawn])
-    families: dict[str, tuple[str, list[Row]]] = {}
+    families: dict[str, tuple[str, list[ForestRow]]] = {}
     for claim, shown in drawn:
         _, rows = families.setdefault(claim.family, (claim.where.partition(",")[0], []))
         rows.append(_row(claim, shown, axis))
     sentence, waiting = _sentence(study, judged, drawn), len(judged) - len(seen)
-    return Answer(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting)
+    return FirstScreen(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting)
 
 
 def _has_margin(shown: ShownEffect) -> bool:
@@ -123,11 +123,11 @@ def _doubt(part: ShownEffect) -> float:
     return p if part.estimate > 0 else 2 - p
 
 
-def _row(claim: ClaimResult, shown: ShownEffect, axis: _Axis) -> Row:
+def _row(claim: ClaimResult, shown: ShownEffect, axis: _Axis) -> ForestRow:
     beyond = None if shown.beyond is None else axis.span(shown.beyond.low, shown.beyond.high)
     paper = axis.span(-shown.paper if _has_margin(shown) else shown.paper, shown.paper)
     here = axis.span(shown.low, shown.high)
-    return Row(claim, shown, len(claim.parts) - 1, axis.place(shown.estimate), here, beyond, paper)
+    return ForestRow(claim, shown, len(claim.parts) - 1, axis.place(shown.estimate), here, beyond, paper)
 
 
 def _sentence(study: Study, judged: Sequence[ClaimResult], drawn: Sequence[tuple[ClaimResult, ShownEffect]]) -> str:
