@@ -43,7 +43,7 @@ env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc
 
 demo: ## the toy study, from generated problems to its report (about 5 minutes after the environments)
 	@$(MAKE) --no-print-directory -j2 env
-	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo max_seeds=1
 	@$(WORKFLOW)/bin/ngrpo table main
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 25 minutes)

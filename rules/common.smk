@@ -14,7 +14,7 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import file_sha256, read_json
 from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import Results
-from ngrpo.study.naming import NOTEBOOKS
+from ngrpo.study.naming import DECIDE, NOTEBOOKS
 from ngrpo.study.shown import page_digest, table_digest
 from ngrpo.study.snapshot import start
 from ngrpo.study.versions import VERSIONS, code_of
@@ -22,11 +22,20 @@ from ngrpo.study.versions import VERSIONS, code_of
 # A job on a cluster starts Snakemake anew. It is told where settings and configuration lie as they were when it was
 # submitted (ngrpo.study.snapshot), and reads nothing else: what is edited meanwhile is for the next start.
 try:
-    STARTED_WITH = start(config, looks_only=workflow.output_settings.dryrun)
+    # Snakemake reads this file before it knows its targets; a claim that is being decided may get further seeds
+    DECIDING = [w.removeprefix(DECIDE) for w in sys.argv[1:] if w.startswith(DECIDE)]
+    STARTED_WITH = start(
+        config, looks_only=workflow.output_settings.dryrun, deciding=DECIDING
+    )
     SETTINGS, STUDY = STARTED_WITH.settings, STARTED_WITH.study
     FOLDER_FILES = STARTED_WITH.folder_files()
     TABLES = STUDY.wanted(*SETTINGS.asked_tables)
     CLAIMS = claim_names(STUDY)
+    for name in {*DECIDING} & {*CLAIMS}:
+        # it brings numpy and scipy, and every job reads this file
+        from ngrpo.planning.sequential import claim_to_decide
+
+        claim_to_decide(name, STUDY, SETTINGS.max_seeds)
 except UserError as e:
     raise WorkflowError(str(e)) from None
 
@@ -260,6 +269,46 @@ def evidence_on(claim):
     return files
 
 
+def evidence_at(wildcards):
+    """What a claim's verdict needs with so many training seeds."""
+    number = int(wildcards.seeds)
+    try:
+        return [
+            RESULTS.root / path
+            for path in claim_files(wildcards.claim, STUDY, number=number)
+        ]
+    except UserError as e:
+        raise WorkflowError(str(e)) from None
+
+
+def last_look(claim):
+    """The input function of the target that decides a claim: its looks, one after the other, until it is over."""
+
+    def decisions(wildcards):
+        # it brings numpy and scipy, and every job reads this file
+        from ngrpo.planning.sequential import planned_looks
+
+        try:
+            numbers = planned_looks(
+                claim, STARTED_WITH.asked, RESULTS, SETTINGS.max_seeds
+            )
+        except UserError as e:
+            raise WorkflowError(str(e)) from None
+        looks = []
+        for number in numbers:
+            look = checkpoints.decide.get(claim=claim, seeds=str(number)).output[0]
+            looks.append(look)
+            if read_json(look)["over"]:
+                break
+        return looks
+
+    return decisions
+
+
+# The greatest number of training seeds, as an option of `ngrpo decide`.
+MOST_SEEDS = f"--max-seeds {SETTINGS.max_seeds}" if SETTINGS.max_seeds else ""
+
+
 def extra_seeds_for(*tables):
     """What tables' trained policies leave with their further training seeds: grades, and runs that only logs are asked
     of."""
@@ -287,13 +336,13 @@ def extra_seeds_of(wildcards):
 
 def shown_in_table(wildcards):
     """What a table shows of the configuration: another label or k makes it anew."""
-    return table_digest(STUDY, wildcards.table)
+    return table_digest(STARTED_WITH.asked, wildcards.table)
 
 
 def shown_on_page(wildcards):
     """What the report or a notebook shows of the configuration, titles included."""
     notebook = dict(wildcards.items()).get("notebook", "reproducibility")
-    return page_digest(STUDY, beside=notebook == "reproducibility")
+    return page_digest(STARTED_WITH.asked, beside=notebook == "reproducibility")
 
 
 def asked_option(wildcards):

@@ -31,6 +31,44 @@ for _claim in CLAIMS:
             evidence_on(_claim),
 
 
+# One look at a claim with so many training seeds: what it says decides whether more are trained.
+checkpoint decide:
+    input:
+        evidence_at,
+    output:
+        RESULTS.decision("{claim}", "{seeds}"),
+    log:
+        RESULTS.log("decide", "{claim}.{seeds}"),
+    wildcard_constraints:
+        claim=one_of(CLAIMS),
+        seeds=r"\d+",
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=code_of("report"),
+    shell:
+        "with_study workflow_env ngrpo decide {wildcards.claim:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+# Training seeds are added until a claim is decided, or until there are as many as are allowed; the last line says which.
+for _claim in CLAIMS:
+
+    rule:
+        name:
+            f"{DECIDE}{_claim}"
+        input:
+            last_look(_claim),
+        localrule: True
+        conda:
+            "../envs/workflow.yaml"
+        params:
+            claim=_claim,
+            most=MOST_SEEDS,
+        shell:
+            "with_study workflow_env ngrpo decide {params.claim:q} {params.most}"
+
+
 # Everything that the internet is needed for: run it where there is one (a login node), the rest works offline.
 rule fetch:
     input:

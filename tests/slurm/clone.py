@@ -23,6 +23,7 @@ SMALL = {
     "evaluation": {"samples": 4, "pass_at": [2, 4]},
     "checkpoint_every": EVERY,
     "tables": ["main"],
+    "table_seeds": {"main": 1},
     "demo": None,
 }
 COUNTS = {"toy-train": 64, "toy-validation": 8, "toy-held-out": 8}

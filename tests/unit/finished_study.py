@@ -19,9 +19,9 @@ LINKED = ("Snakefile", "rules", "workflow", "notebooks", "envs")
 class FinishedStudy:
     """The clone: its configuration may be edited, and Snakemake asked what it would run."""
 
-    def __init__(self, folder: Path, tables: tuple[str, ...] = ("main",), *, touched: bool = True):
+    def __init__(self, folder: Path, tables: tuple[str, ...] = ("main",), *, touched: bool = True, seeds: int = 1):
         self.folder, self.config, self.results = folder, folder / "config", folder / "results"
-        study = make_study(folder / "made", tables=tables, problems=2)
+        study = make_study(folder / "made", tables=tables, problems=2, seeds=seeds)
         shutil.move(folder / "made" / "config", self.config)
         shutil.move(folder / "made", self.results)
         (self.config / "costs.yaml").write_bytes((ROOT / "config" / "costs.yaml").read_bytes())

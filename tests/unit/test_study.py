@@ -31,7 +31,7 @@ def config(tmp_path: Path):
         ):
             value = yaml.safe_load(source.read_text())
             if "tables" in value and "demo" in value:
-                value.update(tables=["main"], demo=None)
+                value.update(tables=["main"], demo=None, table_seeds={})
             for key, new in (changes or {}).items():
                 at, *rest = key.split("/")
                 target = value

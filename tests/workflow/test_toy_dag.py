@@ -22,6 +22,7 @@ SMALL = {
     "evaluation": {"samples": 4, "pass_at": [2, 4]},
     "checkpoint_every": 2,
     "tables": ["main"],
+    "table_seeds": {"main": 1},
     "demo": None,
 }
 

@@ -39,15 +39,17 @@ def _look(saved: dict[str, Any]) -> Look:
     return Look(tuple(map(str, saved["seeds"])), float(saved["p"]))
 
 
-def write_looks(results: Results, looks: Looks) -> None:
-    """Replace the record; nothing is written where there is nothing to record."""
-    if not looks:
+def record_looks(results: Results, looks: Looks) -> None:
+    """Note these claims' looks beside those of others; nothing is written where there is nothing to record."""
+    before = read_looks(results)
+    after = {**before, **looks}
+    if after == before:
         return
     saved = {
         claim: {
             question: {side: [asdict(look) for look in each] for side, each in sides.items()}
             for question, sides in questions.items()
         }
-        for claim, questions in looks.items()
+        for claim, questions in after.items()
     }
     write_json(results.looks, saved)

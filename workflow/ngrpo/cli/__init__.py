@@ -18,6 +18,7 @@ for _command in (
         planning.doctor,
         planning.plan,
         planning.power,
+        planning.decide,
         planning.ledger,
         planning.clean,
         planning.audit_paper,

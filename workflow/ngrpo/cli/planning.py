@@ -103,6 +103,27 @@ def power(
 
 
 @click.command()
+@click.argument("claim")
+@click.option("--max-seeds", type=click.IntRange(1), help="Training seeds that it may get; default: the scale's.")
+@click.option("--out", type=FILE, help="Write what is known then, as JSON.")
+@with_study
+def decide(claim: str, max_seeds: int | None, out: Path | None, config: Path, scale: str, results: Path) -> None:
+    """Look at a claim on the training seeds that are there; say whether it is decided, and what another seed costs.
+
+    The look is recorded. `snakemake decide-CLAIM` adds seeds and calls this until it is over.
+    """
+    from ngrpo.files import write_json
+    from ngrpo.planning.sequential import decide as look
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    outcome = look(claim, load_study(config, scale, results / scale), Results(results / scale), max_seeds)
+    if out:
+        write_json(out, outcome.json_value())
+    echo(outcome.line)
+
+
+@click.command()
 @click.argument("names", nargs=-1)
 @click.option("--yes", is_flag=True, help="Remove it; otherwise it is only shown.")
 @with_study

@@ -13,6 +13,7 @@ from typing import Any
 from ngrpo.errors import UserError
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.naming import DECIDE
 
 SNAKEFILE = Path("Snakefile")
 
@@ -37,6 +38,7 @@ def snakemake_dag(
         raise UserError("there is no Snakefile here", where=Path.cwd(), do="go to the project's folder")
     config: dict[str, object] = {"config": str(study.folder), "scale": study.scale, "results": str(results.root.parent)}
     config |= {"data_folder": str(data_folder)} if data_folder else {}
+    config |= {"decide": [name.removeprefix(DECIDE) for name in targets if name.startswith(DECIDE)]}
     config |= settings
     quiet = OutputSettings(dryrun=True, quiet={Quietness.ALL}, skip_plugin_handlers=True)
     try:
@@ -50,6 +52,7 @@ def snakemake_dag(
             workflow = asked._workflow
             workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True)
             workflow.async_run(workflow.dag.init())
+            workflow.async_run(workflow.dag.update_checkpoint_dependencies())
             yield workflow.dag
     except (WorkflowError, RuleException) as e:
         raise UserError(str(e).strip()) from None

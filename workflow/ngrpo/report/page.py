@@ -23,7 +23,7 @@ from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
 from ngrpo.audit.status import RunState, command, run_state
-from ngrpo.claims.looks import Looks, write_looks
+from ngrpo.claims.looks import Looks, record_looks
 from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, write_json
@@ -88,7 +88,7 @@ def write_report(study: Study, results: Path | Results, out: Path, *, links_to_c
     gallery.write(files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
-    write_looks(results, gathered.looks)
+    record_looks(results, gathered.looks)
 
 
 def gather(study: Study, results: Results) -> Gathered:

@@ -111,8 +111,8 @@ class Decided(TypedDict):
     names: dict[str, str]
     seeds: dict[str, list[int]]
     """An evaluation: its further training seeds."""
-    growing: dict[str, int]
-    """A claim that is being decided: the training seeds that it may get."""
+    growing: dict[str, int | None]
+    """A claim that is being decided: the training seeds that it may get; None: as many as the scale allows."""
 
 
 class VersionGroup(TypedDict):

@@ -23,6 +23,7 @@ from ngrpo.study.predicates import Claim, read_claims
 from ngrpo.study.seeds import (
     Measured,
     counted,
+    judged,
     logged_by,
     measured_by,
     seeds_of_table,
@@ -290,7 +291,7 @@ def _seeds_there(study: Study, results: Results) -> dict[str, list[int]]:
 
 
 def _expand_seeds(
-    study: Study, names: Names, decided: Decided, results: Path | None, growing: Mapping[str, int]
+    study: Study, names: Names, decided: Decided, results: Path | None, growing: Mapping[str, int | None]
 ) -> None:
     """Note every further seed: of tables, of claims, those that are there, and those that a claim may get."""
     for table, cells in study.cells.items():
@@ -305,9 +306,9 @@ def _expand_seeds(
     for name, known in (*decided["seeds"].items(), *there.items()):
         if name in study.measured:
             _add_seeds(study, names, name, known)
-    for name, number in growing.items():
-        if name in claims:
-            _add_claims_seeds(study, names, claims[name], number, asked_for=False)
+    for name, most in growing.items():
+        if name in claims and judged(claims[name], study.scale, study.size):
+            _add_claims_seeds(study, names, claims[name], most or study.size.max_seeds, asked_for=False)
 
 
 def _check_names(study: Study, folder: Path) -> None:
@@ -342,13 +343,13 @@ def _check_names(study: Study, folder: Path) -> None:
 
 
 def load_study(
-    folder: Path, scale: str, results: Path | None = None, growing: Mapping[str, int] | None = None
+    folder: Path, scale: str, results: Path | None = None, growing: Mapping[str, int | None] | None = None
 ) -> Study:
     """Read the configuration folder and expand it at one scale.
 
     results: results/{scale}, where runs and evaluations that are there keep the names that they were made under, and
     further seeds that are there count, whoever asked for them. growing: claims that are being decided, and up to how
-    many training seeds.
+    many training seeds (None: as many as the scale allows).
     """
     study_file, size = load(folder, scale)
     study = Study(scale, study_file, size, folder=folder)

@@ -18,7 +18,8 @@ evaluations/batches.json                                        which evaluation
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
 report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
-looks.json                                                      verdicts that reports gave
+looks.json                                                      verdicts that were given so far
+decisions/{claim}.{seeds}.json                                  a claim's, where seeds are added until it is decided
 logs/{stage}/{name}.log
 ```
 """
@@ -298,6 +299,10 @@ class Results:
     def looks(self) -> Path:
         """Every verdict that a report gave, so that the next knows how often was looked; no rule's output."""
         return self.root / "looks.json"
+
+    def decision(self, claim: str, seeds: str) -> Path:
+        """What was known of a claim that is being decided after a look at so many training seeds."""
+        return self.root / "decisions" / f"{claim}.{seeds}.json"
 
     @property
     def crate(self) -> Path:

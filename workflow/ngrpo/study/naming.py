@@ -21,7 +21,7 @@ AnyFiles = DatasetFiles | ModelFiles | NeighborTableFiles | RunFiles | Evaluatio
 
 STAGES = (
     *("dataset", "model", "training_data", "neighbors", "diagnostics", "train", "sample", "grade"),
-    *("analyze", "notebook", "report", "crate"),
+    *("analyze", "notebook", "report", "crate", "decide"),
 )
 TARGETS = ("all", "demo", "fetch", "notebooks")
 CLAIM = "claim-"  # before a claim's id: the target that makes what its verdict needs

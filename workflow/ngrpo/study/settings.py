@@ -96,6 +96,8 @@ class Settings(Config):
     tables: str | tuple[str, ...] = "all"
     """Which tables the report waits for: all of the scale, those of its `demo`, one by name, or a list; it shows all
     that the scale makes."""
+    decide: str | tuple[str, ...] = ()
+    """Claims that this start may give further training seeds; those of `decide-…` targets on the command line are."""
     max_seeds: Seeds | None = None
     """Training seeds beyond which this start asks for nothing, whatever tables and claims do; for `decide-…` instead of
     the scale's `max_seeds`. None: as configured."""
@@ -115,6 +117,11 @@ class Settings(Config):
     def asked_tables(self) -> tuple[str, ...]:
         """`tables` as a list."""
         return (self.tables,) if isinstance(self.tables, str) else self.tables
+
+    @property
+    def asked_claims(self) -> tuple[str, ...]:
+        """`decide` as a list."""
+        return (self.decide,) if isinstance(self.decide, str) else self.decide
 
     def shell_prefix(self, snapshot: Path) -> str:
         """What Snakemake puts before every shell command: setup, strict mode and functions, braces doubled for it.

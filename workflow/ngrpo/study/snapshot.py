@@ -6,7 +6,7 @@ whole study (tables, notebooks, report) read it, too. The copy is named by its c
 and two studies in a row don't meet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +35,15 @@ class Snapshot:
     """The names of runs and evaluations, their further seeds, and the batches."""
 
     @classmethod
-    def take(cls, settings: Mapping[str, Any], study: Study, batches: list[Batch]) -> "Snapshot":
-        """Of a study that was just read."""
+    def take(
+        cls, settings: Mapping[str, Any], study: Study, batches: list[Batch], growing: Mapping[str, int | None]
+    ) -> "Snapshot":
+        """Of a study that was just read; growing: its claims that are being decided."""
         folder = study.folder or Path()
         paths = [*sorted(folder.glob("*.yaml")), folder / "scales" / f"{study.scale}.yaml"]
         texts = {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8", errors="replace") for p in paths}
         seeds = {name: study.seeds_of(name)[1:] for name in study.extra_seeds}
-        decided = {"names": study.names, "seeds": seeds, "growing": {}}
+        decided = {"names": study.names, "seeds": seeds, "growing": dict(growing)}
         decided["batches"] = [[b.system, list(b.benchmarks)] for b in batches]
         return cls(dict(settings), texts, decided)
 
@@ -72,6 +74,8 @@ class Start:
     batches: list[Batch]
     snapshot: Path
     """The copy that it and its jobs read."""
+    asked: Study
+    """The study without what claims that are being decided may get: what tables and the page show."""
 
     in_job: bool = False
 
@@ -85,22 +89,25 @@ class Start:
         return [f"{KEY}={quote(str(self.snapshot))}"]
 
 
-def start(config: Mapping[str, Any], *, looks_only: bool = False) -> Start:
+def start(config: Mapping[str, Any], *, looks_only: bool = False, deciding: Sequence[str] = ()) -> Start:
     """The study of Snakemake's config: as it is now, or, in a job, as it was when the job was submitted.
 
-    looks_only: a dry run, of which nothing is kept. Raises UserError for a mistake in config or configuration.
+    looks_only: a dry run, of which nothing is kept; deciding: claims whose `decide-…` target is asked for. Raises
+    UserError for a mistake in config or configuration.
     """
     if KEY in config:
         return _of_job(Path(unquote(config[KEY])))
     settings = read_settings(dict(config))
     results = Results(Path(settings.root))
-    study = load_study(Path(settings.config), settings.scale, results.root)
+    growing = dict.fromkeys((*deciding, *settings.asked_claims), settings.max_seeds)
+    asked = load_study(Path(settings.config), settings.scale, results.root)
+    study = load_study(Path(settings.config), settings.scale, results.root, growing) if growing else asked
     batches = decide_batches(study, results)
-    taken = Snapshot.take(config, study, batches)
+    taken = Snapshot.take(config, study, batches, growing)
     snapshot = results.snapshot(taken.digest)
     if not looks_only:
         taken.write(snapshot)
-    return Start(settings, study, results, batches, snapshot)
+    return Start(settings, study, results, batches, snapshot, asked)
 
 
 def _of_job(snapshot: Path) -> Start:
@@ -111,6 +118,8 @@ def _of_job(snapshot: Path) -> Start:
             do="start Snakemake again: what is done stays",
         )
     settings = parse(Settings, read_json(snapshot / SETTINGS_FILE), snapshot / SETTINGS_FILE)
-    study = load_study(snapshot, settings.scale)
-    batches = [Batch(system, tuple(names)) for system, names in read_json(snapshot / DECIDED_FILE)["batches"]]
-    return Start(settings, study, Results(Path(settings.root)), batches, snapshot, in_job=True)
+    decided = read_json(snapshot / DECIDED_FILE)
+    growing, asked = decided.get("growing", {}), load_study(snapshot, settings.scale)
+    study = load_study(snapshot, settings.scale, growing=growing) if growing else asked
+    batches = [Batch(system, tuple(names)) for system, names in decided["batches"]]
+    return Start(settings, study, Results(Path(settings.root)), batches, snapshot, asked, in_job=True)
