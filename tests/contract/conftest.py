@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from one_card import one_card
 from tiny_models import tiny_model, tiny_table
+
+__all__ = ["one_card"]
 
 SGLANG = pytest.param("sglang", marks=pytest.mark.engine)
 

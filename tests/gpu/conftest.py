@@ -1,4 +1,4 @@
-"""Checks for a machine with a GPU: `make test-gpu ENV=.venv-gpu`. Nobody has run the GPU half yet.
+"""Checks for a machine with a GPU: `make test-gpu ENV=.venv-gpu`. One card does: its engines share it (`one_card`).
 
 On a GPU engines run as the paper's study runs them: bfloat16, sglang's own attention kernels, CUDA graphs. On a CPU
 the same tests compare what a CPU has, in float32; what needs a GPU is skipped by name.
@@ -7,7 +7,10 @@ the same tests compare what a CPU has, in float32; what needs a GPU is skipped b
 from contextlib import ExitStack
 
 import pytest
+from one_card import one_card
 from tiny_models import VOCABULARY, tiny_table
+
+__all__ = ["one_card"]
 
 HEAD = 64  # the smallest that GPU attention kernels take
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_card import SHARE
 
 from ngrpo.engines.model_folder import DTYPES, engine_dtype
 from ngrpo.engines.sglang import cpu, unusual
@@ -47,6 +48,16 @@ def test_a_model_that_the_kernels_know_is_left_alone(tmp_path: Path) -> None:
     same = {"model_path": str(tmp_path), "dtype": "bfloat16"}
     assert arguments(tmp_path, USUAL, dtype="auto") == same
     assert arguments(tmp_path, {**USUAL, "head_dim": 128, "hidden_size": 100}) == same
+
+
+def test_engines_of_the_tests_share_one_card_and_the_studys_take_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not SHARE.keys() & arguments(tmp_path, USUAL).keys()
+    monkeypatch.setattr(cpu, "GPU_DEFAULTS", SHARE)
+    assert arguments(tmp_path, USUAL).items() >= SHARE.items()
+    assert arguments(tmp_path, USUAL, max_total_tokens=256)["max_total_tokens"] == 256
+    assert 6 * SHARE["mem_fraction_static"] < 0.88  # engines that tests/gpu holds open at once
 
 
 @pytest.mark.parametrize("folder", DTYPES)

@@ -34,6 +34,9 @@ _FORCED = {
     "disable_custom_all_reduce": True,
 }
 _DEFAULTS = {"dtype": "float32", "max_total_tokens": 16384, "max_running_requests": 64}
+GPU_DEFAULTS: dict[str, Any] = {}
+"""Server arguments of every engine on a GPU that doesn't name them: none, so each takes what is free of its card. Who
+starts several on one card says less here, as the tests do."""
 
 
 def on_cpu() -> bool:
@@ -83,5 +86,5 @@ def patch() -> None:
 def server_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """These server arguments, made to fit this machine."""
     if not on_cpu():
-        return unusual.server_arguments(given)
+        return unusual.server_arguments({**GPU_DEFAULTS, **given})
     return {**_DEFAULTS, **{k: v for k, v in given.items() if v not in (None, "auto")}, **_FORCED}
