@@ -45,8 +45,31 @@ def words(seed: Tensor, position: Tensor, stream: int) -> Tensor:
 
 
 def uniform(seed: Tensor, position: Tensor, stream: int) -> Tensor:
-    """A uniform number in [0, 1) for each (seed, position): int64 tensors in, float64 of the same shape out."""
+    """A uniform number in [0, 1) for each (seed, position): int64 tensors in, float64 of the same shape out.
+
+    One operator, since every decoding step needs it: the chain of `_on_cpu`, on a GPU one kernel.
+    """
+    return torch.ops.ngrpo.uniform(seed, position, stream)
+
+
+def _on_cpu(seed: Tensor, position: Tensor, stream: int) -> Tensor:
     return _shift_right(words(seed, position, stream), 11).double() * 2.0**-53
+
+
+def _on_gpu(seed: Tensor, position: Tensor, stream: int) -> Tensor:
+    from ngrpo.method import fused
+
+    return fused.uniform(seed, position, stream)
+
+
+def _shape(seed: Tensor, position: Tensor, stream: int) -> Tensor:
+    return torch.empty_like(seed + position, dtype=torch.float64)
+
+
+_operators = torch.library.Library("ngrpo", "FRAGMENT")
+_operators.define("uniform(Tensor seed, Tensor position, int stream) -> Tensor")
+for _device, _form in (("CPU", _on_cpu), ("CUDA", _on_gpu), ("Meta", _shape)):
+    _operators.impl("uniform", _form, _device)
 
 
 def _lanes(seed: Tensor, position: Tensor, stream: int, n: int) -> Tensor:

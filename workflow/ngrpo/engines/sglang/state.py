@@ -21,7 +21,7 @@ from torch import Tensor
 from ngrpo.engines.model_folder import check_mixer, columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed, measured
+from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed, measured, weighted_sum
 from ngrpo.method.neighbor_table import Table, nearest
 from ngrpo.method.records import FedStep, Record
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
@@ -73,7 +73,7 @@ class BatchPlan:
                 groups.setdefault(request.mixer, []).append(row)
         ours = [row for rows in groups.values() for row in rows]
         self.any, self.all = bool(ours), len(ours) == len(self.reqs)
-        self.groups = [(mixer, rows, len(rows) == len(self.reqs)) for mixer, rows in groups.items()]
+        self.groups = list(groups.items())
         self.mixes = any(mixer.mixes for mixer in groups)
         self.needs_rms = any(mixer.needs_rms for mixer in groups)
         limits = [self.reqs[row].sampling_params for row in ours]
@@ -86,7 +86,7 @@ class BatchPlan:
             self.seeds = torch.tensor([r.seed if r else 0 for r in self.requests])
             self.states = torch.tensor([r.state if r else 0 for r in self.requests], dtype=torch.int32)
             self.replay = self._replay(batch.prefix_lens, batch.extend_lens)
-        self.steps: list[tuple[list[int], Tensor]] = []  # rows and their steps on the CPU, set by sampling: see `_pack`
+        self.steps: list[tuple[list[int], Step]] = []  # rows and their steps on the CPU, set by sampling: see `_mix`
 
     @property
     def feeds(self) -> bool:
@@ -118,14 +118,16 @@ class BatchPlan:
 
     def absorb(self, before: Sequence[int]) -> None:
         """Give requests their steps; before: each response's length before this batch's results came in."""
-        for rows, packed in self.steps:
-            sigmas = packed[:, 2].contiguous().view(torch.float32).tolist()
-            for row, sigma, (on, state, _, *candidates) in zip(rows, sigmas, packed.tolist(), strict=True):
-                request, k = self.requests[row], len(candidates) // 2
+        for rows, step in self.steps:
+            states = [0] * len(rows) if step.state is None else step.state.tolist()
+            sigmas = [0.0] * len(rows) if step.sigma is None else step.sigma.tolist()
+            fed = zip(step.on.tolist(), step.ids.tolist(), step.weights.tolist(), sigmas, strict=True)
+            for row, state, (on, ids, weights, sigma) in zip(rows, states, fed, strict=True):
+                request = self.requests[row]
                 if len(self.reqs[row].output_ids) == before[row] + 1:
                     request.state = state
                     if on:
-                        request.steps.append(FedStep(before[row], candidates[:k], candidates[k:], sigma))
+                        request.steps.append(FedStep(before[row], ids, weights, sigma))
 
 
 class MixState:
@@ -138,7 +140,7 @@ class MixState:
         device, slots = runner.device, runner.req_to_token_pool.size + 8
         if table is not None:
             table.check(runner.model_config.vocab_size, table.k, table.metric)
-        self.neighbors = table.ids.to(device) if table else None
+        self.neighbors = table.ids.to(device, torch.int64) if table else None  # as lookups take it
         self.stale = False
         E = self.embedding.weight
         self.on = torch.zeros(slots, dtype=torch.bool, device=device)
@@ -188,7 +190,7 @@ class MixState:
 
     def _replayed(self, rows: Tensor, plan: BatchPlan) -> Tensor:
         """A prefill's inputs (N, d), fed again what was fed when its response was sampled."""
-        places, ids, weights, sigma, seed, position = (t.to(rows.device, non_blocking=True) for t in plan.replay)
+        places, ids, weights, sigma, seed, position = (on_device(t, rows.device) for t in plan.replay)
         fed = blend(self._lookup(ids.flatten()).view(*ids.shape, -1), weights)
         if plan.noisy:
             fed = torch.where((sigma > 0)[:, None], add_noise(fed, sigma, seed, position), fed)
@@ -199,10 +201,10 @@ class MixState:
         plan: BatchPlan = batch.ngrpo
         slot = batch.req_pool_indices.long()
         if plan.extends:
-            self.on[slot] = False
+            self.on.index_fill_(0, slot, False)  # a number through an index would wait for the device
             if plan.seeds is not None:
-                self.seed[slot] = plan.seeds.to(slot.device, non_blocking=True)
-                self.state[slot] = plan.states.to(slot.device, non_blocking=True)
+                self.seed[slot] = on_device(plan.seeds, slot.device)
+                self.state[slot] = on_device(plan.states, slot.device)
         if not plan.any:
             return stock(out, batch)
         if self.stale and plan.mixes:
@@ -230,21 +232,40 @@ class MixState:
         info, seed, position = batch.sampling_info, self.seed[slot], batch.seq_lens
         p = torch.softmax(z, -1)
         if plan.restricts:
-            p = restrict(p, info.top_ps, torch.where(info.top_ks >= z.shape[-1], -1, info.top_ks))
+            p = restrict(p, info.top_ps, info.top_ks)  # sglang's word for no limit is more than any vocabulary
         drawn = draw(p, rng.uniform(seed, position, rng.TOKEN))
-        token = drawn.clone() if token is None else token.to(drawn.dtype)
         rms = self._row_rms() if plan.needs_rms else None
-        for mixer, rows, whole in plan.groups:
-            own = slice(None) if whole else torch.tensor(rows).to(z.device, non_blocking=True)
-            table, state = columns(mixer, self.neighbors), self.state[slot[own]]
-            step = mixer.step(z[own], drawn[own], seed[own], position[own], table, rms=rms, state=state)
-            step = measured(step, self._lookup)
-            token[own] = step.token
-            if mixer.mixes:
-                self._set_next_input(step, slot[own], seed[own], position[own])
-                packed = self._pack(step, slot[own]).to("cpu", non_blocking=True)  # the scheduler waits for this stream
-                plan.steps.append((rows, packed))
+        if len(plan.groups) == 1 and plan.all:
+            mixer, rows = plan.groups[0]
+            return self._mix(plan, mixer, rows, z, drawn, slot, seed, position, rms)
+        token = drawn.clone() if token is None else token.to(drawn.dtype)
+        for mixer, rows in plan.groups:
+            own = on_device(torch.tensor(rows), z.device)
+            token[own] = self._mix(plan, mixer, rows, z[own], drawn[own], slot[own], seed[own], position[own], rms)
         return token
+
+    def _mix(
+        self,
+        plan: BatchPlan,
+        mixer: Mixer,
+        rows: list[int],
+        z: Tensor,
+        drawn: Tensor,
+        slot: Tensor,
+        seed: Tensor,
+        position: Tensor,
+        rms: Tensor | None,
+    ) -> Tensor:
+        """What one mixer's rows of the batch write (B,); sets what they feed next and the plan's steps."""
+        if not mixer.mixes:
+            return drawn
+        table = columns(mixer, self.neighbors)
+        state = self.state[slot] if mixer.stateful else None
+        step = mixer.step(z, drawn, seed, position, table, rms=rms, state=state)
+        step = measured(step, self._lookup)
+        self._set_next_input(step, slot, seed, position)
+        plan.steps.append((rows, on_host(step)))  # the scheduler waits for this stream before it reads them
+        return step.token
 
     def _set_next_input(self, step: Step, slot: Tensor, seed: Tensor, position: Tensor) -> None:
         """Write what these slots feed next; tensor-parallel ranks all do, in the same order, so their lookups meet."""
@@ -253,18 +274,12 @@ class MixState:
         if step.state is not None:
             self.state[slot] = step.state
 
-    def _pack(self, step: Step, slot: Tensor) -> Tensor:
-        """What requests remember of a step, (B, 3 + 2k) int32: on | state | bits of sigma | ids | weights."""
-        sigma = torch.zeros_like(step.on, dtype=torch.float32) if step.sigma is None else step.sigma
-        head = torch.stack([step.on.int(), self.state[slot], sigma.view(torch.int32)], 1)
-        return torch.cat([head, step.ids.int(), step.weights], 1)
-
     def _mixture(self, weights: Tensor) -> Tensor:
         """Σ p(v) E[v] over the whole vocabulary: (B, V) → (B, d); each rank sums its part of E."""
         E, layer = self.embedding.weight.data, self.embedding
         first = layer.shard_indices.org_vocab_start_index
         part = weights[:, first : first + E.shape[0]]
-        fed = part.to(torch.float32) @ E[: part.shape[1]].float()
+        fed = weighted_sum(part, E[: part.shape[1]])
         if layer.tp_size > 1:
             from sglang.srt.distributed import tensor_model_parallel_all_reduce
 
@@ -281,7 +296,7 @@ class MixState:
         """Log-probs of the written tokens, in `out` as the stock sampler leaves them."""
         ours = log_prob(z, token)
         if not plan.all:
-            mine = torch.tensor([t is not None for t in plan.requests], device=z.device)
+            mine = on_device(torch.tensor([t is not None for t in plan.requests]), z.device)
             ours = torch.where(mine, ours, out.next_token_logprobs.to(ours.dtype))
         out.next_token_logprobs = ours
 
@@ -306,6 +321,22 @@ class MixState:
 
             rows = tensor_model_parallel_all_gather(rows.contiguous(), dim=0)
         return rows[: self.runner.model_config.vocab_size]
+
+
+def on_device(tensor: Tensor, device: Any) -> Tensor:
+    """A CPU tensor on the device, without waiting for what the device is doing: through pinned memory."""
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def on_host(step: Step) -> Step:
+    """What requests remember of a step, on its way to the CPU: complete once the stream that made it has got here."""
+    ids, weights, on, *others = (
+        None if t is None else t.to("cpu", non_blocking=True)
+        for t in (step.ids, step.weights, step.on, step.sigma, step.state)
+    )
+    return step._replace(ids=ids, weights=weights, on=on, sigma=others[0], state=others[1], dense=None)
 
 
 def _embedding_of(model: Any) -> Any:

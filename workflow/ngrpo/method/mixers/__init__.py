@@ -19,7 +19,18 @@ from typing import Any
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers.gaussian import GaussianMixer
 from ngrpo.method.mixers.gumbel import GumbelMixer
-from ngrpo.method.mixers.interface import ENDED, WEIGHT_SCALE, Mixer, Step, add_noise, blend, feed, measured, quantize
+from ngrpo.method.mixers.interface import (
+    ENDED,
+    WEIGHT_SCALE,
+    Mixer,
+    Step,
+    add_noise,
+    blend,
+    feed,
+    measured,
+    quantize,
+    weighted_sum,
+)
 from ngrpo.method.mixers.neighbors import NeighborMixer
 from ngrpo.method.mixers.none import NoMixer
 from ngrpo.method.mixers.soft_thinking import SoftThinkingMixer
@@ -41,6 +52,7 @@ __all__ = [
     "measured",
     "mixer_from",
     "quantize",
+    "weighted_sum",
 ]
 
 

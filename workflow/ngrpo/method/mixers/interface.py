@@ -68,6 +68,14 @@ class Mixer(ABC):
         return False
 
     @property
+    def stateful(self) -> bool:
+        """Whether its steps say, and want to be told at the next, how far the sequence is: those that know an end do.
+
+        A mixer that counts anything else overrides this.
+        """
+        return getattr(self, "stop_after", None) is not None
+
+    @property
     def replayed(self) -> bool:
         """Whether training feeds again what the rollout fed; False: it can't, or draws the noise anew."""
         return not self.dense
@@ -92,7 +100,8 @@ class Mixer(ABC):
         """z (B, V) scaled logits; token (B,) sampled; seed, position (B,) int64; table (V, k) neighbors, if needed.
 
         position is the index, in prompt and response together, of the token that is being written. rms (V,): root mean
-        square of each row of E, if needed. state (B,) int32: the last step's, 0 at a sequence's start.
+        square of each row of E, if needed. state (B,) int32: the last step's, 0 at a sequence's start; None where the
+        mixer isn't `stateful`.
         """
 
     def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
@@ -115,7 +124,8 @@ def next_state(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor 
     """The next step's state (B,): ENDED from the token `stop` on."""
     if stop is None:
         return None
-    return torch.where(token == stop, ENDED, torch.zeros_like(token, dtype=torch.int32) if state is None else state)
+    before = torch.zeros_like(token, dtype=torch.int32) if state is None else state
+    return before.masked_fill(token == stop, ENDED)
 
 
 def only_token(token: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +135,7 @@ def only_token(token: Tensor) -> tuple[Tensor, Tensor]:
 
 def quantize(alpha: Tensor) -> Tensor:
     """Weights (B, k) that sum to 1 → int32 ones that sum to WEIGHT_SCALE; the first takes what cutting leaves."""
-    weights = (alpha * WEIGHT_SCALE).floor().clamp(max=WEIGHT_SCALE - 1).to(torch.int32)
+    weights = (alpha * WEIGHT_SCALE).clamp(max=WEIGHT_SCALE - 1).to(torch.int32)  # which cuts
     weights[:, 0] = WEIGHT_SCALE - weights[:, 1:].sum(-1, dtype=torch.int32)
     return weights
 
@@ -135,8 +145,21 @@ def blend(rows: Tensor, weights: Tensor) -> Tensor:
 
     Differentiable with respect to rows; the weights are constants (paper §3.3).
     """
-    alpha = weights.to(torch.float32) * (1.0 / WEIGHT_SCALE)
-    return (alpha.unsqueeze(-1) * rows.float()).sum(-2).to(rows.dtype)
+    alpha = weights * (1.0 / WEIGHT_SCALE)  # float32
+    return (alpha.unsqueeze(-1) * rows).sum(-2, dtype=torch.float32).to(rows.dtype)
+
+
+def weighted_sum(weights: Tensor, E: Tensor) -> Tensor:
+    """Σ w(v) E[v]: float32 (B, V) and (V, d) of any type → (B, d) float32.
+
+    A bfloat16 E, 2 GB of it at 7B, is not copied: it is multiplied by the weights' first bits and by what these leave,
+    16 bits together. That is off by at most 2⁻⁸ of Σ w(v) |E[v]|, twice what rounding the result to bfloat16 costs.
+    """
+    if E.dtype != torch.bfloat16:  # float16 doesn't hold small weights
+        return weights @ E.float()
+    high = weights.bfloat16()
+    low = (weights - high.float()).bfloat16()
+    return (high @ E).float().add_(low @ E)
 
 
 def add_noise(rows: Tensor, sigma: Tensor, seed: Tensor, position: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ class SoftThinkingMixer(Mixer):
             return Step(token, on, *only_token(token), dense=p, state=next_state(self.stop_after, state, token))
         if self.stop_after is not None:
             entropy = -(p * torch.log_softmax(z, -1)).sum(-1)
-            cold = torch.where(entropy < self.cold_entropy, state + 1, 0).to(torch.int32)
+            cold = (state + 1).masked_fill(~(entropy < self.cold_entropy), 0)
             state = torch.where(on, cold, state)
-            token = torch.where(on & (cold >= self.cold_steps), self.stop_after, token)
+            token = token.masked_fill(on & (cold >= self.cold_steps), self.stop_after)
         top_p, top_k = torch.full_like(p[:, 0], self.top_p), torch.full_like(token, self.top_k)
         restricted = restrict(p, top_p, top_k)
         restricted = restricted * (restricted >= self.min_p * p.amax(-1, keepdim=True))
