@@ -13,7 +13,7 @@ SHARE = {
 """Of a card, what an engine of a tiny model takes; on an H100 the whole suite ran so."""
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_card() -> Iterator[None]:
     """Every engine of the tests that finds a GPU takes this share of it, unless it asks for more."""
     from ngrpo.engines.sglang import cpu

@@ -302,3 +302,47 @@ def test_gspo_runs_through_verls_registry() -> None:
     advantages = torch.ones(B, T)
     metrics = actor.update_policy(_data(old_log_probs=old, advantages=advantages))
     assert metrics["actor/pg_loss"][0] == pytest.approx(-1.0, abs=1e-3)  # the ratio is 1 before any update
+
+
+def _gradients(aggregation: str, **parts) -> list[torch.Tensor]:
+    """Of one update's loss, with micro-batches as these settings make them."""
+    actor, kept = _actor(loss_agg_mode=aggregation, use_kl_loss=True, **parts), []
+
+    def step() -> torch.Tensor:
+        kept.extend(p.grad.clone() for p in actor.actor_module.parameters())
+        return torch.tensor(0.0)
+
+    actor._optimizer_step = step
+    generator = torch.Generator().manual_seed(3)
+    noise = {name: 0.1 * torch.randn(B, T, generator=generator) for name in ("old_log_probs", "ref_log_prob")}
+    log_probs = _oracle(_model(), RECORDS).detach()
+    advantages = torch.randn(B, 1, generator=generator).expand(B, T)
+    actor.update_policy(_data(advantages=advantages, **{name: log_probs + n for name, n in noise.items()}))
+    return kept
+
+
+def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """The largest difference of two gradients, as a share of the largest entry."""
+    largest = max(float(g.abs().max()) for g in others)
+    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True)) / largest
+
+
+def test_token_budgets_change_gradients_by_rounding_alone() -> None:
+    """With records, which must follow their rows; the control: an average over tokens depends on the parts, in verl."""
+
+    def budgeted(aggregation: str, tokens: int) -> list[torch.Tensor]:
+        return _gradients(aggregation, use_dynamic_bsz=True, ppo_max_token_len_per_gpu=tokens)
+
+    whole = _gradients("seq-mean-token-mean", ppo_micro_batch_size_per_gpu=B)
+    for tokens in (P + T, 40):
+        assert _apart(budgeted("seq-mean-token-mean", tokens), whole) < 1e-5
+    assert _apart(budgeted("token-mean", P + T), _gradients("token-mean", ppo_micro_batch_size_per_gpu=B)) > 1e-3
+
+
+def test_token_budgets_change_log_probs_by_rounding_alone() -> None:
+    expected, _ = _actor().compute_log_prob(_data())
+    data = _data()
+    data.meta_info |= {"use_dynamic_bsz": True, "max_token_len": P + T}
+    budgeted, _ = _actor().compute_log_prob(data)
+    assert (budgeted - expected)[MASK].abs().max() < 1e-5
+    assert (budgeted - expected.flip(0))[MASK].abs().max() > 0.1  # the control: rows in another order

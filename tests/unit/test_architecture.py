@@ -29,6 +29,7 @@ LAYERS = (
         "files",
         "foreign",
         "formatting",
+        "gpu_memory",
         "grades",
         "hardware",
         "hub",

@@ -14,6 +14,7 @@ from ngrpo.engines.model_folder import DTYPES, engine_dtype
 from ngrpo.engines.sglang import cpu, unusual
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
+from ngrpo.gpu_memory import Budget
 from ngrpo.training.verl import accelerator
 
 pytestmark = pytest.mark.train
@@ -90,7 +91,7 @@ def test_the_trainer_is_as_exact_as_the_rollout() -> None:
     assert small["actor_rollout_ref.rollout.dtype"] == "float32"
     assert small["actor_rollout_ref.actor.fsdp_config.mixed_precision"]["param_dtype"] == "fp32"
     assert small["actor_rollout_ref.model.use_remove_padding"] is False  # which needs flash-attn
-    usual = accelerator.settings(32, 16, 1000, "bfloat16")
+    usual = accelerator.settings(32, 16, 1000, "bfloat16", fits=Budget(16_384, 16_384, False, 0.7, 0.0))
     assert usual["actor_rollout_ref.rollout.dtype"] == "bfloat16"
     assert usual["actor_rollout_ref.model.use_remove_padding"] is True
 

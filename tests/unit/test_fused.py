@@ -1,4 +1,4 @@
-"""The kernels that GPUs use: the same numbers as the PyTorch forms, by Triton's interpreter; and compiled for GPUs."""
+"""The kernels that GPUs use: the same numbers as the PyTorch forms, by Triton's interpreter; compiled for GPUs."""
 
 import importlib
 import subprocess
@@ -14,8 +14,10 @@ triton = pytest.importorskip("triton", reason="the training environment has trit
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from ngrpo.method import rng, sampling  # noqa: E402
+from ngrpo.method.mixers import weighted_sum  # noqa: E402
 
 MODULE = "ngrpo.method.fused"
 RESOLUTION = 2.0**-23
@@ -147,3 +149,28 @@ def test_kernels_compile_for_gpus_and_keep_to_their_registers() -> None:
     kernels = [f"sm_{capability} {name}" for capability in (80, 90) for name in ("_uniform", "_nucleus")]
     assert [line.split(":")[0] for line in made] == kernels
     assert all("STACK:0 " in line for line in made), made  # nothing spills
+
+
+def test_a_whole_vocabulary_is_mixed_without_a_copy_of_it() -> None:
+    class Largest(TorchDispatchMode):
+        entries = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+            self.entries = max(self.entries, 0 if views else out.numel())
+            return out
+
+    generator = torch.Generator().manual_seed(0)
+    E = torch.randn(5000, 32, generator=generator)
+    weights = torch.softmax(torch.randn(3, 5000, generator=generator) * 3, -1)
+    half = E.bfloat16()
+    with Largest() as largest:
+        low = weighted_sum(weights, half)
+    assert largest.entries <= weights.numel()
+    exact, most = weights.double() @ half.double(), weights.double() @ half.double().abs()
+    assert ((low - exact).abs() <= 2**-8 * most).all()
+    assert weighted_sum(weights, E).equal(weights @ E)
+    with Largest() as copying:  # the control
+        weights @ half.float()
+    assert copying.entries == E.numel()

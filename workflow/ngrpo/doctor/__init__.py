@@ -53,7 +53,7 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
     if cluster and not fit:  # a login node: what it lacks itself, the jobs' nodes may have
         checks = [replace(c, stops=tuple(s for s in c.stops if s != "paper")) if c in node else c for c in checks]
         gpu = Diagnosis(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
-    checks += [gpu, machine.compiler()] if fit else [gpu]
+    checks += [gpu, machine.token_budgets(), machine.compiler()] if fit else [gpu]
     checks.append(slurm)
     if not (options.config / "scales").is_dir():
         return [

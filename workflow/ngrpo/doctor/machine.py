@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ngrpo.doctor.checks import SCALES, Diagnosis, short_of
+from ngrpo.gpu_memory import budget, shape_like
 
 PYTHON = (3, 11)
 CORES = {"toy": 1, "smoke": 1, "paper": 8}
@@ -24,6 +25,8 @@ GPU_MEMORY = 40  # GB
 DRIVER = 525.60  # oldest that runs CUDA 12 builds
 CAPABILITY = 8.0  # bfloat16 and flash-attn 2
 GB = 1e9
+LONGEST = 4096 + 8192  # tokens of the paper's prompts and responses
+SIZES = {"1.5B": 1.78e9, "7B": 7.62e9}
 
 
 def run(*command: str) -> str | None:
@@ -100,11 +103,26 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def gpus() -> tuple[Diagnosis, bool]:
-    """GPUs of this node, and whether they can run the paper's scale."""
+def token_budgets() -> Diagnosis:
+    """What training the paper's two sizes at its lengths would be set to here (computed: `ngrpo.gpu_memory`)."""
+    cards = _cards()
+    card, gpus = _number(cards[0][1]) * 2**20, len(cards)
+    fits = {name: budget(card, gpus, shape_like(size), LONGEST) for name, size in SIZES.items()}
+    state = "; ".join(f"{name}: {fit}" for name, fit in fits.items())
+    lacks = any(fit.missing for fit in fits.values())
+    return Diagnosis("GPU memory", state, "more or larger GPUs, or shorter responses" if lacks else "")
+
+
+def _cards() -> list[list[str]]:
+    """Of each GPU: name, memory in MiB, driver, capability."""
     fields = "--query-gpu=name,memory.total,driver_version,compute_cap"
     output = run("nvidia-smi", fields, "--format=csv,noheader,nounits")
-    rows = [[part.strip() for part in line.split(",")] for line in (output or "").splitlines() if line.count(",") == 3]
+    return [[part.strip() for part in line.split(",")] for line in (output or "").splitlines() if line.count(",") == 3]
+
+
+def gpus() -> tuple[Diagnosis, bool]:
+    """GPUs of this node, and whether they can run the paper's scale."""
+    rows = _cards()
     if not rows:
         there = shutil.which("nvidia-smi") is not None
         return Diagnosis("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ngrpo.formatting import size_text
+from ngrpo.gpu_memory import CARDS, GB, budget, shape_like, smallest_card
 from ngrpo.planning.costs import Costs, Span, total
 from ngrpo.planning.disk import room, unknown
 from ngrpo.planning.jobs import Job
@@ -50,6 +51,7 @@ def plan_text(
             "",
             *_totals(jobs, costs, rate, nodes, currency),
             *(_room(running, study, costs, nodes) if study else []),
+            *(_memory(running, study, costs) if study else []),
             "",
             "why",
             *_reasons(running, every_job),
@@ -73,6 +75,27 @@ def _room(running: Sequence[Job], study: Study, costs: Costs, nodes: int | None)
     if missing := unknown(study, costs):
         lines.append(f"Not in it: {', '.join(missing)}, whose parameters aren't declared (config/costs.yaml)")
     return lines
+
+
+def _memory(running: Sequence[Job], study: Study, costs: Costs) -> list[str]:
+    """On which GPUs the models that would be trained fit (computed: `ngrpo.gpu_memory`)."""
+    if costs.declared.device != "GPU":
+        return []
+    lines = []
+    specs = {study.runs[j.name].model.id: study.runs[j.name] for j in running if j.stage == "train"}
+    for model, spec in specs.items():
+        declared = costs.model(model)
+        if declared.parameters is None:
+            continue
+        shape, longest = (
+            shape_like(declared.parameters),
+            spec.training.max_prompt_tokens + spec.training.max_response_tokens,
+        )
+        card = smallest_card(declared.devices, shape, longest)
+        size = f"of {card} GB or more" if card else f"of {CARDS[-1]} GB are too small"
+        example = budget((card or CARDS[-1]) * GB, declared.devices, shape, longest)
+        lines.append(f"{model} on {declared.devices} GPUs {size}: {example}")
+    return [f"{'memory' if i == 0 else '':12}{line}" for i, line in enumerate(lines)]
 
 
 def _cautions(running: Sequence[Job]) -> list[str]:

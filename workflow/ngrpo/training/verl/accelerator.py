@@ -11,13 +11,15 @@ import contextlib
 import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.distributed_c10d import init_process_group as _init_process_group
 from torch.distributed.fsdp import CPUOffloadPolicy
 
-from ngrpo.engines.model_folder import engine_dtype
+from ngrpo.engines.model_folder import engine_dtype, model_config
+from ngrpo.gpu_memory import Budget, budget, shape_of
 from ngrpo.training.verl.replacing import Replacement
 
 
@@ -163,24 +165,57 @@ def engine_limits(requests: int, longest: int) -> dict[str, int]:
     return {"max_total_tokens": min(requests, 256) * longest, "max_running_requests": 256} if on_cpu() else {}
 
 
-def settings(sequences: int, mini_batch: int, logits: int, dtype: str) -> dict[str, Any]:
+def budget_here(model: Path, gpus: int, longest: int, tensor_parallel: int) -> Budget:
+    """What fits this node's GPUs, `gpus` of which train this model folder together."""
+    card = torch.cuda.get_device_properties(0).total_memory
+    return budget(card, gpus, shape_of(model_config(model)), longest, tensor_parallel)
+
+
+def micro_batches(fits: Budget, aggregation: str) -> dict[str, Any]:
+    """verl's micro-batches for a GPU, as dotted keys: as many tokens as fit.
+
+    An average over responses doesn't depend on how they are parted. One over tokens does, in verl, so there updates are
+    of two responses, whatever the GPU.
+    """
+    actor = "actor_rollout_ref.actor"
+    by_tokens = aggregation.startswith("seq-mean")
+    updates = {f"{actor}.use_dynamic_bsz": True, f"{actor}.ppo_max_token_len_per_gpu": fits.update_tokens}
+    passes = {
+        f"actor_rollout_ref.{role}.{key}": value
+        for role in ("ref", "rollout")
+        for key, value in (
+            ("log_prob_use_dynamic_bsz", True),
+            ("log_prob_max_token_len_per_gpu", fits.log_prob_tokens),
+        )
+    }
+    return {**(updates if by_tokens else {f"{actor}.ppo_micro_batch_size_per_gpu": 2}), **passes}
+
+
+def settings(
+    sequences: int,
+    mini_batch: int,
+    logits: int,
+    dtype: str,
+    *,
+    fits: Budget | None = None,
+    aggregation: str = "seq-mean-token-mean",
+) -> dict[str, Any]:
     """verl's settings that follow from the machine, as dotted keys.
 
     sequences: responses of a rollout batch on one rank; mini_batch: responses of an update on one rank; logits: of one
-    longest sequence (tokens × vocabulary); dtype: the base model's. A float32 model, such as the toy's, is trained on a
+    longest sequence (tokens × vocabulary); dtype: the base model's; fits: `budget_here`, where half precision is
+    trained; aggregation: of the loss. A float32 model, such as the toy's, is trained on a
     GPU as on a CPU: in plain float32, whose rounding its scale's parity limit is made for, and without flash-attn.
     """
-    if not on_cpu() and dtype != "float32":
+    if fits is not None:
         return {
             "trainer.device": "cuda",
             "actor_rollout_ref.model.use_remove_padding": True,
             "actor_rollout_ref.model.enable_gradient_checkpointing": True,
-            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 2,
-            "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
-            "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
-            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+            **micro_batches(fits, aggregation),
+            "actor_rollout_ref.actor.fsdp_config.optimizer_offload": fits.optimizer_offload,
             "actor_rollout_ref.rollout.dtype": engine_dtype(dtype, on_cpu=False),
-            "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7,
+            "actor_rollout_ref.rollout.gpu_memory_utilization": fits.engine_fraction,
         }
     full = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     plain = {

@@ -241,14 +241,27 @@ def compose(
     own = own_settings(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease, vocabulary=vocabulary)
     ranks.check(spec)
     sequences = t.batch_prompts * t.group // ranks.total
-    logits = (t.max_prompt_tokens + t.max_response_tokens) * len(vocabulary)
+    longest, dtype, mini_batch = (
+        t.max_prompt_tokens + t.max_response_tokens,
+        spec.model.model.dtype,
+        t.mini_batch_prompts,
+    )
+    halves = not accelerator.on_cpu() and dtype != "float32"
+    fits = accelerator.budget_here(inputs.model, ranks.total, longest, ranks.tensor_parallel) if halves else None
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra_compose("ppo_trainer")
     OmegaConf.set_struct(config, False)
     parts = (
         science(spec, steps),
         plumbing(inputs, run, ranks, saving.steps),
-        accelerator.settings(sequences, t.mini_batch_prompts * t.group // ranks.total, logits, spec.model.model.dtype),
+        accelerator.settings(
+            sequences,
+            mini_batch * t.group // ranks.total,
+            longest * len(vocabulary),
+            dtype,
+            fits=fits,
+            aggregation=spec.objective.policy_aggregation or spec.objective.aggregation,
+        ),
         own,
     )
     for part in parts:
