@@ -5,9 +5,12 @@ kernel here. Both give the same numbers; tests hold the kernels to the other for
 `make test-gpu` on a GPU. Only machines with a GPU import this module, for Triton is nowhere else needed.
 """
 
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
+# (Triton's language has types of its own, which no annotation names)
+
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-untyped,unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 _WORDS = 256  # random numbers of one program
