@@ -306,10 +306,10 @@ def test_gspo_runs_through_verls_registry() -> None:
 
 def _gradients(aggregation: str, **parts) -> list[torch.Tensor]:
     """Of one update's loss, with micro-batches as these settings make them."""
-    actor, kept = _actor(loss_agg_mode=aggregation, use_kl_loss=True, **parts), []
+    actor, gradients = _actor(loss_agg_mode=aggregation, use_kl_loss=True, **parts), []
 
     def step() -> torch.Tensor:
-        kept.extend(p.grad.clone() for p in actor.actor_module.parameters())
+        gradients.extend(p.grad.clone() for p in actor.actor_module.parameters())
         return torch.tensor(0.0)
 
     actor._optimizer_step = step
@@ -318,7 +318,7 @@ def _gradients(aggregation: str, **parts) -> list[torch.Tensor]:
     log_probs = _oracle(_model(), RECORDS).detach()
     advantages = torch.randn(B, 1, generator=generator).expand(B, T)
     actor.update_policy(_data(advantages=advantages, **{name: log_probs + n for name, n in noise.items()}))
-    return kept
+    return gradients
 
 
 def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:

@@ -1,4 +1,4 @@
-"""Token budgets from a GPU's memory: promises of the computation, and what verl is told."""
+"""Token budgets from a GPU's memory: promises of the computation, and what verl is chosen."""
 
 import itertools
 
@@ -77,12 +77,12 @@ def test_verl_is_told_the_budgets_by_keys_that_it_has() -> None:
     fits = Budget(16_384, 32_768, False, 0.7, 0.0)
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer")
-    told = accelerator.settings(32, 16, 1000, "bfloat16", fits=fits)
-    for key in told:
+    chosen = accelerator.settings(32, 16, 1000, "bfloat16", fits=fits)
+    for key in chosen:
         if "attn_implementation" not in key:
             assert OmegaConf.select(config, key, default="absent") != "absent", key
-    assert told["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == 16_384
-    assert told["actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"] == 32_768
+    assert chosen["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == 16_384
+    assert chosen["actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"] == 32_768
     by_tokens = accelerator.micro_batches(fits, "token-mean")
     assert "actor_rollout_ref.actor.use_dynamic_bsz" not in by_tokens
     assert by_tokens["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"] == 2

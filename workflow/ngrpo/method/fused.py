@@ -74,9 +74,9 @@ def _nucleus(p, top_p, top_k, out, V, BLOCK: tl.constexpr):
         middle = low + (high - low) // 2
         mass, count = _above(p, middle, V, BLOCK)
         value = middle.to(tl.float32, bitcast=True)
-        kept = (_before(mass + value.to(tl.float64), value) < most) & (count < limit)
-        high = tl.where(kept, middle, high)
-        low = tl.where(kept, low, middle + 1)
+        inside = (_before(mass + value.to(tl.float64), value) < most) & (count < limit)
+        high = tl.where(inside, middle, high)
+        low = tl.where(inside, low, middle + 1)
     mass, count = _above(p, high, V, BLOCK)
     value = high.to(tl.float32, bitcast=True)
     ties = tl.zeros((), tl.int32)  # of them, how many came before
@@ -86,8 +86,8 @@ def _nucleus(p, top_p, top_k, out, V, BLOCK: tl.constexpr):
         tie = (x == value).to(tl.int32)
         number = ties + tl.cumsum(tie, 0)
         here = _before(mass + number.to(tl.float64) * value.to(tl.float64), value) < most
-        kept = (x > value) | ((tie > 0) & here & (count + number <= limit))
-        tl.store(out + at, tl.where(kept, x, 0.0), mask=at < V)
+        inside = (x > value) | ((tie > 0) & here & (count + number <= limit))
+        tl.store(out + at, tl.where(inside, x, 0.0), mask=at < V)
         ties += tl.sum(tie, 0)
 
 
