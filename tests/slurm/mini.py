@@ -199,7 +199,7 @@ class MiniSlurm:
             ReturnToService=2
             MpiDefault=none
             SwitchType=switch/none
-            MinJobAge=300
+            MinJobAge=7200
             SlurmdTimeout=15
             SlurmctldTimeout=10
             InactiveLimit=0

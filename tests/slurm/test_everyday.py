@@ -93,7 +93,7 @@ def test_the_toy_study_runs_on_slurm_to_its_report(clone: Clone) -> None:
 
 
 def test_no_job_asks_for_more_than_it_uses(slurm: MiniSlurm, clone: Clone) -> None:
-    """What SLURM was really asked for, as it remembers it (five minutes long)."""
+    """What SLURM was really asked for, as it remembers it."""
     asked: dict[str, set[str]] = {}
     done = subprocess.run(("squeue", "-h", "-t", "all", "-o", "%k|%b"), capture_output=True, text=True, check=True)
     for comment, gres in (line.split("|") for line in done.stdout.splitlines()):

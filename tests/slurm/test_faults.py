@@ -254,8 +254,8 @@ def test_a_training_on_two_nodes(slurm: MiniSlurm, clone: Clone) -> None:
     assert max(row["parity/max"] for row in clone.metrics()) <= 1e-4
     log = (clone.run / "train.log").read_text()
     assert "world_size=2" in log or "(rank 1)" in log or log.count("==> worker-") >= 3
-    deadline = time.monotonic() + 10
-    while (left := [args for _, args in processes() if "raylet" in args and "ngrpo-" in args]) and (
+    deadline, own = time.monotonic() + 10, str((clone.folder / ".venv-train").resolve())
+    while (left := [args for _, args in processes() if "raylet" in args and own in args]) and (
         time.monotonic() < deadline
     ):
         time.sleep(0.2)

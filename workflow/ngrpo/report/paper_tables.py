@@ -25,6 +25,8 @@ FORMATS = ("html", "tex", "csv")
 BEST, SECOND = ("⟪", "⟫"), ("⟨", "⟩")
 """Marks that pass great_tables' escaping, which LaTeX commands replace: it has no styles for LaTeX."""
 COMMANDS = {BEST[0]: r"\textbf{", BEST[1]: "}", SECOND[0]: r"\underline{", SECOND[1]: "}"}
+RANKED_DECIMALS = 3
+"""Of a share: what the page shows as equal has one rank."""
 LABELS = {
     "system": "System",
     "paper": "Paper",
@@ -46,8 +48,8 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
     Columns: table, model, benchmark, metric, label, paper, paper_table (which table prints it), ours, low, high (other
     problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
     (training seeds whose grades are there), over_seeds, least, most (mean and range over them, where there are several;
-    all other numbers are the first seed's), rank, paper_rank (1 the best of its block; null below two values), status,
-    note, spec. Raises UserError for a table that the study doesn't have.
+    all other numbers are the first seed's), rank, paper_rank (1 the best of its block; values that the page shows alike
+    have one rank; null below two values), status, note, spec. Raises UserError for a table that the study doesn't have.
     """
     study.table(frame["table"].iloc[0])
     own = frame[frame["against"].isna() & frame["headline"]]
@@ -74,11 +76,13 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
     sheet = pd.DataFrame(rows).reindex(columns=columns)
     _add_seeds(sheet, study, results)
     sheet["seeds"] = sheet["seeds"].astype("Int64")
-    blocks = sheet.groupby(["model", "benchmark", "metric"], sort=False)
+    keys = ["model", "benchmark", "metric"]
+    blocks = sheet.groupby(keys, sort=False)
     for values, rank in (("ours", "rank"), ("paper", "paper_rank")):
         sheet[values] = sheet[values].astype(float)
         enough = blocks[values].transform("count") >= 2
-        sheet[rank] = blocks[values].rank(method="min", ascending=False).where(enough).astype("Int64")
+        shown = sheet[values].round(RANKED_DECIMALS).groupby([sheet[key] for key in keys], sort=False)
+        sheet[rank] = shown.rank(method="min", ascending=False).where(enough).astype("Int64")
     return sheet
 
 

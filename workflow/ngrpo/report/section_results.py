@@ -112,6 +112,7 @@ def _group(
         "average": benchmark == AVERAGE,
         "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
         "columns": [(metric, "" if estimator == "mean" else estimator) for metric, estimator in columns],
+        "metrics": list(dict.fromkeys(metric for metric, _ in columns)),
         "rows": [
             _beside(_row(part, columns), columns, printed, (model, benchmark), nothing.get(label, ""))
             | {"style": looks[label], "name": names[label]}
