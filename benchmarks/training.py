@@ -35,11 +35,11 @@ def _records(responses: Any) -> list[bytes]:
     import numpy as np
 
     from ngrpo.method.mixers import WEIGHT_SCALE
-    from ngrpo.method.records import Record
+    from ngrpo.method.records import Origin, Record
 
     random = np.random.default_rng(0)
     packed = []
-    for response in responses.tolist():
+    for row, response in enumerate(responses.tolist()):
         index = np.flatnonzero(random.random(len(response)) < RHO)
         ids = random.integers(0, VOCABULARY, (len(index), K))
         rest = random.integers(0, WEIGHT_SCALE // K, (len(index), K - 1))

@@ -40,9 +40,8 @@ def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
             fed[len(prompt) + index] = (E[torch.tensor(ids)] * weights[:, None]).sum(0)
         if record.noise is not None:
             position = torch.arange(len(prompt), len(prompt) + len(tokens) - 1)
-            drawn = record.noise.drawn_anew("old")
-            noise = rng.normal(torch.full_like(position, drawn.seed), position, E.shape[1])
-            fed[len(prompt) : -1] += torch.from_numpy(drawn.sigma)[:, None] * noise
+            noise = rng.normal(torch.full_like(position, record.noise_seed("old")), position, E.shape[1])
+            fed[len(prompt) : -1] += torch.from_numpy(record.noise.sigma)[:, None] * noise
     with torch.no_grad():
         logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]

@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import WEIGHT_SCALE, quantize
-from ngrpo.method.records import Noise, Record, gather
+from ngrpo.method.records import Noise, Origin, Record, gather
 from ngrpo.training.verl import accelerator
 
 pytestmark = pytest.mark.train
@@ -71,7 +71,7 @@ def _batch():
         candidates = torch.randint(3, V, (len(index), K), generator=g)
         weights = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
         response = ids[row, P : P + length].tolist()
-        records.append(Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K))
+        records.append(Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K, origin=Origin(row, P)))
     tensors = {
         "input_ids": ids,
         "responses": ids[:, P:],
@@ -89,11 +89,18 @@ MASK = TENSORS["response_mask"].bool()
 def _data(records=RECORDS, **tensors):
     from verl import DataProto
 
-    from ngrpo.training.verl.actor import KEY
+    from ngrpo.training.verl.actor import KEY, SEEDS
 
     extra = {} if records is None else {KEY: np.array([r.pack() for r in records], dtype=object)}
+    tensors = {SEEDS: torch.arange(B), **tensors}
     meta = {"micro_batch_size": B // 2, "temperature": TEMPERATURE, "use_dynamic_bsz": False, "max_token_len": 40}
     return DataProto.from_dict({**TENSORS, **tensors}, non_tensors=extra, meta_info=meta)
+
+
+def noise_record(row: int, length: int, noise: Noise | None) -> Record:
+    """A response's record that holds noise alone, or nothing."""
+    text = TENSORS["responses"][row, :length].tolist()
+    return Record.of(text, [], [], [], k=1, origin=Origin(row, 17), noise=noise)
 
 
 def _actor(kind=None, model=None, **config):
@@ -114,7 +121,7 @@ def _oracle(model, records) -> torch.Tensor:
             ).sum(0)
         if record.noise is not None:
             for at in range(record.length - 1):
-                key = torch.tensor([record.noise.seed]), torch.tensor([record.noise.start + at])
+                key = torch.tensor([record.origin.seed]), torch.tensor([record.origin.start + at])
                 fed[row, P + at] = fed[row, P + at] + float(record.noise.sigma[0]) * rng.normal(*key, D)[0]
     logits = model(
         inputs_embeds=fed, attention_mask=TENSORS["attention_mask"], position_ids=TENSORS["position_ids"]
@@ -137,8 +144,7 @@ def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
     def records(anew: bool) -> list[Record]:
         sigma = np.float32([0.5])
         return [
-            Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, sigma, anew))
-            for row, n in enumerate(MASK.sum(-1).tolist())
+            noise_record(row, n, Noise(sigma, anew)) for row, n in enumerate(MASK.sum(-1).tolist())
         ]
 
     def log_probs(anew: bool, optimizer: bool = True) -> torch.Tensor:
@@ -156,10 +162,7 @@ def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
 
 
 def test_noise_is_replayed_from_its_key() -> None:
-    noisy = [
-        Record.of(TENSORS["responses"][row, :n].tolist(), [], [], [], k=1, noise=Noise(row, 17, np.float32([0.2])))
-        for row, n in enumerate(MASK.sum(-1).tolist())
-    ]
+    noisy = [noise_record(row, n, Noise(np.float32([0.2]))) for row, n in enumerate(MASK.sum(-1).tolist())]
     replayed, _ = _actor().compute_log_prob(_data(noisy))
     with torch.no_grad():
         expected, naive = _oracle(_model(), noisy), _oracle(_model(), [])
@@ -174,10 +177,13 @@ def test_without_mixing_it_is_stock_bit_for_bit(records) -> None:
 
     lengths = MASK.sum(-1).tolist()
     if records == "empty":
-        records = [Record.of(TENSORS["responses"][r, :n].tolist(), [], [], [], k=K) for r, n in enumerate(lengths)]
+        records = [noise_record(row, n, None) for row, n in enumerate(lengths)]
     elif records == "anchor":
         rows = [TENSORS["responses"][r, :n].tolist() for r, n in enumerate(lengths)]
-        records = [Record.of(r, list(range(len(r))), [[t] for t in r], [[WEIGHT_SCALE]] * len(r), k=1) for r in rows]
+        records = [
+            Record.of(r, range(len(r)), [[t] for t in r], [[WEIGHT_SCALE]] * len(r), k=1, origin=Origin(i, P))
+            for i, r in enumerate(rows)
+        ]
     ours, stock = _actor(), _actor(DataParallelPPOActor)
     for a, b in zip(
         ours.compute_log_prob(_data(records), calculate_entropy=True),
@@ -212,8 +218,15 @@ def test_gradients_reach_candidate_rows_as_in_plain_autograd() -> None:
 
 
 def test_records_of_another_response_are_refused() -> None:
-    with pytest.raises(UserError, match="another response"):
-        _actor().compute_log_prob(_data([*RECORDS[1:], RECORDS[0]]))
+    """By every pass; also where only the seed says so: two responses of one prompt may have the same text."""
+    from ngrpo.training.verl.actor import SEEDS
+
+    foreign = [_data([*RECORDS[1:], RECORDS[0]]), _data(**{SEEDS: torch.arange(B).flip(0)})]
+    for data in foreign:
+        with pytest.raises(UserError, match="another response"):
+            _actor().compute_log_prob(data)
+        with pytest.raises(UserError, match="another response"):
+            _actor().update_policy(data)
 
 
 def test_records_follow_their_responses_through_reordering_and_dynamic_micro_batches() -> None:
@@ -291,6 +304,40 @@ def test_statistics_are_those_of_the_mixtures() -> None:
     assert seen.total / seen.count == pytest.approx(float(cosine.mean()), abs=1e-6)
     assert seen.least == pytest.approx(float(cosine.min()), abs=1e-6)
     assert seen.below == float((cosine < 0.95).sum())
+
+
+def updated(kind: str, cap: float | None, rollout: torch.Tensor, old: torch.Tensor) -> list[torch.Tensor]:
+    """The weights after an update from these log-probs; cap: of importance weights, None: off."""
+    from ngrpo.training.verl.losses import register
+
+    register()
+    own = {} if cap is None else {"ngrpo": {"rollout_is_threshold": cap}}
+    actor = _actor(policy_loss={"loss_mode": kind}, clip_ratio_low=0.2, clip_ratio_high=0.2, **own)
+    advantages = torch.linspace(-1, 1, B)[:, None].expand(B, T).contiguous()
+    actor.update_policy(_data(old_log_probs=old, rollout_log_probs=rollout, advantages=advantages))
+    return [p.detach() for p in actor.actor_module.parameters()]
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "gspo"])
+def test_truncated_importance_sampling_weighs_and_is_off_without_a_cap(kind: str) -> None:
+    old = _oracle(_model(), RECORDS).detach()
+
+    def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+        return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    rarer, likelier = old - 0.5, old + torch.linspace(0, 1, T)
+    off = updated(kind, None, old, old)
+    assert same(off, updated(kind, None, rarer, old))  # off: the rollout's log-probs don't matter
+    assert same(off, updated(kind, 2.0, old, old))  # ratios of 1: the same bits
+    assert same(off, updated(kind, 1.0, rarer, old))  # e^0.5, cut at 1
+    assert not same(off, updated(kind, 2.0, likelier, old))  # the control: ratios below 1 weigh
+
+
+def test_importance_weights_are_ratios_up_to_their_cap() -> None:
+    from ngrpo.method.objectives.surrogate import truncated_ratio
+
+    old, rollout = torch.log(torch.tensor([0.5, 0.1, 0.9])), torch.log(torch.tensor([0.25, 0.2, 0.001]))
+    assert truncated_ratio(old, rollout, 3.0).tolist() == pytest.approx([2.0, 0.5, 3.0])
 
 
 def test_gspo_runs_through_verls_registry() -> None:

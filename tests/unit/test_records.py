@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import WEIGHT_SCALE
-from ngrpo.method.records import Noise, Record, gather, gather_noise
+from ngrpo.method.records import Noise, Origin, Record, gather, gather_noise
 
 pytestmark = pytest.mark.train
+
+ORIGIN = Origin(2**61, 17, b"settings", -5)
 
 
 def _record(length: int, k: int, share: float, seed: int) -> tuple[list[int], Record]:
@@ -20,7 +22,7 @@ def _record(length: int, k: int, share: float, seed: int) -> tuple[list[int], Re
     ids = r.integers(0, 151_936, (len(index), k))
     rest = r.integers(0, WEIGHT_SCALE // k, (len(index), k - 1))
     weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True), rest], 1)
-    return tokens, Record.of(tokens, index.tolist(), ids.tolist(), weights.tolist(), k=k)
+    return tokens, Record.of(tokens, index.tolist(), ids.tolist(), weights.tolist(), k=k, origin=ORIGIN)
 
 
 @given(st.integers(1, 300), st.integers(1, 6), st.floats(0, 1), st.integers(0, 99))
@@ -29,16 +31,17 @@ def test_bytes_come_back_as_the_same_record(length: int, k: int, share: float, s
     back = Record.unpack(record.pack())
     for field in ("index", "ids", "weights"):
         assert np.array_equal(getattr(back, field), getattr(record, field))
-    back.check(tokens)
+    assert back.origin == ORIGIN
+    back.check(tokens, ORIGIN.seed)
 
 
 def test_the_last_token_feeds_nothing_and_is_left_out() -> None:
-    record = Record.of([5, 6, 7], [0, 2], [[1, 2]] * 2, [[WEIGHT_SCALE, 0]] * 2, k=2)
+    record = Record.of([5, 6, 7], [0, 2], [[1, 2]] * 2, [[WEIGHT_SCALE, 0]] * 2, k=2, origin=ORIGIN)
     assert record.index.tolist() == [0]
 
 
 def test_records_of_long_responses_keep_their_positions() -> None:
-    record = Record.of([1] * 70_000, [69_000], [[1]], [[WEIGHT_SCALE]], k=1)
+    record = Record.of([1] * 70_000, [69_000], [[1]], [[WEIGHT_SCALE]], k=1, origin=ORIGIN)
     assert Record.unpack(record.pack()).index.tolist() == [69_000]
 
 
@@ -47,7 +50,10 @@ def test_a_record_refuses_another_response() -> None:
     other = [*tokens[:-1], tokens[-1] + 1]
     for wrong in (other, tokens[:-1], [*tokens, 0], tokens[::-1]):
         with pytest.raises(UserError, match="another response"):
-            record.check(wrong)
+            record.check(wrong, ORIGIN.seed)
+    with pytest.raises(UserError, match="another response"):
+        record.check(tokens, ORIGIN.seed + 1)
+    record.check(tokens, ORIGIN.seed)
 
 
 @pytest.mark.parametrize("harm", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:10], lambda b: b"XXXX" + b[4:]])
@@ -87,19 +93,20 @@ def test_a_record_takes_an_eighth_of_dense_tensors_at_most() -> None:
 @pytest.mark.parametrize("sigmas", [1, 4])
 def test_noise_travels_as_a_key_and_comes_back_for_every_fed_step(sigmas: int) -> None:
     sigma = np.linspace(0.1, 0.4, sigmas, dtype=np.float32)
-    record = Record.of([3, 1, 4, 1, 5], [], [], [], k=1, noise=Noise(2**61, 17, sigma))
+    record = Record.of([3, 1, 4, 1, 5], [], [], [], k=1, origin=ORIGIN, noise=Noise(sigma))
     back = Record.unpack(record.pack())
-    assert (back.noise.seed, back.noise.start, back.noise.anew) == (2**61, 17, False)
-    anew = Record.unpack(Record.of([3, 1, 4], [], [], [], k=1, noise=Noise(0, 17, sigma[:1], anew=True)).pack())
-    assert (anew.noise.seed, anew.noise.anew) == (0, True)
-    assert len({anew.noise.drawn_anew(purpose).seed for purpose in ("old", "reference", "update")}) == 3
-    assert back.noise.drawn_anew("old") is back.noise
+    assert (back.origin, back.noise.anew) == (ORIGIN, False)
+    anew = Record.of([3, 1, 4], [], [], [], k=1, origin=Origin(0, 17), noise=Noise(sigma[:1], anew=True))
+    anew = Record.unpack(anew.pack())
+    assert (anew.origin.seed, anew.noise.anew) == (0, True)
+    assert len({anew.noise_seed(purpose) for purpose in ("old", "reference", "update")}) == 3
+    assert back.noise_seed("old") == back.noise_seed("update") == 2**61
     mask, seed, position, values = gather_noise([_record(5, 1, 0.0, 0)[1], back], 6)
     assert mask.tolist() == [[False] * 6, [True] * 4 + [False] * 2]
     assert seed.tolist() == [2**61] * 4
     assert position.tolist() == [17, 18, 19, 20]
     assert torch.equal(values, torch.from_numpy(np.broadcast_to(sigma, 4).copy()))
-    assert len(record.pack()) < 64 + 4 * sigmas
+    assert len(record.pack()) < 96 + 4 * sigmas
 
 
 def test_a_batch_without_noise_has_none() -> None:

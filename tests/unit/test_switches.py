@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ngrpo.method.mixers import Step, measured, mixer_from
-from ngrpo.method.records import FedStep, Record
+from ngrpo.method.records import FedStep, Origin, Record
 from ngrpo.study import mixing
 from ngrpo.study.base import Config
 from ngrpo.study.expand import load_study
@@ -88,7 +88,7 @@ def effects(configured: mixing.MixerConfig) -> dict[str, Any]:
     value = {name: getattr(step, name) for name in STEP_FIELDS}
     state = start if step.state is None else step.state
     fed = [FedStep(0, [4], [1 << 16], 0.5)] if step.sigma is not None else []
-    record = Record.of_steps([4, 4], fed, mixer, seed=11, start=2)
+    record = Record.of_steps([4, 4], fed, mixer, Origin(11, 2))
     return value | {
         "state": state,
         "record": record.pack(),

@@ -175,7 +175,6 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
     return {
         "trainer.ngrpo.spec_digest": spec.digest,
         "trainer.ngrpo.seed": spec.seed,
-        "trainer.ngrpo.parity_limit": t.parity_limit,
         "trainer.test_freq": t.validate_every,
         "algorithm.adv_estimator": "grpo",
         "algorithm.norm_adv_by_std_in_grpo": True,
@@ -212,6 +211,8 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
             for name, value in spec.exploration.model_dump(exclude={"kind", *NOT_THE_MIXERS}).items()
             if value is not None
         },
+        **_only_if_set({"trainer.ngrpo.parity_limit": t.parity_limit}),
+        **_only_if_set({f"{ACTOR}.ngrpo.rollout_is_threshold": o.rollout_is_threshold}),
         **_only_if_set({f"{ROLLOUT}.ngrpo.refresh": getattr(spec.exploration, "refresh", None)}),
         **_only_if_set(
             {}

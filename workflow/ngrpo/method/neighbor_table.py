@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -119,6 +120,12 @@ class Table:
     def k(self) -> int:
         """Candidates a token, itself included."""
         return self.ids.shape[1]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that identify its ids."""
+        ids = self.ids.to("cpu", torch.int32).contiguous().numpy()
+        return hashlib.blake2b(repr(ids.shape).encode() + ids.tobytes(), digest_size=16).digest()
 
     def check(self, rows: int, k: int, metric: str) -> None:
         """Raise UserError unless the table is for a model with so many embedding rows, this k and this metric."""

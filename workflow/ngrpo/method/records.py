@@ -1,20 +1,24 @@
 """Records: what a response's mixed steps were fed, compact, self-checking, replayable in any batch (paper §3.3).
 
 A record holds only the mixed steps of one response: (index in the response, k candidate ids, k−1 weights). It travels
-as bytes beside its response, so that padding, sorting, micro-batches and slicing can't tear them apart, and it
-carries a digest of the response's tokens, so that it can't be replayed with another response.
+as bytes beside its response, so that padding, sorting, micro-batches and slicing can't tear them apart. It says what it
+was made of: the request's seed, the position of the response's first token, digests of the response's tokens and of the
+mixing settings, and a fingerprint of the engine's weights; `ngrpo.method.record_checks` compares them with what the
+trainer knows, and draws the gate again.
 
-Layout, little-endian: magic "NGR1"; uint16 k; uint32 steps M; uint32 response length; uint32 sigmas S; 8 bytes digest;
-uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights
-(M, k−1), the first candidate's weight being the remainder to 1. Where Gaussian noise was fed (S > 0): int64 seed; int64
-position of the response's first token; float32 sigma (S,), one for all fed steps or one each. The noise itself is drawn
-again; −1 − seed in the seed's place says that training draws other noise of the same size.
+Layout, little-endian: magic "NGR2"; uint16 k; uint16 1 where training draws its own noise; uint32 steps M; uint32
+response length; uint32 sigmas S; int64 seed; int64 position of the response's first token; int64 fingerprint of the
+weights; 8 bytes digest of the tokens; 8 bytes digest of the settings; uint16 or uint32 index (M,) (uint16 where the
+response is shorter than 65,536); int32 ids (M, k); uint16 weights (M, k−1), the first candidate's weight being the
+remainder to 1; float32 sigma (S,) of Gaussian noise, one for all fed steps or one each (the noise itself is drawn
+again); 8 bytes digest of all that.
 """
 
 import hashlib
+import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +29,36 @@ from ngrpo.errors import UserError
 from ngrpo.method.mixers import WEIGHT_SCALE, Mixer
 from ngrpo.method.rng import derive_seed
 
-_HEADER = struct.Struct("<4sHIII8s")
-_NOISE = struct.Struct("<qq")
-_MAGIC = b"NGR1"
+_HEADER = struct.Struct("<4sHHIIIqqq8s8s")
+_MAGIC = b"NGR2"
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
 
 
 def response_digest(tokens: Sequence[int] | np.ndarray) -> bytes:
     """8 bytes that identify a response's token ids (without padding)."""
-    return hashlib.blake2b(np.ascontiguousarray(tokens, dtype="<i4").tobytes(), digest_size=8).digest()
+    return _digest(np.ascontiguousarray(tokens, dtype="<i4").tobytes())
+
+
+def settings_digest(mixer: Mixer, temperature: float, table: bytes = b"") -> bytes:
+    """8 bytes that identify how a response's steps were mixed: the mixer, τ, and where it has one the neighbor table.
+
+    table: `Table.digest` of the ids that were looked up; empty for one that follows the weights.
+    """
+    settings = {"kind": mixer.kind, **asdict(mixer)}  # type: ignore[call-overload]
+    told = json.dumps([settings, float(temperature), table.hex() if mixer.needs_table else ""], sort_keys=True)
+    return _digest(told.encode())
+
+
+class Origin(NamedTuple):
+    """What a response was made of, as its engine says it: see the module's text."""
+
+    seed: int
+    start: int  # position of its first token in prompt and response together
+    settings: bytes = bytes(8)  # `settings_digest`
+    weights: int = 0  # `fingerprint` of the engine's; 0: it doesn't say
 
 
 class FedStep(NamedTuple):
@@ -46,19 +72,13 @@ class FedStep(NamedTuple):
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise that the fed steps of a response got: drawn by (seed, start + index in the response).
+    """Gaussian noise that the fed steps of a response got: drawn by (`Record.noise_seed`, start + index there).
 
-    anew: training doesn't feed this noise again but draws its own (`drawn_anew`).
+    anew: training doesn't feed this noise again but draws its own.
     """
 
-    seed: int
-    start: int
     sigma: np.ndarray  # (1,) or (length − 1,) float32; 0 where a step got none
     anew: bool = False
-
-    def drawn_anew(self, purpose: str) -> "Noise":
-        """The same noise, or where it is drawn anew that of another seed: one of its own for each purpose."""
-        return self if not self.anew else Noise(derive_seed(self.seed, purpose), self.start, self.sigma)
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class Record:
 
     index (M,) int64, ascending positions in the response whose input embedding was a mixture; ids (M, k) int64,
     anchor first; weights (M, k) int32 multiples of 1/WEIGHT_SCALE, rows sum to WEIGHT_SCALE; length and digest of the
-    response.
+    response, and what it was made of.
     """
 
     index: np.ndarray
@@ -75,6 +95,7 @@ class Record:
     weights: np.ndarray
     length: int
     digest: bytes
+    origin: Origin
     noise: Noise | None = None
 
     @classmethod
@@ -86,6 +107,7 @@ class Record:
         weights: Sequence,
         *,
         k: int,
+        origin: Origin,
         noise: Noise | None = None,
     ) -> "Record":
         """Make a response's record. Steps whose token ends the response feed nothing and are left out."""
@@ -96,17 +118,18 @@ class Record:
             np.array([weights[i] for i in fed], np.int32).reshape(len(fed), k),
             len(tokens),
             response_digest(tokens),
+            origin,
             noise if len(tokens) > 1 else None,
         )
 
     @classmethod
-    def of_steps(cls, tokens: Sequence[int], steps: Sequence[FedStep], mixer: Mixer, seed: int, start: int) -> "Record":
-        """The record of a response whose mixed steps an engine has kept, ascending; start: position of its first token.
+    def of_steps(cls, tokens: Sequence[int], steps: Sequence[FedStep], mixer: Mixer, origin: Origin) -> "Record":
+        """The record of a response whose mixed steps an engine has kept, ascending.
 
         Of steps that fed noise on their token's own embedding it holds the noise alone.
         """
         if mixer.dense:
-            return cls.of(tokens, [], [], [], k=mixer.width)
+            return cls.of(tokens, [], [], [], k=mixer.width, origin=origin)
         steps = [step for step in steps if step.at < len(tokens)]
         noise, fed = None, [step for step in steps if not step.sigma or step.ids != [tokens[step.at]]]
         if any(step.sigma for step in steps):
@@ -115,40 +138,56 @@ class Record:
                 if step.at < len(sigma):
                     sigma[step.at] = step.sigma
             same = bool((sigma == sigma[0]).all())
-            noise = Noise(seed, start, sigma[:1] if same else sigma, anew=not mixer.replayed)
+            noise = Noise(sigma[:1] if same else sigma, anew=not mixer.replayed)
         index, ids, weights, _ = zip(*fed, strict=True) if fed else ((), (), (), ())
         k = len(ids[0]) if ids else mixer.width if noise is None else 1
-        return cls.of(tokens, index, ids, weights, k=k, noise=noise)
+        return cls.of(tokens, index, ids, weights, k=k, origin=origin, noise=noise)
 
     @property
     def k(self) -> int:
         """Candidates a step."""
         return self.ids.shape[1]
 
+    def mixed(self) -> np.ndarray:
+        """Which fed steps got anything but their token's own embedding: (length − 1,) bool."""
+        out = np.zeros(max(0, self.length - 1), bool)
+        if self.noise is not None:
+            out[:] = self.noise.sigma != 0
+        out[self.index] = True
+        return out
+
+    def noise_seed(self, purpose: str = "") -> int:
+        """The seed of its noise; where that is drawn anew, another one for each purpose."""
+        anew = self.noise is not None and self.noise.anew
+        return derive_seed(self.origin.seed, purpose) if anew else self.origin.seed
+
     def pack(self) -> bytes:
         """Its bytes; see the module's text for the layout."""
-        noise = self.noise
+        noise, origin = self.noise, self.origin
+        sizes = (len(self.index), self.length, len(noise.sigma) if noise else 0)
+        numbers = (self.k, int(noise is not None and noise.anew), *sizes, origin.seed, origin.start, origin.weights)
         parts = [
-            _HEADER.pack(_MAGIC, self.k, len(self.index), self.length, len(noise.sigma) if noise else 0, self.digest),
+            _HEADER.pack(_MAGIC, *numbers, self.digest, origin.settings),
             self.index.astype("<u2" if self.length < 1 << 16 else "<u4").tobytes(),
             self.ids.astype("<i4").tobytes(),
             self.weights[:, 1:].astype("<u2").tobytes(),
+            noise.sigma.astype("<f4").tobytes() if noise else b"",
         ]
-        if noise:
-            seed = -1 - noise.seed if noise.anew else noise.seed
-            parts += [_NOISE.pack(seed, noise.start), noise.sigma.astype("<f4").tobytes()]
-        return b"".join(parts)
+        data = b"".join(parts)
+        return data + _digest(data)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Record":
-        """The record in these bytes. Raises UserError where they are not one whole record."""
+        """The record in these bytes. Raises UserError where they are not one whole, undamaged record."""
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise UserError("these bytes are not a mixing record", where="record header")
-        _, k, m, length, sigmas, digest = _HEADER.unpack_from(data)
+        _, k, anew, m, length, sigmas, seed, start, fingerprint, digest, settings = _HEADER.unpack_from(data)
         width = 2 if length < 1 << 16 else 4
-        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + (_NOISE.size + 4 * sigmas if sigmas else 0)
-        if len(data) != size:
+        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + 4 * sigmas
+        if len(data) != size + 8:
             raise UserError("a mixing record is cut short or too long", where=f"record of {m} steps, k={k}")
+        if data[size:] != _digest(data[:size]):
+            raise UserError("a mixing record is damaged: its digest differs", where=f"record of {m} steps, k={k}")
         at = _HEADER.size
         index = np.frombuffer(data, f"<u{width}", m, at).astype(np.int64)
         at += m * width
@@ -156,17 +195,18 @@ class Record:
         at += 4 * m * k
         rest = np.frombuffer(data, "<u2", m * (k - 1), at).astype(np.int32).reshape(m, k - 1)
         at += 2 * m * (k - 1)
-        noise = None
-        if sigmas:
-            seed, start = _NOISE.unpack_from(data, at)
-            sigma = np.frombuffer(data, "<f4", sigmas, at + _NOISE.size).astype(np.float32)
-            noise = Noise(-1 - seed if seed < 0 else seed, start, sigma, anew=seed < 0)
+        sigma = np.frombuffer(data, "<f4", sigmas, at).astype(np.float32)
         weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
-        return cls(index, ids, weights, length, digest, noise)
+        origin, noise = Origin(seed, start, settings, fingerprint), Noise(sigma, bool(anew)) if sigmas else None
+        return cls(index, ids, weights, length, digest, origin, noise)
 
-    def check(self, tokens: Sequence[int] | np.ndarray) -> None:
-        """Raise UserError unless this record was made for exactly these response tokens (without padding)."""
-        if len(tokens) != self.length or response_digest(tokens) != self.digest:
+    def check(self, tokens: Sequence[int] | np.ndarray, seed: int | None = None) -> None:
+        """Raise UserError unless this record was made for exactly these response tokens (without padding).
+
+        seed: their request's, if that is known apart from the record.
+        """
+        foreign = seed is not None and seed != self.origin.seed
+        if foreign or len(tokens) != self.length or response_digest(tokens) != self.digest:
             raise UserError(
                 "a mixing record was offered with another response than the one that it was made for",
                 where=f"record of a response of {self.length} tokens, offered {len(tokens)}",
@@ -202,14 +242,13 @@ def gather_noise(
     Returns mask (B, width) bool over response positions, and in its row-major order seed (N,) int64, position (N,)
     int64 (the key of `rng.normal`) and sigma (N,) float32.
     """
-    noisy = [(row, r, r.noise.drawn_anew(purpose)) for row, r in enumerate(records) if r.noise is not None]
+    noisy = [(row, r, r.noise, r.length - 1) for row, r in enumerate(records) if r.noise is not None]
     if not noisy:
         return None
     mask = torch.zeros(len(records), width, dtype=torch.bool)
-    for row, record, _ in noisy:
-        mask[row, : record.length - 1] = True
-    steps = [record.length - 1 for _, record, _ in noisy]
-    seed = np.concatenate([np.full(n, noise.seed, np.int64) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
-    position = np.concatenate([noise.start + np.arange(n) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
-    sigma = np.concatenate([np.broadcast_to(noise.sigma, n) for n, (_, _, noise) in zip(steps, noisy, strict=True)])
+    for row, _, _, n in noisy:
+        mask[row, :n] = True
+    seed = np.concatenate([np.full(n, r.noise_seed(purpose), np.int64) for _, r, _, n in noisy])
+    position = np.concatenate([r.origin.start + np.arange(n) for _, r, _, n in noisy])
+    sigma = np.concatenate([np.broadcast_to(noise.sigma, n) for _, _, noise, n in noisy])
     return mask, torch.from_numpy(seed), torch.from_numpy(position), torch.from_numpy(sigma.copy())

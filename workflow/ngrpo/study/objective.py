@@ -55,6 +55,11 @@ class Objective(Config):
     """Where A < 0 the loss is at most this times |A| (dual clip); None: the kind's own, verl's 3 for grpo, none for
     gspo (the release's GSPO: 3). Eq. 12 has none: for GRPO a large number switches it off."""
 
+    rollout_is_threshold: float | None = Field(None, ge=1)
+    """Truncated importance sampling between rollout and trainer: each token's policy term is weighted by
+    π_trainer / π_rollout, at most this much (verl's name, and its default 2; arXiv 2510.18855 calls it a cap). None: off,
+    as the paper and its release."""
+
     @model_validator(mode="after")
     def _can_be_minimized(self) -> "Objective":
         if self.kind == "grpo" and self.policy_aggregation not in (None, self.aggregation):

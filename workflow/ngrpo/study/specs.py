@@ -122,8 +122,10 @@ class Training(Config):
     doesn't say) or the later (the release)."""
     validation_samples: int = Field(32, ge=1)
     """Samples a validation problem."""
-    parity_limit: float = Field(1e-3, gt=0)
-    """Largest |rollout − replayed| log-prob of a step; above it the run stops. bfloat16 on a GPU needs a looser one."""
+    parity_limit: float | None = Field(None, gt=0)
+    """Largest |rollout − replayed| log-prob (nats) of a step whose rollout is in float32; above it the run stops. None:
+    0.001. In bfloat16 single tokens of healthy runs differ by nats, so none is set: what stops those runs is in
+    docs/method.md, "Two guards"."""
     stop_without_gradient: int | None = Field(None, ge=0)
     """Steps in a row without any policy gradient (each group got one reward, so that all advantages are 0) after which
     a run ends, marked as one that learned nothing; 0: never. None: 20."""

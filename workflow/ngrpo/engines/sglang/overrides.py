@@ -270,6 +270,11 @@ class MixingScheduler(Scheduler):
         self.tree_cache.scheduler = self
         MixingScheduler.running = self
 
+    @property
+    def runner(self) -> Any:
+        """Its model runner; with the overlap schedule there is a worker between."""
+        return getattr(self.tp_worker, "worker", self.tp_worker).model_runner
+
     @override
     def _add_request_to_queue(self, req: Req) -> None:
         """Gives a request of ours its state, refuses what can't be served, and holds it if its batch must be whole.
@@ -286,7 +291,8 @@ class MixingScheduler(Scheduler):
         except UserError as error:
             fail(req, str(error))
             return super()._add_request_to_queue(req)
-        req.ngrpo = RequestState(params["seed"], mixer, params["batch"])
+        settings = self.runner.mixing.settings_of(mixer, req.sampling_params.temperature)
+        req.ngrpo = RequestState(params["seed"], mixer, params["batch"], settings)
         if req.ngrpo.batch is not None:
             return self.barrier.add(req)
         return super()._add_request_to_queue(req)
@@ -335,7 +341,7 @@ class MixingScheduler(Scheduler):
         for req in reqs:
             state: RequestState | None = getattr(req, KEY, None)
             if state is not None and req.finished() and not req.finished_output:
-                record = state.record(req.output_ids, len(req.origin_input_ids))
+                record = state.record(req.output_ids, len(req.origin_input_ids), self.runner.mixing.weights)
                 reason = {**req.finished_reason.to_json(), KEY: record.pack()}
                 req.finished_reason.to_json = reason.copy
         super().stream_output_generation(reqs, *args)
@@ -386,13 +392,13 @@ def not_in_place() -> list[str]:
     running = MixingScheduler.running
     if running is None:
         return [*missing, "scheduler"]
-    worker = getattr(running.tp_worker, "worker", running.tp_worker)  # with the overlap schedule there is one between
+    runner = running.runner
     parts = (
         ("running batch", running.running_batch, MixingBatch),
         ("prefix cache", running.tree_cache, MixingCache if isinstance(running.tree_cache, RadixCache) else object),
-        ("model runner", worker.model_runner, MixingRunner),
+        ("model runner", runner, MixingRunner),
     )
     missing += [f"{name} (a stock {type(part).__name__})" for name, part, ours in parts if not isinstance(part, ours)]
-    if isinstance(worker.model_runner, MixingRunner) and not worker.model_runner.mixing.hooked():
+    if isinstance(runner, MixingRunner) and not runner.mixing.hooked():
         missing.append("model forward and embedding lookup")
     return missing

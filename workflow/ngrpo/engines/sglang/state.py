@@ -21,9 +21,10 @@ from torch import Tensor
 from ngrpo.engines.model_folder import check_mixer, columns
 from ngrpo.errors import UserError
 from ngrpo.method import rng
+from ngrpo.method.fingerprint import fingerprint
 from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed, measured, weighted_sum
 from ngrpo.method.neighbor_table import Table, nearest
-from ngrpo.method.records import FedStep, Record
+from ngrpo.method.records import FedStep, Origin, Record, settings_digest
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 VERSION = "0.4.6.post5"  # of sglang
@@ -53,12 +54,14 @@ class RequestState:
     seed: int
     mixer: Mixer
     batch: tuple[str, int] | None = None
+    settings: bytes = bytes(8)  # digest of how it is mixed
     steps: list[FedStep] = field(default_factory=list)  # ascending
     state: int = 0  # what the mixer wants back at the next step
 
-    def record(self, tokens: list[int], start: int) -> Record:
-        """The response's record; start: position of its first token."""
-        return Record.of_steps(tokens, self.steps, self.mixer, self.seed, start)
+    def record(self, tokens: list[int], start: int, weights: Tensor | None) -> Record:
+        """The response's record; start: position of its first token; weights: fingerprint of the engine's."""
+        told = 0 if weights is None else int(weights)
+        return Record.of_steps(tokens, self.steps, self.mixer, Origin(self.seed, start, self.settings, told))
 
 
 class BatchPlan:
@@ -148,6 +151,7 @@ class MixState:
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
         self.state = torch.zeros(slots, dtype=torch.int32, device=device)  # what each mixer wants back
         self.rms: Tensor | None = None  # (V,), of the rows of E; computed when a mixer first needs it
+        self.weights: Tensor | None = None  # fingerprint of the weights, on the CPU; computed when they are first used
         self.batch: Any = None  # of the forward pass that is running
         self._lookup, self._forward = self.embedding.forward, runner.model.forward
         self.embedding.forward, runner.model.forward = self._embed, self._run
@@ -209,6 +213,8 @@ class MixState:
             return stock(out, batch)
         if self.stale and plan.mixes:
             self._rebuild()
+        if self.weights is None:
+            self.weights = self._fingerprint().to("cpu", non_blocking=True)  # the scheduler waits for this stream
         self.runner._preprocess_logits(out, batch.sampling_info)
         logits = out.next_token_logits
         token = None if plan.all else self._stock_tokens(out, batch, logits.clone())
@@ -303,7 +309,23 @@ class MixState:
     def weights_changed(self) -> None:
         """New weights are in: the table is rebuilt before the next mixed step, if it is to follow them."""
         self.stale = self.settings.refresh == "update" and self.source is not None
-        self.rms = None
+        self.rms = self.weights = None
+
+    def settings_of(self, mixer: Mixer, temperature: float) -> bytes:
+        """The digest of how a request of this mixer and temperature is mixed here."""
+        fixed = self.source is not None and self.settings.refresh == "never"
+        return settings_digest(mixer, temperature, self.source.digest if fixed else b"")
+
+    @torch.no_grad()
+    def _fingerprint(self) -> Tensor:
+        """The fingerprint of the weights in force: each rank's part of E, summed."""
+        layer = self.embedding
+        own = fingerprint(layer.weight.data, layer.weight.dtype, layer.shard_indices.org_vocab_start_index)
+        if layer.tp_size > 1:
+            from sglang.srt.distributed import tensor_model_parallel_all_reduce
+
+            own = tensor_model_parallel_all_reduce(own[None])[0]
+        return own
 
     @torch.no_grad()
     def _rebuild(self) -> None:

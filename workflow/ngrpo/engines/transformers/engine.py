@@ -18,7 +18,7 @@ from ngrpo.engines.model_folder import check_mixer, columns, end_tokens, model_c
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, Step, feed, measured
-from ngrpo.method.records import FedStep, Record
+from ngrpo.method.records import FedStep, Origin, Record, settings_digest
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 
 
@@ -105,7 +105,9 @@ class TransformersEngine:
                 break
             mask = torch.cat([mask, torch.ones(len(requests), 1, dtype=torch.long)], 1)
             position_ids = position_ids[:, -1:] + 1
-        return [sample.finish(request) for sample, request in zip(written, requests, strict=True)]
+        table = b"" if self.table is None else self.table.digest
+        settings = [settings_digest(request.mixer, sampling.temperature, table) for request in requests]
+        return [sample.finish(*made) for sample, *made in zip(written, requests, settings, strict=True)]
 
     def _mix(
         self,
@@ -189,7 +191,8 @@ class _Written:
             self.log_probs.append(log_prob)
             self.reason = "stop" if token in ends else None
 
-    def finish(self, request: Request) -> Sample:
-        """The sample."""
-        record = Record.of_steps(self.tokens, self.steps, request.mixer, request.seed, len(request.prompt))
+    def finish(self, request: Request, settings: bytes) -> Sample:
+        """The sample; settings: digest of how it was mixed."""
+        origin = Origin(request.seed, len(request.prompt), settings)
+        record = Record.of_steps(self.tokens, self.steps, request.mixer, origin)
         return Sample(self.tokens, self.log_probs, self.reason or "length", record)

@@ -58,6 +58,11 @@ class GaussianMixer(Mixer):
         """Whether training feeds the same noise again."""
         return self.replay
 
+    def gate(self, seed: Tensor, position: Tensor) -> Tensor:
+        """With probability ρ; never where nothing would change."""
+        on = torch.full_like(position, self.factor > 0 or self.k is not None, dtype=torch.bool)
+        return on & (rng.uniform(seed, position, rng.GATE) < self.rho) if self.rho < 1 else on
+
     def step(
         self,
         z: Tensor,
@@ -76,10 +81,7 @@ class GaussianMixer(Mixer):
         if self.k is not None:
             scores, ids = (z / self.temperature).topk(min(self.k, z.shape[-1]), -1)
             weights = quantize(torch.softmax(scores, -1))
-        on = torch.full_like(token, self.factor > 0 or self.k is not None, dtype=torch.bool)
-        if self.rho < 1:
-            on = on & (rng.uniform(seed, position, rng.GATE) < self.rho)
-        on = before_end(self.stop_after, token, gate_open(self.stop_after, state, on))
+        on = before_end(self.stop_after, token, gate_open(self.stop_after, state, self.gate(seed, position)))
         state = next_state(self.stop_after, state, token)
         if self.scope == "row" and self.k is not None:
             one = torch.full_like(token, self.factor, dtype=torch.float32)

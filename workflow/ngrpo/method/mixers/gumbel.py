@@ -43,6 +43,11 @@ class GumbelMixer(Mixer):
         """k."""
         return self.k
 
+    @property
+    def writes_first_candidate(self) -> bool:
+        """The one that the noise has drawn, unless the sampled token is written."""
+        return self.text == "candidate"
+
     def step(
         self,
         z: Tensor,
@@ -59,7 +64,7 @@ class GumbelMixer(Mixer):
         noisy = torch.log_softmax(z, -1) + noise
         top, ids = noisy.topk(min(self.k, z.shape[-1]), -1)
         scores = top / self.temperature if self.weights == "noisy" else z.gather(-1, ids)
-        on = gate_open(self.stop_after, state, torch.ones_like(token, dtype=torch.bool))
+        on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, ids[:, 0], token) if self.text == "candidate" else token
         on = before_end(self.stop_after, token, on)
         weights = quantize(torch.softmax(scores, -1))

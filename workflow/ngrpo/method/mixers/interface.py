@@ -55,7 +55,9 @@ class Mixer(ABC):
     mixes: ClassVar[bool] = True  # False: feeds E[token] at every step, whatever its settings
     needs_table: ClassVar[bool] = False  # looks neighbors up: has a `metric`, and `width` is the table's least k
     needs_rms: ClassVar[bool] = False  # wants the root mean square of E's rows
+    mixes_its_end: ClassVar[bool] = False  # whether the step that writes `stop_after` still mixes
     metric: str | None = None  # of the table that it needs
+    stop_after: int | None = None  # a token from which on nothing is mixed
 
     @property
     def width(self) -> int:
@@ -84,6 +86,32 @@ class Mixer(ABC):
     def deterministic_text(self) -> bool:
         """Whether a prompt has one response whatever the seed: no step's text or input depends on a draw."""
         return False
+
+    @property
+    def writes_first_candidate(self) -> bool:
+        """Whether a mixed step writes its first candidate."""
+        return False
+
+    def gate(self, seed: Tensor, position: Tensor) -> Tensor:
+        """Whether steps mix as long as nothing has ended the mixing (Eq. 11): seed, position (B,) int64 → (B,) bool."""
+        return torch.full_like(position, self.mixes, dtype=torch.bool)
+
+    def mixed_steps(self, tokens: Tensor, seed: int, start: int) -> Tensor:
+        """Which steps of a response feed anything but their token's embedding: what its record must hold.
+
+        A pure function of the response's tokens (T,), its request's seed and the position of its first token →
+        (T − 1,) bool; the last token feeds nothing. All False where no record can hold what was fed.
+        """
+        fed = tokens[:-1]
+        if self.dense:
+            return torch.zeros_like(fed, dtype=torch.bool)
+        position = torch.arange(len(fed), dtype=torch.int64) + start
+        on = self.gate(torch.full_like(position, seed), position)
+        if self.stop_after is None:
+            return on
+        ends = fed == self.stop_after
+        over = ends.cumsum(0) - ends.long() > 0 if self.mixes_its_end else ends.cumsum(0) > 0
+        return on & ~over
 
     @abstractmethod
     def step(

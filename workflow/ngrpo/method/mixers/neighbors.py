@@ -49,6 +49,15 @@ class NeighborMixer(Mixer):
         """ρ = 1 without an end: every step writes the anchor and feeds its mixture, and no step samples (Eq. 6–11)."""
         return self.rho == 1 and self.text == "anchor" and self.stop_after is None
 
+    @property
+    def writes_first_candidate(self) -> bool:
+        """The anchor, unless the sampled token is written."""
+        return self.text == "anchor"
+
+    def gate(self, seed: Tensor, position: Tensor) -> Tensor:
+        """With probability ρ (Eq. 11)."""
+        return rng.uniform(seed, position, rng.GATE) < self.rho
+
     def step(
         self,
         z: Tensor,
@@ -67,7 +76,7 @@ class NeighborMixer(Mixer):
         ids = table[anchor].long()
         scores = z if self.weights == "logits" else torch.softmax(z, -1)
         alpha = torch.softmax(scores.gather(-1, ids), -1)
-        on = gate_open(self.stop_after, state, rng.uniform(seed, position, rng.GATE) < self.rho)
+        on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
         on = before_end(self.stop_after, token, on)
         return Step(token, on, ids, quantize(alpha), state=next_state(self.stop_after, state, token))

@@ -31,6 +31,7 @@ class SoftThinkingMixer(Mixer):
     stop_after: int | None = None
 
     kind: ClassVar[str] = "soft-thinking"
+    mixes_its_end: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
@@ -56,7 +57,7 @@ class SoftThinkingMixer(Mixer):
         """state counts the cold steps so far."""
         p = torch.softmax(z, -1)
         state = torch.zeros_like(token, dtype=torch.int32) if state is None else state
-        on = gate_open(self.stop_after, state, torch.ones_like(token, dtype=torch.bool))
+        on = gate_open(self.stop_after, state, self.gate(seed, position))
         if self.keep is None:
             return Step(token, on, *only_token(token), dense=p, state=next_state(self.stop_after, state, token))
         if self.stop_after is not None:

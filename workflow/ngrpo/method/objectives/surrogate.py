@@ -40,6 +40,15 @@ def kl_k3(lp: Tensor, reference: Tensor) -> Tensor:
     return (d.exp() - d - 1).clamp(-10, 10)
 
 
+def truncated_ratio(old: Tensor, rollout: Tensor, cap: float) -> Tensor:
+    """min(π_old / π_rollout, cap) of each token: weights of truncated importance sampling, (B, T), constants.
+
+    old: the trainer's log-probs before the update; rollout: those of the engine that drew the tokens. A token's loss
+    scales with its advantage, so the weights multiply advantages. The log-ratio is clamped to ±20.
+    """
+    return (old - rollout).clamp(-20, 20).exp().clamp(max=cap).detach()
+
+
 def clipped_surrogate(
     ratio: Tensor,
     lp: Tensor,

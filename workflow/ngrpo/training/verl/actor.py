@@ -19,9 +19,11 @@ from verl.workers.actor.dp_actor import DataParallelPPOActor
 
 from ngrpo.method import rng
 from ngrpo.method.mixers import blend
+from ngrpo.method.objectives.surrogate import truncated_ratio
 from ngrpo.method.records import Record, gather, gather_noise
 
 KEY = "ngrpo_records"  # of the records in DataProto.non_tensor_batch
+SEEDS = "ngrpo_seeds"  # of their responses' seeds in DataProto.batch, put there by the trainer
 STATISTICS = "mixing_statistics"  # of a log-prob pass's mixing cosines in its output
 
 
@@ -117,11 +119,24 @@ def _with_records(data: DataProto) -> DataProto:
 
 
 def check_records(data: DataProto) -> None:
-    """Raise UserError unless every record was made for the response beside it."""
+    """Raise UserError unless every record was made for the response beside it.
+
+    The trainer has looked into them (`record_guard`); since then the batch has been reordered and cut. Seeds travel with
+    the tensors, records beside them: what tears them apart is seen, between responses of the same text, too.
+    """
     responses, width = data.batch["responses"].cpu(), data.batch["responses"].shape[1]
     lengths = data.batch["attention_mask"][:, -width:].sum(-1).tolist()
-    for packed, response, length in zip(data.non_tensor_batch[KEY], responses, lengths, strict=True):
-        Record.unpack(packed).check(response[:length].tolist())
+    seeds = data.batch[SEEDS].tolist()
+    for packed, response, length, seed in zip(data.non_tensor_batch[KEY], responses, lengths, seeds, strict=True):
+        Record.unpack(packed).check(response[:length].tolist(), seed)
+
+
+def importance_weighted(data: DataProto, cap: float) -> DataProto:
+    """The data with its advantages weighted by π_trainer / π_rollout, at most cap: each token's policy term is."""
+    weights = truncated_ratio(data.batch["old_log_probs"], data.batch["rollout_log_probs"], cap)
+    batch = data.batch.copy()
+    batch["advantages"] = batch["advantages"] * weights
+    return DataProto(batch=batch, non_tensor_batch=data.non_tensor_batch, meta_info=data.meta_info)
 
 
 def scatter(micro_batch: dict[str, Any], records: np.ndarray, purpose: str = "") -> Inputs | None:
@@ -208,7 +223,11 @@ class ReplayActor(DataParallelPPOActor):
         return super().compute_log_prob(_with_records(data), calculate_entropy)
 
     def update_policy(self, data: DataProto):
-        """As stock, on the replayed inputs."""
+        """As stock, on the replayed inputs; where the run asks for it, with truncated importance sampling."""
+        if KEY in data.non_tensor_batch:
+            check_records(data)
+        if cap := (self.config.get("ngrpo") or {}).get("rollout_is_threshold"):
+            data = importance_weighted(data, cap)
         self.mixer.cosines = None
         self.purpose = "update"
         return super().update_policy(_with_records(data))

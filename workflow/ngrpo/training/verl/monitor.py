@@ -1,7 +1,8 @@
-"""Each step's metrics, under our names, one JSON object a line; replay parity, and the limit that stops a run.
+"""Each step's metrics, under our names, one JSON object a line.
 
 Parity is what the field calls the rollout–trainer mismatch: how far the log-probs that the rollout engine had when it
-drew a token are from those that the trainer computes for it with the same weights.
+drew a token are from those that the trainer computes for it with the same weights. `ngrpo.statistics.mismatch` measures
+it, and says what stops a run.
 
 | name | meaning |
 |---|---|
@@ -10,7 +11,12 @@ drew a token are from those that the trainer computes for it with the same weigh
 | response/length, response/truncated | tokens, mean; share that reached the limit |
 | response/frac_identical | share of responses that another response of their group repeats, token for token |
 | policy/… | entropy, kl (to the base model), kl_to_old, clipped, loss, gradient_norm, learning_rate of the update |
-| parity/max, parity/mean | absolute difference of rollout's and replayed log-probs, before the update |
+| parity/max, mean, q0.99, q0.999 | absolute difference of rollout's and replayed log-probs, before the update |
+| parity/before_mixing | its mean over tokens before any mixed step of their response |
+| parity/mixed_ratio, mixed_sigmas | after a mixed input it is so many times that after a plain one; in standard errors |
+| parity/temperature | slope of the difference on the log-prob: as if by a temperature that is off by so much |
+| rollout_corr/kl, k3_kl | estimates of KL(rollout ‖ trainer) |
+| rollout_corr/rollout_is_… | of π_trainer / π_rollout: mean, effective sample size, shares beyond 2 and below 1/2 |
 | mixing/share | share of fed steps that were mixed |
 | mixing/cosine_mean, mixing/cosine_min, mixing/cosine_below_0.95 | of ẽ and E[v*] (Appendix E) |
 | validation/score | mean over validation problems and samples, on validation steps |
@@ -30,6 +36,7 @@ from verl.trainer.ppo.metric_utils import compute_data_metrics as stock_metrics
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.method.records import Record
+from ngrpo.statistics.mismatch import measured
 from ngrpo.study.layout import RunFiles
 from ngrpo.training.verl.actor import KEY, STATISTICS
 
@@ -53,14 +60,18 @@ _NAMES = {
     "timing_s/testing": "seconds/validation",
     "timing_s/save_checkpoint": "seconds/checkpoint",
 }
-_OWN = ("parity/", "mixing/", "reward/", "response/", "validation/")
+_OWN = ("parity/", "rollout_corr/", "mixing/", "reward/", "response/", "validation/")
 
 
-def parity(batch: Any) -> tuple[float, float]:
-    """Largest and mean |rollout − replayed| log-prob over the response tokens of a batch."""
-    mask = batch.batch["response_mask"].bool()
-    difference = (batch.batch["rollout_log_probs"] - batch.batch["old_log_probs"]).abs()[mask]
-    return float(difference.max()), float(difference.double().mean())
+def mismatch(batch: Any) -> dict[str, float]:
+    """How far rollout and trainer disagree in a batch: `ngrpo.statistics.mismatch.measured`."""
+    written = batch.batch["response_mask"].bool().cpu().numpy()
+    mixed = np.zeros_like(written)
+    for row, packed in enumerate(batch.non_tensor_batch[KEY]):
+        record = Record.unpack(packed)
+        mixed[row, 1 : record.length] = record.mixed()
+    sides = (batch.batch[name].float().cpu().numpy() for name in ("rollout_log_probs", "old_log_probs"))
+    return measured(*sides, written, mixed)
 
 
 def not_finite(values: Mapping[str, Iterable[float]]) -> str:
@@ -92,27 +103,15 @@ def update_not_finite(metrics: Mapping[str, Any]) -> str:
     return not_finite({f"{_NAMES[name]} of an update": numbers for name, numbers in values.items()})
 
 
-def check_parity(batch: Any, limit: float, step: int) -> None:
-    """Raise UserError where rollout and trainer disagree by more than the limit."""
-    most, mean = parity(batch)
-    if not most <= limit:
-        raise UserError(
-            f"replayed log-probs differ from the rollout's by up to {most:.3g} (mean {mean:.3g})",
-            where=f"step {step}",
-            do=f"the run stops at training.parity_limit = {limit:g}; checkpoints up to here stay",
-        )
-
-
 def batch_metrics(batch: Any) -> dict[str, float]:
     """What verl doesn't measure: parity, mixing, grades."""
-    most, mean = parity(batch)
-    metrics = {"parity/max": most, "parity/mean": mean}
+    metrics = mismatch(batch)
     for name in ("no_answer", "grader_error"):
         if name in batch.non_tensor_batch:
             metrics[f"reward/{name}"] = float(batch.non_tensor_batch[name].astype(float).mean())
     records = [Record.unpack(packed) for packed in batch.non_tensor_batch[KEY]]
     fed = sum(r.length - 1 for r in records)
-    metrics["mixing/share"] = sum(_mixed_steps(record) for record in records) / max(1, fed)
+    metrics["mixing/share"] = sum(int(record.mixed().sum()) for record in records) / max(1, fed)
     statistics = batch.batch[STATISTICS]
     count, total, below = (float(statistics[:, column].sum()) for column in (0, 1, 3))
     if count:
@@ -120,15 +119,6 @@ def batch_metrics(batch: Any) -> dict[str, float]:
         metrics["mixing/cosine_min"] = float(statistics[:, 2].min())
         metrics["mixing/cosine_below_0.95"] = below / count
     return metrics
-
-
-def _mixed_steps(record: Record) -> int:
-    """How many steps of a response fed anything but their token's embedding."""
-    if record.noise is None:
-        return len(record.index)
-    noisy = np.broadcast_to(record.noise.sigma, record.length - 1) != 0
-    noisy[record.index] = True
-    return int(noisy.sum())
 
 
 def group_metrics(batch: Any) -> dict[str, float]:

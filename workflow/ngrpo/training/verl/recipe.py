@@ -65,13 +65,17 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "trainer.balance_batch": True,
         "trainer.total_training_steps": steps,
         "trainer.test_freq": t.validate_every,
-        **({} if o.kind in VERLS_OWN else {"actor_rollout_ref.actor.ngrpo": of_own_loss(o)}),
+        **({"actor_rollout_ref.actor.ngrpo": own} if (own := of_actor(o)) else {}),
     }
 
 
-def of_own_loss(objective: Objective) -> dict[str, Any]:
-    """What a loss that we register with verl is told beside verl's settings."""
-    return {"dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
+def of_actor(objective: Objective) -> dict[str, Any]:
+    """What our actor, and a loss that we register with verl, are told beside verl's settings."""
+    cap = objective.rollout_is_threshold
+    told = {} if cap is None else {"rollout_is_threshold": cap}
+    if objective.kind in VERLS_OWN:
+        return told
+    return {**told, "dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from verl import DataProto
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
 from verl.utils.fsdp_utils import get_fsdp_full_state_dict, load_fsdp_model_to_gpu, offload_fsdp_model_to_cpu
 from verl.workers.fsdp_workers import ActorRolloutRefWorker
 
 from ngrpo.files import whole_folder
+from ngrpo.method.fingerprint import fingerprint
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.training.verl import actor, plugin
 from ngrpo.training.verl.actor import STATISTICS, Cosines
@@ -67,6 +69,15 @@ class ReplayWorker(ActorRolloutRefWorker):
             if not bool(part.detach().isfinite().all()):
                 return str(name)
         return ""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def fingerprint(self, dtype: str) -> int:
+        """The fingerprint of the policy's weights as a rollout engine of this dtype holds them."""
+        weight = self.actor_module_fsdp.get_input_embeddings().weight.detach()
+        if self._is_offload_param:
+            weight = weight.to(get_device_name())  # a collective of GPUs needs it there
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        return int(fingerprint(whole, getattr(torch, dtype)))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def export(self, out: str, base: str) -> None:

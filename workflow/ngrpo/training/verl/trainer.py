@@ -25,13 +25,15 @@ from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as sto
 
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import write_json
+from ngrpo.statistics.mismatch import MEAN, faults, limits_of
 from ngrpo.study.layout import RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.training.checkpoints import Checkpoints, cut_metrics
 from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
-from ngrpo.training.verl.monitor import MetricsFile, check_parity, log_probs_not_finite, score_of, update_not_finite
+from ngrpo.training.verl.monitor import MetricsFile, log_probs_not_finite, mismatch, score_of, update_not_finite
+from ngrpo.training.verl.record_guard import RecordGuard
 from ngrpo.training.verl.replacing import replaced
 
 
@@ -47,6 +49,9 @@ class Trainer(RayPPOTrainer):
         self.run = config.trainer.ngrpo
         self.files = RunFiles(Path(self.run.run_dir))
         self.checkpoints = Checkpoints(self.files, self.run.spec_digest)
+        self.records = RecordGuard(config)
+        self.limits = limits_of(config.actor_rollout_ref.rollout.dtype, self.run.parity_limit)
+        self.means: list[float] = []  # how far rollout and trainer differed, in each step so far
         self.written = 0  # the step whose checkpoint is written and not yet committed
         self.schedule = SaveSchedule(self.run.checkpoint_minutes * 60, self.run.ends)
         self.last_called: dict[str, int] = {}  # what the loop calls of ours: in which step it last did
@@ -77,6 +82,15 @@ class Trainer(RayPPOTrainer):
         self.last_called["Tracking"] = 0
         return CommittingMetrics(self, config)
 
+    def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> None:
+        """As stock, which reorders the batch, once its records are known to be whole and their responses'.
+
+        Safe: it adds the responses' seeds and changes nothing. Were it stock, the actor finds no seeds, and raises.
+        """
+        (weights,) = set(self.actor_rollout_wg.fingerprint(self.config.actor_rollout_ref.rollout.dtype))
+        self.records.examine(batch, self.global_steps, weights)
+        super()._balance_batch(batch, *args, **kwargs)
+
     def checked_advantage(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """verl's advantages, computed only where rollout and trainer agree: the last point before the update.
 
@@ -88,7 +102,7 @@ class Trainer(RayPPOTrainer):
             self.checkpoints.reject(self.global_steps - 1)  # its weights gave these log-probs
             self.fail(what)
         if self.run.replayed:
-            check_parity(data, self.run.parity_limit, self.global_steps)
+            self.check_mismatch(mismatch(data))
         out = stock_advantage(data, *args, **kwargs)
         self.no_advantage = not bool(out.batch["advantages"].any())
         return out
@@ -104,6 +118,17 @@ class Trainer(RayPPOTrainer):
             self.fail(what)
         self.idle.saw(no_advantage=self.no_advantage, norm=float(np.max(metrics["actor/grad_norm"])))
         return stock_reduction(metrics)
+
+    def check_mismatch(self, values: Mapping[str, float]) -> None:
+        """Raise UserError where rollout and trainer differ by more than rounding: something is systematically wrong."""
+        if found := faults(values, self.limits, self.means):
+            raise UserError(
+                f"rollout and trainer disagree: {'; '.join(found)}",
+                where=f"step {self.global_steps}",
+                do="nothing of this step is trained on or saved. Look for weights that the engine didn't get, another "
+                "temperature, or a graph that doesn't mix; limits and their sources are in docs/method.md",
+            )
+        self.means.append(values[MEAN])
 
     def fail(self, what: str) -> NoReturn:
         """End a run in which something is no finite number: write it down, and raise UserError."""
@@ -150,7 +175,9 @@ class Trainer(RayPPOTrainer):
         check_called(self.last_called, {"Tracking": 0})
         super()._load_checkpoint()
         cut_metrics(self.files.metrics, self.global_steps)
-        self.idle = IdleSteps(self.run.idle_steps, read_metrics(self.files.metrics))
+        logged = read_metrics(self.files.metrics)
+        self.idle = IdleSteps(self.run.idle_steps, logged)
+        self.means = [row[MEAN] for row in logged if MEAN in row]
         self.train_dataloader.next_iter_state = None  # verl's would skip the done steps a second time
         self.train_dataloader.sampler.start = self.global_steps
 

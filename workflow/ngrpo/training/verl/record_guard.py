@@ -1,0 +1,65 @@
+"""The first of two guards: every record of a rollout is whole and its response's, or the step isn't trained on.
+
+It asks before any forward pass, while the rows are in the order in which they were drawn, so that each one's seed is
+known from its place alone. What is systematic and in no record (a graph that doesn't mix, a wrong temperature in a
+kernel) is the other guard's: `ngrpo.statistics.mismatch`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ngrpo.errors import UserError
+from ngrpo.method.mixers import mixer_from
+from ngrpo.method.neighbor_table import Table
+from ngrpo.method.record_checks import RecordCheck
+from ngrpo.method.rng import derive_seed
+from ngrpo.training.verl.actor import KEY, SEEDS
+
+
+class RecordGuard:
+    """What a run's records must be. config: verl's whole configuration."""
+
+    def __init__(self, config: Any):
+        rollout = config.actor_rollout_ref.rollout
+        self.own, self.group = rollout.ngrpo, rollout.n
+        mixer, table, digest = mixer_from(dict(self.own.exploration)), None, b""
+        if mixer.needs_table and not self.own.get("refresh"):
+            loaded = Table.load(Path(self.own.neighbors))
+            table, digest = loaded.ids[:, : mixer.width].long(), loaded.digest
+        self.check = RecordCheck(mixer, float(rollout.temperature), table, digest)
+
+    def seeds(self, step: int, rows: int) -> list[int]:
+        """The seeds of a rollout batch's requests, in the order of the whole batch."""
+        return [derive_seed(self.own.seed, "rollout", step, row) for row in range(rows)]
+
+    def examine(self, batch: Any, step: int, weights: int) -> None:
+        """Raise UserError, naming problem and sample, where a record isn't what it must be.
+
+        batch: a DataProto in the order in which it was drawn; gets its responses' seeds. weights: fingerprint of the
+        trainer's.
+        """
+        responses, mask = batch.batch["responses"].cpu().numpy(), batch.batch["attention_mask"].cpu()
+        width = responses.shape[1]
+        lengths, starts = mask[:, -width:].sum(-1).tolist(), mask[:, :-width].sum(-1).tolist()
+        seeds = self.seeds(step, len(responses))
+        records = batch.non_tensor_batch.get(KEY, np.full(len(responses), None, object))
+        rows = zip(records, responses, lengths, seeds, starts, strict=True)
+        faults = [self.check.fault(r, text[:n], seed, start, weights) for r, text, n, seed, start in rows]
+        faulty = [row for row, fault in enumerate(faults) if fault]
+        if faulty:
+            self._refuse(batch, step, faulty, faults[faulty[0]])
+        batch.batch[SEEDS] = torch.tensor(seeds)
+
+    def _refuse(self, batch: Any, step: int, faulty: list[int], fault: str) -> None:
+        first, told = faulty[0], batch.non_tensor_batch.get("extra_info")
+        problem = f"problem '{told[first]['id']}'" if told is not None else f"prompt {first // self.group}"
+        more = f", and so for {len(faulty) - 1} more of {len(batch)} responses" if len(faulty) > 1 else ""
+        raise UserError(
+            f"a mixing record can't be replayed: {fault}",
+            where=f"step {step}, {problem}, sample {first % self.group + 1} of {self.group}{more}",
+            do="nothing of this step is trained on or saved; the same command goes on from the last checkpoint. If it "
+            "happens again, the rollout engine loses or mistakes what it fed: report it with train.log",
+        )
