@@ -39,12 +39,13 @@ def _records(responses: Any) -> list[bytes]:
 
     random = np.random.default_rng(0)
     packed = []
-    for row, response in enumerate(responses.tolist()):
+    for seed, response in enumerate(responses.tolist()):
         index = np.flatnonzero(random.random(len(response)) < RHO)
         ids = random.integers(0, VOCABULARY, (len(index), K))
         rest = random.integers(0, WEIGHT_SCALE // K, (len(index), K - 1))
         weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True), rest], 1)
-        packed.append(Record.of(response, index.tolist(), ids.tolist(), weights.tolist(), k=K).pack())
+        steps = index.tolist(), ids.tolist(), weights.tolist()
+        packed.append(Record.of(response, *steps, k=K, origin=Origin(seed, 0)).pack())
     return packed
 
 

@@ -71,7 +71,9 @@ def _batch():
         candidates = torch.randint(3, V, (len(index), K), generator=g)
         weights = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
         response = ids[row, P : P + length].tolist()
-        records.append(Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K, origin=Origin(row, P)))
+        records.append(
+            Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K, origin=Origin(row, P))
+        )
     tensors = {
         "input_ids": ids,
         "responses": ids[:, P:],
@@ -143,9 +145,7 @@ def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
 
     def records(anew: bool) -> list[Record]:
         sigma = np.float32([0.5])
-        return [
-            noise_record(row, n, Noise(sigma, anew)) for row, n in enumerate(MASK.sum(-1).tolist())
-        ]
+        return [noise_record(row, n, Noise(sigma, anew)) for row, n in enumerate(MASK.sum(-1).tolist())]
 
     def log_probs(anew: bool, optimizer: bool = True) -> torch.Tensor:
         actor = _actor()

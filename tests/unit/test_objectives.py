@@ -78,10 +78,10 @@ def _as_verl_calls_it(kind: str, lp, old, A, mask, **objective) -> torch.Tensor:
     from omegaconf import OmegaConf
 
     from ngrpo.training.verl.losses import PolicyLoss
-    from ngrpo.training.verl.recipe import of_own_loss
+    from ngrpo.training.verl.recipe import of_actor
 
     o = Objective(kind=kind, **objective)
-    config = {"clip_ratio_low": o.clip[0], "clip_ratio_high": o.clip[1], "ngrpo": of_own_loss(o)}
+    config = {"clip_ratio_low": o.clip[0], "clip_ratio_high": o.clip[1], "ngrpo": of_actor(o)}
     return PolicyLoss(kind)(old, lp, A, mask, loss_agg_mode=o.aggregation, config=OmegaConf.create(config))[0]
 
 

@@ -42,8 +42,8 @@ def _dataset(name: str, count: int, held_out: bool) -> DatasetSpec:
 TRAIN, VALIDATION = _dataset("train", 32, False), _dataset("validation", 8, True)
 
 
-def tiny_spec(exploration, steps: int = STEPS, **objective) -> RunSpec:
-    """A run of so many steps of eight prompts × four responses."""
+def tiny_spec(exploration, steps: int = STEPS, *, limit: float | None = LIMIT, **objective) -> RunSpec:
+    """A run of so many steps of eight prompts × four responses. limit: of the largest difference in float32."""
     return RunSpec(
         id="run",
         scale="test",
@@ -55,7 +55,7 @@ def tiny_spec(exploration, steps: int = STEPS, **objective) -> RunSpec:
         exploration=exploration,
         training=Training(
             steps=steps, batch_prompts=8, group=4, mini_batch_prompts=4, learning_rate=1e-3, temperature=1.0,
-            max_prompt_tokens=16, max_response_tokens=20, validate_every=2, validation_samples=2, parity_limit=LIMIT,
+            max_prompt_tokens=16, max_response_tokens=20, validate_every=2, validation_samples=2, parity_limit=limit,
         ),
         seed=5,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Training runs of the tests: a tiny study's files, the launcher, and plugins that leave one thing out.
 
 As a program: `training_runs.py SPEC FILES OUT PLUGIN DEVICES TENSOR_PARALLEL` trains one run; PLUGIN is the name of a
-function below.
+function below, or of one of `faults` (`faults.NAME`: the run is in bfloat16).
 """
 
 import contextlib
@@ -162,12 +162,26 @@ def start(
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
 
 
+def _roll_out_in_bfloat16() -> None:
+    """verl's settings ask for an engine in bfloat16, as on a GPU."""
+    from ngrpo.training.verl import accelerator
+
+    stock = accelerator.settings
+
+    def settings(*args: object) -> dict:
+        return {**stock(*args), "actor_rollout_ref.rollout.dtype": "bfloat16"}
+
+    accelerator.settings = settings
+
+
 def main(spec: Path, files: Path, out: Path, plugin: str, devices: int, tensor_parallel: int) -> None:
     """Train one run; a user's mistake ends with its message and exit code 1."""
     from ngrpo.errors import UserError
     from ngrpo.training.launch import train
 
     run = read_spec(spec, RunSpec)
+    if plugin.startswith("faults."):
+        _roll_out_in_bfloat16()
     table = files / "neighbors.safetensors" if run.exploration.kind == "neighbors" else None
     try:
         train(
@@ -181,7 +195,7 @@ def main(spec: Path, files: Path, out: Path, plugin: str, devices: int, tensor_p
             checkpoint_every=2,
             devices=devices,
             tensor_parallel=tensor_parallel,
-            plugin=f"training_runs.{plugin}",
+            plugin=plugin if "." in plugin else f"training_runs.{plugin}",
         )
     except UserError as e:
         sys.exit(f"error: {e}")

@@ -276,10 +276,11 @@ def _of_log(run: RunState, results: Results) -> Iterator[ComplianceCheck]:
     if (longest := run.over("response_length", "max")) is not None:
         limit = t.max_response_tokens
         yield check("mean response length, highest", f"≤ {limit}", round(longest, 1), longest <= limit)
-    if (worst := run.over("parity_max", "max")) is not None and run.spec.exploration.replayed:
-        good, shown = worst <= t.parity_limit, float(f"{worst:.2g}")
+    parity = run.parity
+    if parity.worst is not None and run.spec.exploration.replayed:
+        good, shown = parity.worst <= parity.limit, float(f"{parity.worst:.2g}")
         note = "" if good else "its policy was trained on another history than the one it sampled"
-        yield check("|rollout − replayed| log-prob, highest", f"≤ {t.parity_limit:g}", shown, good, note=note)
+        yield check(f"{parity.what}, highest", f"≤ {parity.limit:g}", shown, good, note=note)
     yield from _mixed(run, check)
     if run.validation is not None and "validation" in run.log:
         best = run.log["validation"].max()

@@ -4,7 +4,7 @@ command that makes what is missing. Reads files, computes no result.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +13,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.foreign import parquet_rows, read_parquet
 from ngrpo.grades import GRADES
+from ngrpo.statistics.mismatch import limits_of
 from ngrpo.study.cards import DataCard, ModelCard, SamplesCard, TrainedCard, id_digest
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results, RunFiles
@@ -158,6 +159,20 @@ def read_log(path: Path) -> pd.DataFrame:
     return log.drop_duplicates("step", keep="last").sort_values("step").reset_index(drop=True)
 
 
+class Parity(NamedTuple):
+    """What of a run's difference between rollout and trainer is limited: its column, name, worst step, and limit."""
+
+    column: str
+    what: str
+    worst: float | None
+    limit: float
+
+
+def share_of_limit(parity: Parity) -> float:
+    """How much of its limit the worst step took."""
+    return (parity.worst or 0.0) / parity.limit
+
+
 @dataclass(frozen=True)
 class RunState:
     """How far one training run came."""
@@ -180,6 +195,15 @@ class RunState:
     def done(self) -> int:
         """The last step logged."""
         return int(self.log["step"].max()) if len(self.log) else 0
+
+    @property
+    def parity(self) -> Parity:
+        """How far its rollout and its trainer have differed in what is limited for its model's dtype."""
+        limits = limits_of(self.spec.model.model.dtype, self.spec.training.parity_limit)
+        if limits.largest is not None:
+            return Parity("parity_max", "|rollout − replayed| log-prob", self.over("parity_max", "max"), limits.largest)
+        assert limits.mean is not None
+        return Parity("parity_mean", "mean |rollout − replayed| log-prob", self.over("parity_mean", "max"), limits.mean)
 
     def over(self, column: str, how: str) -> float | None:
         """A statistic ("max", "min", "mean", "sum") of a logged column; None where nothing was logged."""

@@ -1,7 +1,8 @@
 """Is a record whole, and its response's? Decided with certainty, in any precision, before any forward pass.
 
 The gate is a pure function of (seed, position), so which steps a record must hold is known without it (Eq. 11;
-`Mixer.mixed_steps`). The rest a record says itself: the request's seed, its text, its settings and its engine's weights.
+`Mixer.mixed_steps`). The rest a record says itself: the request's seed, its text, its settings and its engine's
+weights.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ngrpo.method.records import Record, response_digest, settings_digest
 class RecordCheck:
     """What a run's records must agree with.
 
-    table (V, k): the k neighbors that the mixer looks up; None where it looks none up, or where they follow the weights.
+    table (V, k): the neighbors that the mixer looks up; None where it looks none up, or where they follow the weights.
     table_digest: of the file that they are from.
     """
 
@@ -67,7 +68,7 @@ class RecordCheck:
         """Whether it holds the steps that were mixed, each with what may have been fed there."""
         index, text = record.index, torch.from_numpy(np.asarray(tokens, np.int64))
         must = self.mixer.mixed_steps(text, record.origin.seed, record.origin.start).numpy()
-        if len(index) and not (0 <= index[0] and index[-1] < len(must) and (np.diff(index) > 0).all()):
+        if len(index) and not (index[0] >= 0 and index[-1] < len(must) and (np.diff(index) > 0).all()):
             return f"the record's steps aren't ascending within the {len(must)} that fed anything"
         has = record.mixed()
         if not np.array_equal(has, must):

@@ -50,11 +50,20 @@ CURVES = (
     Curve(
         "parity_max",
         "largest |Δ log-prob|",
-        "Largest difference between the rollout's and the replayed log-probs of a step; above the dashed limit the"
-        " run stops.",
+        "Largest difference between the rollout's and the replayed log-probs of a step; above a dashed limit the run"
+        " stops. In bfloat16 single tokens of healthy runs reach nats, and no largest difference is limited.",
         False,
         log=True,
     ),
+    Curve(
+        "parity_mean",
+        "mean |Δ log-prob|",
+        "Mean difference between the rollout's and the replayed log-probs of a step; above a dashed limit the run"
+        " stops.",
+        False,
+        log=True,
+    ),
+    Curve("k3_kl", "k3 KL to the trainer", "k3 estimate of KL(rollout ‖ trainer), in nats.", False, log=True),
     Curve("throughput", "tokens a second", "Response tokens that rollout draws in a second on each device."),
     Curve("mixing_share", "share of mixed steps", "Share of rollout steps that fed back a mixture.", share=True),
     Curve("mixing_cosine", "cosine to the anchor", "Mean cosine between a mixture and its anchor's embedding."),

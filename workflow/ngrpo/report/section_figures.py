@@ -85,7 +85,7 @@ def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Ite
         chosen = {label: r.chosen_step for label, r in own.items() if r.chosen_step}
         panels = []
         for curve in figures.CURVES:
-            limits = [r.spec.training.parity_limit for r in own.values()] if curve.column == "parity_max" else []
+            limits = [r.parity.limit for r in own.values() if r.parity.column == curve.column]
             figure = figures.training_curve(curve, logs, looks=looks, limits=limits, chosen=chosen)
             if figure:
                 last = [f"{label} ends at {short(_last(log, curve.column))}" for label, log in logs.items()]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ngrpo.audit.compliance import EVALUATIONS, ComplianceCheck
-from ngrpo.audit.status import RunState, read_grades
+from ngrpo.audit.status import RunState, read_grades, share_of_limit
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.formatting import plain, seeds_text, short
 from ngrpo.report.diagnostics import read_diagnostics
@@ -41,9 +41,10 @@ def facts(
     if claims:
         rows.append(("Claims", ", ".join(f"{count} {verdict}" for verdict, count in claim_counts(claims))))
     replaying = [r for r in runs if r.spec.exploration.replayed]
-    worst = max(((r.over("parity_max", "max") or 0, r.spec.training.parity_limit) for r in replaying), default=(0, 0))
-    if worst[0]:
-        rows.append(("Replay parity", f"worst {short(worst[0], 2)} of {plain(worst[1])} allowed"))
+    parities = [r.parity for r in replaying if r.parity.worst]
+    if parities:
+        worst = max(parities, key=share_of_limit)
+        rows.append(("Replay parity", f"worst {short(worst.worst, 2)} of {plain(worst.limit)} allowed ({worst.what})"))
     counts = {r["evaluation"]: r["counts"] for t in tables for g in t["groups"] for r in g["rows"] if r["evaluation"]}
     known = [c for c in counts.values() if c]
     if known:

@@ -1,8 +1,8 @@
 """How far a step's rollout and its trainer disagree, and whether that is rounding: the second of two guards.
 
 With equal weights and equal inputs the two differ by rounding alone, which in bfloat16 reaches nats at single tokens of
-healthy runs. So no largest difference is limited there, but what a systematic fault moves (`LIMITS`). What is wrong with
-one response's record is found by `ngrpo.method.record_checks`, with certainty; single records can't be seen here.
+healthy runs. So no largest difference is limited there, but what a systematic fault moves (`LIMITS`). What is wrong
+with one response's record is found by `ngrpo.method.record_checks`, with certainty; it can't be seen here.
 
 | letter | meaning | shape |
 |---|---|---|
@@ -10,7 +10,7 @@ one response's record is found by `ngrpo.method.record_checks`, with certainty; 
 | r | exp(−d), the importance ratio π_trainer / π_rollout | (B, T) |
 | m | the mean of both log-probs | (B, T) |
 
-Names of measures are those of verl's rollout correction (its documentation: docs/algo/rollout_corr.md) where it has one:
+Names are those of verl's rollout correction (docs/algo/rollout_corr.md of its repository) where it has one:
 `rollout_corr/kl` is the mean of d, an estimate of KL(π_rollout ‖ π_trainer); `rollout_corr/k3_kl` its k3 estimate, the
 mean of r + d − 1; `rollout_corr/rollout_is_…` is of the ratios: their mean, the shares beyond 2 and below 1/2, and the
 effective sample size as a share of the tokens (of ratios truncated at 2, verl's default: a single token would rule it).
@@ -63,20 +63,37 @@ LIMITS = {
     "bfloat16": Limits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
     "float16": Limits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
 }
-"""By the rollout's dtype. bfloat16's mean is four times the largest published (0.064, a mixture of experts; dense models
-0.01 to 0.04); the others are set by simulation (docs/gpu.md). float16 rounds eight times finer; none is published."""
+"""By the rollout's dtype. bfloat16's mean is four times the largest published (0.064, a mixture of experts; dense
+models 0.01 to 0.04); the others are set by simulation (docs/statistics.md). float16 rounds eight times finer: none of
+its means is published, and bfloat16's limits hold."""
 
 WARN = 0.5
 """The share of a limit from which a step is warned of."""
 
-_COLUMNS = ("n", "abs", "d", "k3", "w", "ww", "high", "low", "m", "mm", "dm", "mixed", "mixed_abs", "plain", "plain_abs")
+_COLUMNS = (
+    "n",
+    "abs",
+    "d",
+    "k3",
+    "w",
+    "ww",
+    "high",
+    "low",
+    "m",
+    "mm",
+    "dm",
+    "mixed",
+    "mixed_abs",
+    "plain",
+    "plain_abs",
+)
 
 
 def sums(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mixed: np.ndarray) -> np.ndarray:
     """What a step's measures are computed from, for each response: (B, len(_COLUMNS)) float64.
 
-    rollout, trainer: log-probs (B, T); written (B, T) bool: tokens of the responses; mixed (B, T) bool: tokens whose own
-    input was a mixture.
+    rollout, trainer: log-probs (B, T); written (B, T) bool: tokens of the responses; mixed (B, T) bool: tokens whose
+    own input was a mixture.
     """
     a, b = (np.where(written, x, 0).astype(np.float64) for x in (rollout, trainer))
     d, m, on = a - b, (a + b) / 2, written.astype(np.float64)
@@ -114,17 +131,21 @@ def measures(parts: np.ndarray) -> dict[str, np.ndarray]:
 def _mixed_to_plain(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean |d| of tokens with a mixed input by that of tokens with a plain one, and its excess in standard errors.
 
-    Differences are cut (`CUT`); errors are those of responses, whose tokens aren't independent. 1 and 0 where a step has
-    too little of either kind to tell.
+    Differences are cut (`CUT`); errors are those of responses, whose tokens aren't independent. 1 and 0 where a step
+    has too little of either kind to tell.
     """
     own, own_abs, plain, plain_abs = np.moveaxis(parts[..., 11:15], -1, 0)
     n, of = np.maximum(own.sum(-1), 1), np.maximum(plain.sum(-1), 1)
     mean, yardstick = own_abs.sum(-1) / n, plain_abs.sum(-1) / of
-    residual = (own_abs - own * mean[..., None]) / n[..., None] - (plain_abs - plain * yardstick[..., None]) / of[..., None]
+    residual = (own_abs - own * mean[..., None]) / n[..., None] - (plain_abs - plain * yardstick[..., None]) / of[
+        ..., None
+    ]
     error = np.sqrt((residual**2).sum(-1)) + 1e-9
     enough = (plain > 1).mean(-1) > 0.5  # where every step mixes, first tokens alone are plain: they are like no others
     enough &= own.sum(-1) > 0
-    return np.where(enough, (mean + FLOOR) / (yardstick + FLOOR), 1.0), np.where(enough, (mean - yardstick) / error, 0.0)
+    return np.where(enough, (mean + FLOOR) / (yardstick + FLOOR), 1.0), np.where(
+        enough, (mean - yardstick) / error, 0.0
+    )
 
 
 def measured(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mixed: np.ndarray) -> dict[str, float]:
@@ -147,9 +168,7 @@ def limits_of(dtype: str, largest: float | None = None) -> Limits:
     return limits if largest is None or limits.largest is None else Limits(largest=largest)
 
 
-def faults(
-    values: Mapping[str, float], limits: Limits, earlier: Sequence[float] = (), share: float = 1.0
-) -> list[str]:
+def faults(values: Mapping[str, float], limits: Limits, earlier: Sequence[float] = (), share: float = 1.0) -> list[str]:
     """What of a step is beyond so much of its limits, in words; empty: nothing. earlier: means |d| of steps before."""
     found = []
     mean, slope = values[MEAN], values.get(SLOPE, 0.0)
@@ -159,14 +178,15 @@ def faults(
         found.append(f"log-probs differ by {mean:.3g} on average (limit {limits.mean:g})")
     if limits.slope is not None and not abs(slope) <= share * limits.slope:
         found.append(
-            f"differences grow with the log-prob as if by another temperature ({slope:+.0%}, limit {limits.slope:.0%})"
+            f"differences follow the log-prob, as by another temperature or other inputs ({slope:+.0%}, limit "
+            f"{limits.slope:.0%})"
         )
     if limits.ratio is not None and values.get(SIGMAS, 0.0) > limits.sigmas:
         ratio = values[RATIO]
         if not ratio - 1 <= share * (limits.ratio - 1):
             found.append(
                 f"after a mixed input log-probs differ {ratio:.2g} times as much as after a plain one "
-                f"({values[SIGMAS]:.0f} standard errors; limit {limits.ratio:g}): other inputs are replayed than were fed"
+                f"({values[SIGMAS]:.0f} standard errors; limit {limits.ratio:g}): what was fed isn't what is replayed"
             )
     if limits.jump is not None and earlier and mean > limits.jump_floor:
         usual = float(np.median(earlier[-20:]))

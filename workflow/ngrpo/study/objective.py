@@ -57,8 +57,8 @@ class Objective(Config):
 
     rollout_is_threshold: float | None = Field(None, ge=1)
     """Truncated importance sampling between rollout and trainer: each token's policy term is weighted by
-    π_trainer / π_rollout, at most this much (verl's name, and its default 2; arXiv 2510.18855 calls it a cap). None: off,
-    as the paper and its release."""
+    π_trainer / π_rollout, at most this much (as verl's setting of this name, whose default is 2). None: off, as in the
+    paper and its release."""
 
     @model_validator(mode="after")
     def _can_be_minimized(self) -> "Objective":

@@ -28,6 +28,7 @@ LOGGED = {
     "kl": "policy/kl",
     "parity_max": "parity/max",
     "parity_mean": "parity/mean",
+    "k3_kl": "rollout_corr/k3_kl",
     "mixing_share": "mixing/share",
     "mixing_cosine": "mixing/cosine_mean",
     "mixing_cosine_min": "mixing/cosine_min",

@@ -140,8 +140,8 @@ FIXED = (
 
 OF_VERL = (
     ("dual clip", "where A < 0 GRPO's loss is at most 3·|A| (Eq. 12 has no such bound)", "objective.dual_clip"),
-    ("importance weights between rollout and trainer", "none, as paper and release: the rollout's log-probs are taken to"
-     " be the trainer's", "objective.rollout_is_threshold"),
+    ("importance weights between rollout and trainer", "none (paper and release have none): the rollout's"
+     " log-probs are taken to be the trainer's", "objective.rollout_is_threshold"),
     ("clamp of the log-ratio", "to ±20 before the exponential; GSPO's at 10", ""),
     ("clamps of the k3 KL estimator", "log-ratio to ±20, value to ±10", ""),
     ("advantages", "divided by std + 1e-6, the std with n − 1", ""),

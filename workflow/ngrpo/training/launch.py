@@ -11,14 +11,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.stages.weights import check_weights
+from ngrpo.statistics.mismatch import MEAN, WARN, Limits, faults, limits_of
 from ngrpo.study.cards import FailureCard
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
@@ -83,7 +85,8 @@ def train(
             echo(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}")
             config = compose(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease.holder)
             _note_hardware(run.hardware, start)
-            with _progress(run, label, start, steps):
+            limits = limits_of(config.actor_rollout_ref.rollout.dtype, spec.training.parity_limit)
+            with _progress(run, label, start, steps, limits if spec.exploration.replayed else None):
                 run_verl(config, run, ranks, plugin)
         checkpoints = Checkpoints(run, spec.digest)
         best = _finish(checkpoints, steps, inputs.model, out)
@@ -204,17 +207,21 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(run: RunFiles, label: str, start: int, steps: int) -> Iterator[None]:
-    """Print a line for every tenth of the steps, as metrics.jsonl grows, and the first warning."""
+def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Limits | None) -> Iterator[None]:
+    """Print a line for every tenth of the steps, as metrics.jsonl grows, and the first warning of each kind.
+
+    limits: of how far rollout and trainer may differ; None: they needn't agree.
+    """
     every, stop = max(1, steps // 10), threading.Event()
 
     def follow() -> None:
-        shown, warned = start, False
+        shown, warned = start, set[str]()
         while not stop.wait(1.0):
             for row in read_metrics(run.metrics):
-                if row["step"] > start and not warned and (said := warning(row)):
-                    warned = True
-                    echo(f"{label} WARNING, step {row['step']:.0f}: {said}")
+                said = {"idle": warning(row), "mismatch": nearly_stopped(row, limits)}
+                for kind in [k for k, what in said.items() if what and k not in warned and row["step"] > start]:
+                    warned.add(kind)
+                    echo(f"{label} WARNING, step {row['step']:.0f}: {said[kind]}")
                 if row["step"] > shown and (row["step"] % every == 0 or "validation/score" in row):
                     shown = row["step"]
                     echo(_line(label, row, steps))
@@ -226,6 +233,12 @@ def _progress(run: RunFiles, label: str, start: int, steps: int) -> Iterator[Non
     finally:
         stop.set()
         thread.join()
+
+
+def nearly_stopped(row: Mapping[str, Any], limits: Limits | None) -> str:
+    """What of a step is beyond half of what would stop the run; empty where nothing is."""
+    found = [] if limits is None or MEAN not in row else faults(row, limits, share=WARN)
+    return f"rollout and trainer differ much: {'; '.join(found)}; at its limits the run stops" if found else ""
 
 
 def _line(label: str, row: dict, steps: int) -> str:

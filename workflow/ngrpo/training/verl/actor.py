@@ -121,8 +121,8 @@ def _with_records(data: DataProto) -> DataProto:
 def check_records(data: DataProto) -> None:
     """Raise UserError unless every record was made for the response beside it.
 
-    The trainer has looked into them (`record_guard`); since then the batch has been reordered and cut. Seeds travel with
-    the tensors, records beside them: what tears them apart is seen, between responses of the same text, too.
+    The trainer has looked into them (`record_guard`); since then the batch has been reordered and cut. Seeds travel
+    with the tensors, records beside them: what tears them apart is seen, between responses of the same text, too.
     """
     responses, width = data.batch["responses"].cpu(), data.batch["responses"].shape[1]
     lengths = data.batch["attention_mask"][:, -width:].sum(-1).tolist()

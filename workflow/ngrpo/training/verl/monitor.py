@@ -13,7 +13,7 @@ it, and says what stops a run.
 | policy/… | entropy, kl (to the base model), kl_to_old, clipped, loss, gradient_norm, learning_rate of the update |
 | parity/max, mean, q0.99, q0.999 | absolute difference of rollout's and replayed log-probs, before the update |
 | parity/before_mixing | its mean over tokens before any mixed step of their response |
-| parity/mixed_ratio, mixed_sigmas | after a mixed input it is so many times that after a plain one; in standard errors |
+| parity/mixed_ratio, mixed_sigmas | its mean after mixed inputs by that after plain ones; excess in standard errors |
 | parity/temperature | slope of the difference on the log-prob: as if by a temperature that is off by so much |
 | rollout_corr/kl, k3_kl | estimates of KL(rollout ‖ trainer) |
 | rollout_corr/rollout_is_… | of π_trainer / π_rollout: mean, effective sample size, shares beyond 2 and below 1/2 |
