@@ -48,8 +48,8 @@ def settings_digest(mixer: Mixer, temperature: float, table: bytes = b"") -> byt
     table: `Table.digest` of the ids that were looked up; empty for one that follows the weights.
     """
     settings = {"kind": mixer.kind, **asdict(mixer)}  # type: ignore[call-overload]
-    told = json.dumps([settings, float(temperature), table.hex() if mixer.needs_table else ""], sort_keys=True)
-    return _digest(told.encode())
+    text = json.dumps([settings, float(temperature), table.hex() if mixer.needs_table else ""], sort_keys=True)
+    return _digest(text.encode())
 
 
 class Origin(NamedTuple):

@@ -37,7 +37,7 @@ FLOOR = 0.01
 
 
 @dataclass(frozen=True)
-class Limits:
+class MismatchLimits:
     """Beyond which a step stops its run. None: not limited.
 
     largest: of |d| at any token. mean: of |d|. slope: of d on m, which is about how far one temperature is from the
@@ -59,9 +59,9 @@ FLOAT32_LARGEST = 1e-3
 """Of |d| in float32: replays differ by around 1e-5 on a CPU, dropped records by nats (docs/gpu.md)."""
 
 LIMITS = {
-    "float32": Limits(largest=FLOAT32_LARGEST),
-    "bfloat16": Limits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
-    "float16": Limits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
+    "float32": MismatchLimits(largest=FLOAT32_LARGEST),
+    "bfloat16": MismatchLimits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
+    "float16": MismatchLimits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
 }
 """By the rollout's dtype. bfloat16's mean is four times the largest published (0.064, a mixture of experts; dense
 models 0.01 to 0.04); the others are set by simulation (docs/statistics.md). float16 rounds eight times finer: none of
@@ -160,36 +160,38 @@ def measured(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mixe
     return values
 
 
-def limits_of(dtype: str, largest: float | None = None) -> Limits:
+def limits_of(dtype: str, largest: float | None = None) -> MismatchLimits:
     """The limits for a rollout's dtype; largest: a float32 run's own, in place of its dtype's."""
     if dtype not in LIMITS:
         raise unknown_name("dtype with known rounding", dtype, LIMITS, where="actor_rollout_ref.rollout.dtype")
     limits = LIMITS[dtype]
-    return limits if largest is None or limits.largest is None else Limits(largest=largest)
+    return limits if largest is None or limits.largest is None else MismatchLimits(largest=largest)
 
 
-def faults(values: Mapping[str, float], limits: Limits, earlier: Sequence[float] = (), share: float = 1.0) -> list[str]:
+def faults(
+    values: Mapping[str, float], limits: MismatchLimits, earlier: Sequence[float] = (), share: float = 1.0
+) -> list[str]:
     """What of a step is beyond so much of its limits, in words; empty: nothing. earlier: means |d| of steps before."""
-    found = []
+    beyond: list[str] = []
     mean, slope = values[MEAN], values.get(SLOPE, 0.0)
     if limits.largest is not None and not values[LARGEST] <= share * limits.largest:
-        found.append(f"the largest difference of a log-prob is {values[LARGEST]:.3g} (limit {limits.largest:g})")
+        beyond.append(f"the largest difference of a log-prob is {values[LARGEST]:.3g} (limit {limits.largest:g})")
     if limits.mean is not None and not mean <= share * limits.mean:
-        found.append(f"log-probs differ by {mean:.3g} on average (limit {limits.mean:g})")
+        beyond.append(f"log-probs differ by {mean:.3g} on average (limit {limits.mean:g})")
     if limits.slope is not None and not abs(slope) <= share * limits.slope:
-        found.append(
+        beyond.append(
             f"differences follow the log-prob, as by another temperature or other inputs ({slope:+.0%}, limit "
             f"{limits.slope:.0%})"
         )
     if limits.ratio is not None and values.get(SIGMAS, 0.0) > limits.sigmas:
         ratio = values[RATIO]
         if not ratio - 1 <= share * (limits.ratio - 1):
-            found.append(
+            beyond.append(
                 f"after a mixed input log-probs differ {ratio:.2g} times as much as after a plain one "
                 f"({values[SIGMAS]:.0f} standard errors; limit {limits.ratio:g}): what was fed isn't what is replayed"
             )
     if limits.jump is not None and earlier and mean > limits.jump_floor:
         usual = float(np.median(earlier[-20:]))
         if not mean <= (1 + share * (limits.jump - 1)) * usual:
-            found.append(f"log-probs differ by {mean:.3g} on average, {mean / usual:.2g} times as much as before")
-    return found
+            beyond.append(f"log-probs differ by {mean:.3g} on average, {mean / usual:.2g} times as much as before")
+    return beyond

@@ -28,7 +28,7 @@ class Rounding:
     def draw(self, measured: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Differences of this shape. measured: those of one machine."""
         d = rng.choice(measured, shape) * (self.mean / np.abs(measured).mean())
-        size = np.exp(rng.uniform(*np.log(TAIL), shape)) * np.where(rng.random(shape) < 0.8, 1, -1)
+        size = np.exp(rng.uniform(np.log(TAIL[0]), np.log(TAIL[1]), shape)) * np.where(rng.random(shape) < 0.8, 1, -1)
         return np.where(rng.random(shape) < self.tail, size, d)
 
 

@@ -20,7 +20,7 @@ from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.stages.weights import check_weights
-from ngrpo.statistics.mismatch import MEAN, WARN, Limits, faults, limits_of
+from ngrpo.statistics.mismatch import MEAN, WARN, MismatchLimits, faults, limits_of
 from ngrpo.study.cards import FailureCard
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
@@ -207,7 +207,7 @@ def _orderly_end(stop: Path, lease: Lease, label: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Limits | None) -> Iterator[None]:
+def _progress(run: RunFiles, label: str, start: int, steps: int, limits: MismatchLimits | None) -> Iterator[None]:
     """Print a line for every tenth of the steps, as metrics.jsonl grows, and the first warning of each kind.
 
     limits: of how far rollout and trainer may differ; None: they needn't agree.
@@ -235,10 +235,10 @@ def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Limits 
         thread.join()
 
 
-def nearly_stopped(row: Mapping[str, Any], limits: Limits | None) -> str:
+def nearly_stopped(row: Mapping[str, Any], limits: MismatchLimits | None) -> str:
     """What of a step is beyond half of what would stop the run; empty where nothing is."""
-    found = [] if limits is None or MEAN not in row else faults(row, limits, share=WARN)
-    return f"rollout and trainer differ much: {'; '.join(found)}; at its limits the run stops" if found else ""
+    beyond = [] if limits is None or MEAN not in row else faults(row, limits, share=WARN)
+    return f"rollout and trainer differ much: {'; '.join(beyond)}; at its limits the run stops" if beyond else ""
 
 
 def _line(label: str, row: dict, steps: int) -> str:

@@ -60,8 +60,8 @@ class RequestState:
 
     def record(self, tokens: list[int], start: int, weights: Tensor | None) -> Record:
         """The response's record; start: position of its first token; weights: fingerprint of the engine's."""
-        told = 0 if weights is None else int(weights)
-        return Record.of_steps(tokens, self.steps, self.mixer, Origin(self.seed, start, self.settings, told))
+        known = 0 if weights is None else int(weights)
+        return Record.of_steps(tokens, self.steps, self.mixer, Origin(self.seed, start, self.settings, known))
 
 
 class BatchPlan:

@@ -72,10 +72,10 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
 def of_actor(objective: Objective) -> dict[str, Any]:
     """What our actor, and a loss that we register with verl, are told beside verl's settings."""
     cap = objective.rollout_is_threshold
-    told = {} if cap is None else {"rollout_is_threshold": cap}
+    own = {} if cap is None else {"rollout_is_threshold": cap}
     if objective.kind in VERLS_OWN:
-        return told
-    return {**told, "dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
+        return own
+    return {**own, "dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ class RecordGuard:
         batch.batch[SEEDS] = torch.tensor(seeds)
 
     def _refuse(self, batch: Any, step: int, faulty: list[int], fault: str) -> None:
-        first, told = faulty[0], batch.non_tensor_batch.get("extra_info")
-        problem = f"problem '{told[first]['id']}'" if told is not None else f"prompt {first // self.group}"
+        first, about = faulty[0], batch.non_tensor_batch.get("extra_info")
+        problem = f"problem '{about[first]['id']}'" if about is not None else f"prompt {first // self.group}"
         more = f", and so for {len(faulty) - 1} more of {len(batch)} responses" if len(faulty) > 1 else ""
         raise UserError(
             f"a mixing record can't be replayed: {fault}",

@@ -121,9 +121,9 @@ class Trainer(RayPPOTrainer):
 
     def check_mismatch(self, values: Mapping[str, float]) -> None:
         """Raise UserError where rollout and trainer differ by more than rounding: something is systematically wrong."""
-        if found := faults(values, self.limits, self.means):
+        if beyond := faults(values, self.limits, self.means):
             raise UserError(
-                f"rollout and trainer disagree: {'; '.join(found)}",
+                f"rollout and trainer disagree: {'; '.join(beyond)}",
                 where=f"step {self.global_steps}",
                 do="nothing of this step is trained on or saved. Look for weights that the engine didn't get, another "
                 "temperature, or a graph that doesn't mix; limits and their sources are in docs/method.md",
