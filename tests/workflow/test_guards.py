@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.train, pytest.mark.verl, pytest.mark.faults]
 
 FAULTS = {
     "dropped": "is missing from the record (0 steps of",
-    "shifted": "step",
+    "shifted": "a mixing record can't be replayed",
     "foreign": "the record is another response's",
     "stale": "the engine missed an update",
     "wrong_table": "rollout and trainer disagree",

@@ -31,7 +31,8 @@ BEFORE = "parity/before_mixing"
 BAND = 2.0
 """Ratios beyond BAND or below 1/BAND count as outside; verl truncates there by default."""
 CUT = 1.0
-"""Nats at which a single difference is cut where mixed and plain inputs are compared: a token can't decide."""
+"""Nats at which single differences are cut for the slope, and where mixed and plain inputs are compared: the few tokens
+that rounding moves by nats can't decide there."""
 FLOOR = 0.01
 """Nats that are added to both sides of that comparison: rounding that is nearly nothing makes no ratio."""
 
@@ -64,28 +65,15 @@ LIMITS = {
     "float16": MismatchLimits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
 }
 """By the rollout's dtype. bfloat16's mean is four times the largest published (0.064, a mixture of experts; dense
-models 0.01 to 0.04); the others are set by simulation (docs/statistics.md). float16 rounds eight times finer: none of
+models 0.01 to 0.04); the others hold in simulations. float16 rounds eight times finer: none of
 its means is published, and bfloat16's limits hold."""
 
 WARN = 0.5
 """The share of a limit from which a step is warned of."""
 
 _COLUMNS = (
-    "n",
-    "abs",
-    "d",
-    "k3",
-    "w",
-    "ww",
-    "high",
-    "low",
-    "m",
-    "mm",
-    "dm",
-    "mixed",
-    "mixed_abs",
-    "plain",
-    "plain_abs",
+    *("n", "abs", "d", "k3", "w", "ww", "high", "low", "m", "mm", "c", "cm"),
+    *("mixed", "mixed_abs", "plain", "plain_abs"),
 )
 
 
@@ -99,11 +87,29 @@ def sums(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mixed: n
     d, m, on = a - b, (a + b) / 2, written.astype(np.float64)
     bounded = d.clip(-20, 20)
     ratio = np.exp(-bounded) * on
-    weight, cut = ratio.clip(max=BAND), np.abs(d).clip(max=CUT)
+    weight, c = ratio.clip(max=BAND), d.clip(-CUT, CUT)
+    cut = np.abs(c)
     own, plain = on * mixed, on * ~mixed
     high, low = (ratio > BAND) * on, (ratio < 1 / BAND) * on
     k3 = (np.expm1(-bounded) + bounded) * on
-    columns = (on, np.abs(d), d, k3, weight, weight**2, high, low, m, m * m, d * m, own, cut * own, plain, cut * plain)
+    columns = (
+        on,
+        np.abs(d),
+        d,
+        k3,
+        weight,
+        weight**2,
+        high,
+        low,
+        m,
+        m * m,
+        c,
+        c * m,
+        own,
+        cut * own,
+        plain,
+        cut * plain,
+    )
     return np.stack([column.sum(-1) for column in columns], -1)
 
 
@@ -111,15 +117,15 @@ def measures(parts: np.ndarray) -> dict[str, np.ndarray]:
     """The measures of steps: parts (..., B, columns) of `sums` → values (...) under the names of metrics.jsonl."""
     total = dict(zip(_COLUMNS, np.moveaxis(parts.sum(-2), -1, 0), strict=True))
     n = total["n"]
-    mean_d, mean_m = total["d"] / n, total["m"] / n
+    mean_c, mean_m = total["c"] / n, total["m"] / n
     spread = total["mm"] / n - mean_m**2
     ratio, sigmas = _mixed_to_plain(parts)
     return {
         MEAN: total["abs"] / n,
-        SLOPE: (total["dm"] / n - mean_d * mean_m) / np.maximum(spread, 1e-6),
+        SLOPE: (total["cm"] / n - mean_c * mean_m) / np.maximum(spread, 1e-6),
         RATIO: ratio,
         SIGMAS: sigmas,
-        "rollout_corr/kl": mean_d,
+        "rollout_corr/kl": total["d"] / n,
         "rollout_corr/k3_kl": total["k3"] / n,
         "rollout_corr/rollout_is_mean": total["w"] / n,
         "rollout_corr/rollout_is_eff_sample_size": total["w"] ** 2 / np.maximum(n * total["ww"], 1e-300),
@@ -134,7 +140,7 @@ def _mixed_to_plain(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Differences are cut (`CUT`); errors are those of responses, whose tokens aren't independent. 1 and 0 where a step
     has too little of either kind to tell.
     """
-    own, own_abs, plain, plain_abs = np.moveaxis(parts[..., 11:15], -1, 0)
+    own, own_abs, plain, plain_abs = np.moveaxis(parts[..., -4:], -1, 0)
     n, of = np.maximum(own.sum(-1), 1), np.maximum(plain.sum(-1), 1)
     mean, yardstick = own_abs.sum(-1) / n, plain_abs.sum(-1) / of
     residual = (own_abs - own * mean[..., None]) / n[..., None] - (plain_abs - plain * yardstick[..., None]) / of[
@@ -195,3 +201,12 @@ def faults(
         if not mean <= (1 + share * (limits.jump - 1)) * usual:
             beyond.append(f"log-probs differ by {mean:.3g} on average, {mean / usual:.2g} times as much as before")
     return beyond
+
+
+def nearly_stopped(row: Mapping[str, float], limits: MismatchLimits | None) -> str:
+    """What of a logged step is beyond half of what would stop its run, in words; empty: nothing.
+
+    limits: None where rollout and trainer needn't agree.
+    """
+    beyond = [] if limits is None or MEAN not in row else faults(row, limits, share=WARN)
+    return f"rollout and trainer differ much: {'; '.join(beyond)}; at its limits the run stops" if beyond else ""

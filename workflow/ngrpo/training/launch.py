@@ -11,16 +11,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
 from ngrpo.slurm.squeue import job_end
 from ngrpo.stages.weights import check_weights
-from ngrpo.statistics.mismatch import MEAN, WARN, MismatchLimits, faults, limits_of
+from ngrpo.statistics.mismatch import MismatchLimits, limits_of, nearly_stopped
 from ngrpo.study.cards import FailureCard
 from ngrpo.study.layout import MODEL_CARD, RunFiles
 from ngrpo.study.run_log import read_metrics
@@ -233,12 +232,6 @@ def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Mismatc
     finally:
         stop.set()
         thread.join()
-
-
-def nearly_stopped(row: Mapping[str, Any], limits: MismatchLimits | None) -> str:
-    """What of a step is beyond half of what would stop the run; empty where nothing is."""
-    beyond = [] if limits is None or MEAN not in row else faults(row, limits, share=WARN)
-    return f"rollout and trainer differ much: {'; '.join(beyond)}; at its limits the run stops" if beyond else ""
 
 
 def _line(label: str, row: dict, steps: int) -> str:
