@@ -11,7 +11,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-faults test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate gpu-lock hash-locks \
+.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-faults test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -126,6 +126,9 @@ lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, my
 
 simulate: $(WORKFLOW)/.ready ## studies with a known truth: coverage, errors and power, into docs/statistics.md (about 20 minutes)
 	$(WORKFLOW)/bin/python -m benchmarks.simulate
+
+simulate-mismatch: $(WORKFLOW)/.ready ## the guard against systematic faults: 1,000 runs of bfloat16 noise, and each fault (about 10 minutes)
+	$(WORKFLOW)/bin/python -m benchmarks.mismatch
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)
 	@$(TRAIN)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/bench.lock

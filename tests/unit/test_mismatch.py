@@ -1,6 +1,8 @@
 """Rounding stops no run, and what is systematic stops it: the guard's arithmetic on made-up steps."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +93,19 @@ def test_a_warning_comes_before_the_stop() -> None:
     assert "on average" in nearly_stopped({**row, "parity/mean": 0.2}, BFLOAT16)
     assert nearly_stopped({**row, "parity/mean": 0.2}, None) == ""  # its noise is drawn anew
     assert faults({**row, "parity/mean": 0.2}, BFLOAT16) == []
+
+
+def test_measured_rounding_stops_nothing_and_what_was_measured_of_faults_does() -> None:
+    """A small part of `make simulate-mismatch`."""
+    path = Path(__file__).parents[2] / "benchmarks" / "mismatch.py"
+    spec = importlib.util.spec_from_file_location("simulation", path)
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
+    rng = np.random.default_rng(2)
+    assert all(simulation.unmixed(rng) for _ in range(3))
+    assert simulation.hotter(rng)
+    assert not simulation.hotter(rng, other=0.7)
+    parts = [simulation.rounding((256, 200), mean, rng) for mean in simulation.MEANS]
+    for d in parts:
+        values = simulation.values_of(-np.abs(d), -np.abs(d) - d, np.ones(d.shape, bool), rng.random(d.shape) < 0.1)
+        assert [what for what in faults(values, BFLOAT16) if "on average" in what or "mixed" in what] == []

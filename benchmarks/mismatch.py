@@ -1,0 +1,100 @@
+"""How often the guard against systematic faults errs: `make simulate-mismatch` prints it.
+
+Rounding is that measured between sglang in bfloat16 and an autocast trainer (SmolLM2-135M, ρ = 0.1, τ = 0.7, CPU;
+bf16_noise.npz holds rollout − trainer), scaled to means published for GPUs, with tails to 10 nats that a CPU doesn't
+show. A graph that doesn't mix is the same responses replayed without their records; which of their tokens came after a
+mixed step wasn't kept, and is taken to be those that the records change most: an idealization. Another temperature is
+that of a made-up softmax.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ngrpo.statistics.mismatch import LIMITS, MEAN, faults, measures, sums
+
+MEANS = (0.01, 0.02, 0.03, 0.04, 0.064)
+RUNS, STEPS, RESPONSES, TOKENS, POOL = 1000, 629, 256, 3906, 600
+LIMIT = LIMITS["bfloat16"]
+MEASURED = np.load(Path(__file__).with_name("bf16_noise.npz"))
+
+
+def rounding(shape: tuple[int, ...], mean: float, rng: np.random.Generator) -> np.ndarray:
+    """Differences of healthy tokens; one in a thousand lies between 0.5 and 10 nats."""
+    noise = MEASURED["noise"].astype(np.float64)
+    d = rng.choice(noise, shape) * (mean / np.abs(noise).mean())
+    size = np.exp(rng.uniform(np.log(0.5), np.log(10), shape)) * np.where(rng.random(shape) < 0.8, 1, -1)
+    return np.where(rng.random(shape) < 1e-3, size, d)
+
+
+def responses(count: int, mean: float, rng: np.random.Generator) -> np.ndarray:
+    """`sums` of healthy responses, a tenth of whose inputs is mixed."""
+    parts = []
+    for _ in range(0, count, 50):
+        shape = (50, TOKENS)
+        rollout = -rng.exponential(0.5, shape) * (rng.random(shape) < 0.6)
+        mixed = rng.random(shape) < 0.1
+        parts.append(sums(rollout, rollout - rounding(shape, mean, rng), np.ones(shape, bool), mixed))
+    return np.concatenate(parts)
+
+
+def healthy(runs: int, rng: np.random.Generator) -> int:
+    """Runs of so many that stop. A run's rounding grows from the smallest published mean to the largest."""
+    pools = [responses(POOL, mean, rng) for mean in MEANS]
+    stopped = 0
+    for run in range(runs):
+        parts = [pools[step * len(MEANS) // STEPS][rng.integers(0, POOL, RESPONSES)] for step in range(STEPS)]
+        values = measures(np.stack(parts))
+        means = values[MEAN].tolist()
+        steps = [{name: float(value[step]) for name, value in values.items()} for step in range(STEPS)]
+        stopped += any(faults(row, LIMIT, means[max(0, at - 20) : at]) for at, row in enumerate(steps))
+        if run % 100 == 99:
+            print(f"healthy: {stopped} of {run + 1} runs stopped", flush=True)
+    return stopped
+
+
+def unmixed(rng: np.random.Generator) -> bool:
+    """Whether a step of short responses stops in which the graph didn't mix."""
+    ends = np.cumsum(MEASURED["lengths"].astype(int))
+    width, rows = 200, rng.integers(0, len(ends), RESPONSES)
+    d, own, written = (
+        np.zeros((RESPONSES, width)),
+        np.zeros((RESPONSES, width), bool),
+        np.zeros((RESPONSES, width), bool),
+    )
+    for at, row in enumerate(rows):
+        first, end = ends[row] - int(MEASURED["lengths"][row]), ends[row]
+        n = end - first
+        d[at, :n], own[at, :n], written[at, :n] = MEASURED["unmixed"][first:end], MEASURED["own"][first:end], True
+    d += np.where(rng.random(d.shape) < 1e-3, rounding(d.shape, 0.03, rng), 0.0)
+    rollout = -rng.exponential(0.5, d.shape)
+    return bool(faults(values_of(rollout, rollout - d, written, own), LIMIT))
+
+
+def hotter(rng: np.random.Generator, tau: float = 0.7, other: float = 1.0) -> bool:
+    """Whether a step stops that is drawn at one temperature and replayed at another."""
+    z = rng.normal(0, 1, (RESPONSES, 60, 40)) * rng.choice([1.0, 4.0], (RESPONSES, 60, 1), p=[0.4, 0.6])
+    log_prob = [z / t - np.log(np.exp(z / t).sum(-1, keepdims=True)) for t in (tau, other)]
+    token = (log_prob[0] + rng.gumbel(size=z.shape)).argmax(-1)[..., None]
+    rollout, trainer = (np.take_along_axis(p, token, -1)[..., 0] for p in log_prob)
+    trainer = trainer - rounding(trainer.shape, 0.03, rng)
+    own = rng.random(trainer.shape) < 0.1
+    return bool(faults(values_of(rollout, trainer, np.ones_like(own), own), LIMIT))
+
+
+def values_of(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mixed: np.ndarray) -> dict[str, float]:
+    """A step's measures."""
+    return {name: float(value) for name, value in measures(sums(rollout, trainer, written, mixed)).items()}
+
+
+def main(runs: int = RUNS, steps: int = 300) -> None:
+    """Print the figures."""
+    rng = np.random.default_rng(15)
+    print(f"a graph that doesn't mix: found in {sum(unmixed(rng) for _ in range(steps))} of {steps} steps")
+    print(f"τ 0.7 replayed at 1.0: found in {sum(hotter(rng) for _ in range(steps))} of {steps} steps")
+    print(f"τ 0.7 replayed at 0.7: stopped {sum(hotter(rng, other=0.7) for _ in range(steps))} of {steps} steps")
+    print(f"healthy: {healthy(runs, rng)} of {runs} runs of {STEPS} steps × {RESPONSES * TOKENS:,} tokens stopped")
+
+
+if __name__ == "__main__":
+    main()
