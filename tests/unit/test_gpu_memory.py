@@ -1,4 +1,4 @@
-"""Token budgets from a GPU's memory: promises of the computation, and what verl is chosen."""
+"""Token budgets from a GPU's memory: promises of the computation, and what verl is told."""
 
 import itertools
 
