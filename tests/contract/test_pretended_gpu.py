@@ -31,21 +31,21 @@ class Waits(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.waits: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name, tensors = func._schema.name, [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         devices = {t.device.type for t in tensors}
         if reads_host(func, args):
-            self.found.append(name)
+            self.waits.append(name)
         if name in FROM_HOST and len(devices) > 1:
-            self.found.append(f"{name} of a CPU tensor")
+            self.waits.append(f"{name} of a CPU tensor")
         if name in ("aten::_to_copy", "aten::copy_"):
             devices |= {torch.device(kwargs["device"]).type} if kwargs.get("device") is not None else set()
             patient = kwargs.get("non_blocking") or (name == "aten::copy_" and len(args) > 2 and args[2])
             if len(devices) > 1 and not patient:
-                self.found.append(f"{name} between devices")
+                self.waits.append(f"{name} between devices")
         return func(*args, **kwargs)
 
 
@@ -126,7 +126,7 @@ def step(mixing, mixers, *, extends: bool, top_p: float) -> Waits:
 def test_no_step_waits_for_the_device(mixing, name, extends):
     mixers = list(ALL.values()) if name == "together" else [ALL.get(name, NoMixer())] * B
     for top_p in (1.0, 0.95):
-        assert step(mixing, mixers, extends=extends, top_p=top_p).found == []
+        assert step(mixing, mixers, extends=extends, top_p=top_p).waits == []
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_what_waits_would_be_seen(mixing, monkeypatch, wait, word):
         return plain(self, rows, slot)
 
     monkeypatch.setattr(state.MixState, "_next_input", next_input)
-    assert any(word in found for found in step(mixing, [NeighborMixer(0.3)] * B, extends=False, top_p=1.0).found)
+    assert any(word in wait for wait in step(mixing, [NeighborMixer(0.3)] * B, extends=False, top_p=1.0).waits)
