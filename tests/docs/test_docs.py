@@ -100,7 +100,7 @@ def test_what_is_right_is_left_alone(names: Names) -> None:
     text = """# A page
 [method](method.md#departures-from-the-paper-and-why), `ngrpo.method.rng.uniform(seed, position, GATE)`,
 `exploration.rho`,
-`config/study.yaml: methods`, `extra_seeds: [2, 3]`, `runs/{run}/metrics.jsonl`, `tests/gpu/`, `make test FAULTS=x`,
+`config/study.yaml: methods`, `seeds: 3`, `runs/{run}/metrics.jsonl`, `tests/gpu/`, `make test FAULTS=x`,
 `parity/max`, `mixing/cosine_…`, `ngrpo plan [TARGET]`, `--profile`, `KillWait`, `ngrpo-l2`
 
 ```yaml

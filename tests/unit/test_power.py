@@ -4,17 +4,20 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 from synthetic_study import ROOT
 
+from ngrpo.audit.paper_noise import RunNoise
 from ngrpo.cli import main
 from ngrpo.errors import UserError
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.power import PlannedClaim, Planner, buy
 from ngrpo.planning.power_text import decidable_line, power_figure, power_text
 from ngrpo.statistics.effects import QUESTIONS
+from ngrpo.statistics.simulation import DECLARED
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 
@@ -50,6 +53,11 @@ def test_the_headline_takes_about_ten_seeds_on_these_benchmarks_and_more_on_othe
     assert others.seeds is None or others.seeds > 2 * here.seeds
     assert here.detectable > 0.0176  # two seeds don't show it
     assert planned[HEADLINE].power(here.seeds, here.question) >= 0.8 > planned[HEADLINE].power(2, here.question)
+
+
+def test_the_noise_that_is_declared_is_that_of_simulations_and_of_the_papers_audit(study) -> None:
+    assert planner(*study).noise == DECLARED
+    assert RunNoise() == RunNoise(DECLARED.run, float(np.hypot(DECLARED.method_problem, DECLARED.run_problem)))
 
 
 def test_a_price_is_that_of_its_seeds_runs(study, planned) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, bootstrap_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.simulation import DECLARED
 
 SAMPLES = 32
 GRID = np.linspace(-40.0, 40.0, 1601)
@@ -35,10 +36,10 @@ ALPHA, POWER = 0.05, 0.80
 class RunNoise:
     """Standard deviations of log-odds between two runs that don't differ."""
 
-    run: float = 0.1
+    run: float = DECLARED.run
     """Of a run as a whole: another seed."""
-    own: float = float(np.hypot(0.3, 0.3))
-    """Of a problem in a run: 0.3 that a method brings to it, and 0.3 that a seed does."""
+    own: float = float(np.hypot(DECLARED.method_problem, DECLARED.run_problem))
+    """Of a problem in a run: what a method brings to it, and what a seed does."""
 
 
 SAME_WEIGHTS = RunNoise(0.0, 0.0)

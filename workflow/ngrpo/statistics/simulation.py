@@ -65,6 +65,8 @@ class LogitNoise:
         return sd * np.sqrt((self.tails - 2) / self.tails) * rng.standard_t(self.tails, size)
 
 
+DECLARED = LogitNoise()
+"""As config/costs.yaml declares it until runs have measured it."""
 SHAPES = {
     "mass at 0 and 1": Shape(((0.35, -7.0, 2.0), (0.35, 7.0, 2.0), (0.3, 0.0, 1.5))),
     "nearly 0": Shape(((1.0, -6.5, 1.5),)),

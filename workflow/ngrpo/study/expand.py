@@ -5,11 +5,11 @@ tables name first, or under the id that it was made under (`ngrpo.study.naming`)
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
@@ -74,6 +74,8 @@ class Study(Matrix):
     """The same of what is there already: the ids under which it was made."""
     also: dict[str, str] = field(default_factory=dict)
     """A run's other ids, such as a renamed method's: the id under which it is made."""
+    told: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
+    """Names of runs and evaluations that were asked for once, by what they are of."""
     folder: Path | None = None
     """The configuration folder."""
 
@@ -90,12 +92,26 @@ class Study(Matrix):
 
     def run_id(self, method: str, model: str, seed: int | None = None) -> str | None:
         """The run of a method on a model (with a further seed), under the id that it has; None where no table asks."""
-        return self.names.get(asked(self.run_spec(method, model, seed).json_value()))
+        return self._remembered((method, model, seed), self._run_name)
 
     def evaluation_id(
         self, method: str | None, decoding: str, model: str, benchmark: str, seed: int | None = None
     ) -> str | None:
         """The evaluation of a method's run, or of the base model; None where no table asks for it."""
+        return self._remembered((method, decoding, model, benchmark, seed), self._evaluation_name)
+
+    def _remembered(self, key: tuple[Any, ...], name_of_key: Callable[..., str | None]) -> str | None:
+        """A name, told once: a spec's digest takes milliseconds. One may come while a study is read."""
+        if key not in self.told and (name := name_of_key(*key)) is not None:
+            self.told[key] = name
+        return self.told.get(key)
+
+    def _run_name(self, method: str, model: str, seed: int | None) -> str | None:
+        return self.names.get(asked(self.run_spec(method, model, seed).json_value()))
+
+    def _evaluation_name(
+        self, method: str | None, decoding: str, model: str, benchmark: str, seed: int | None
+    ) -> str | None:
         policy: RunSpec | ModelSpec = self.models[model]
         if method is not None:
             run = self.run_id(method, model, seed)
