@@ -64,7 +64,7 @@ def test_everything_a_page_names_exists_and_every_command_has_a_known_form(name:
         ("`docs/no-such-page.md`", "names no symbol, path"),
         ("`runs/{run}/metrix.jsonl`", "names no symbol, path"),
         ("`exploration.roh`", "names no symbol, path, configuration key"),
-        ("`config/study.yaml: seeds`", "configuration key"),
+        ("`config/study.yaml: seats`", "configuration key"),
         ("`kind_of: neighbors`", "configuration key"),
         ("`repeats: [2, 3]`", "configuration key"),
         ("`--no-such-option`", "option"),

@@ -74,7 +74,7 @@ class Study(Matrix):
     """The same of what is there already: the ids under which it was made."""
     also: dict[str, str] = field(default_factory=dict)
     """A run's other ids, such as a renamed method's: the id under which it is made."""
-    told: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
+    name_of: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
     """Names of runs and evaluations that were asked for once, by what they are of."""
     folder: Path | None = None
     """The configuration folder."""
@@ -101,10 +101,10 @@ class Study(Matrix):
         return self._remembered((method, decoding, model, benchmark, seed), self._evaluation_name)
 
     def _remembered(self, key: tuple[Any, ...], name_of_key: Callable[..., str | None]) -> str | None:
-        """A name, told once: a spec's digest takes milliseconds. One may come while a study is read."""
-        if key not in self.told and (name := name_of_key(*key)) is not None:
-            self.told[key] = name
-        return self.told.get(key)
+        """A name, looked up once: a spec's digest takes milliseconds. One may come while a study is read."""
+        if key not in self.name_of and (name := name_of_key(*key)) is not None:
+            self.name_of[key] = name
+        return self.name_of.get(key)
 
     def _run_name(self, method: str, model: str, seed: int | None) -> str | None:
         return self.names.get(asked(self.run_spec(method, model, seed).json_value()))
