@@ -29,12 +29,13 @@ OTHER = {"bootstrap": "unbiased", "unbiased": "bootstrap"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What an effect is for one of ngrpo.statistics.effects.QUESTIONS: 95 % interval, two-sided p, detectable size."""
+    """What an effect is for one of ngrpo.statistics.effects.QUESTIONS: 95 % interval, two-sided p (None for a share,
+    which has no sign), detectable size."""
 
     question: str
     low: float
     high: float
-    p: float
+    p: float | None
     detectable: float
 
     @classmethod

@@ -109,6 +109,7 @@ def diagnosed(test: Diagnosed, reader: Reader) -> Evidence:
 
 def _share(effect: Effect, what: str, limit: float, reference: str, size: int, files: list[str]) -> ShownEffect:
     low, high = effect.interval()
+    beyond = Answer.of(effect, QUESTIONS[1])
     return ShownEffect(
         what=what,
         unit="share",
@@ -116,7 +117,7 @@ def _share(effect: Effect, what: str, limit: float, reference: str, size: int, f
         low=max(0.0, float(low)),
         high=min(1.0, float(high)),
         p=None,
-        beyond=Answer.of(effect, QUESTIONS[1]),
+        beyond=replace(beyond, low=max(0.0, beyond.low), high=min(1.0, beyond.high), p=None),
         detectable=float(effect.detectable()),
         paper=limit,
         seeds=1,
