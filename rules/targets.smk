@@ -59,6 +59,8 @@ for _claim in CLAIMS:
             f"{DECIDE}{_claim}"
         input:
             last_look(_claim),
+        log:
+            RESULTS.log("decide", _claim),
         localrule: True
         conda:
             "../envs/workflow.yaml"
@@ -66,7 +68,7 @@ for _claim in CLAIMS:
             claim=_claim,
             most=MOST_SEEDS,
         shell:
-            "with_study workflow_env ngrpo decide {params.claim:q} {params.most}"
+            "with_study workflow_env ngrpo decide {params.claim:q} {params.most} 2>&1 | tee {log:q}"
 
 
 # Everything that the internet is needed for: run it where there is one (a login node), the rest works offline.

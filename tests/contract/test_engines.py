@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -271,7 +272,8 @@ def follow_up(engine, model) -> tuple[int, int, float, float]:
     more, log_probs = written(again)
     plain = replayed(model, text, more)
     index = record.index[record.index < 40]
-    mixed_history = type(record)(index, record.ids[: len(index)], record.weights[: len(index)], 48, record.digest)
+    ids, weights = record.ids[: len(index)], record.weights[: len(index)]
+    mixed_history = replace(record, index=index, ids=ids, weights=weights, length=48)
     mixed = replayed(model, first.prompt, [*tokens[:40], *more], mixed_history)[40:]
     return (
         again["meta_info"]["cached_tokens"],

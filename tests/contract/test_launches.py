@@ -79,7 +79,7 @@ def test_limits_add_one_launch(counted):
 )
 def test_no_step_reads_a_value_on_the_host(counted, mixer):
     for sampling in (SAMPLING, replace(SAMPLING, top_p=0.95)):
-        assert counted(mixer, sampling)[1] == [{}] * len(counted(mixer, sampling)[1])
+        assert [step for step in counted(mixer, sampling)[1] if step] == []
 
 
 def test_the_counter_sees_chains_and_reads():
