@@ -65,6 +65,7 @@ COMMANDS = {
     "clean": [],
     "audit-paper": [],
     "power": [],
+    "decide": ["toy-grpo-learns"],
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""

@@ -67,7 +67,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 def test_every_stage_gets_every_path_as_it_is(calls: dict[str, list[str]]) -> None:
-    assert set(calls) == set(STAGES)
+    assert set(calls) == set(STAGES) - {"decide"}  # no claim is judged at this scale, so none is decided
     for stage, words in calls.items():
         named = [word for word in words if "touch" in word]
         assert named, stage

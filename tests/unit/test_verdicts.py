@@ -8,7 +8,7 @@ import pytest
 import yaml
 from synthetic_study import make_study, write_grades
 
-from ngrpo.claims.looks import read_looks, write_looks
+from ngrpo.claims.looks import read_looks, record_looks
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.errors import UserError
 from ngrpo.statistics.effects import QUESTIONS
@@ -28,7 +28,7 @@ def looked(study: Study, results: Results, **claims: dict) -> dict[str, ClaimRes
     """One report's verdicts; what was seen is recorded."""
     (study.folder / "claims.yaml").write_text(yaml.safe_dump({"claims": claims}))
     judged, looks = look_at_claims(study, results)
-    write_looks(results, looks)
+    record_looks(results, looks)
     return {claim.id: claim for claim in judged}
 
 

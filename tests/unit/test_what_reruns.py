@@ -54,7 +54,17 @@ STAGES: dict[str, dict[str, Any]] = {
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
     "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
     "Objective": dict.fromkeys(
-        ("kind", "clip_low", "clip_high", "kl_coefficient", "aggregation", "dual_clip", "policy_aggregation"), MIXER
+        (
+            "kind",
+            "clip_low",
+            "clip_high",
+            "kl_coefficient",
+            "aggregation",
+            "dual_clip",
+            "policy_aggregation",
+            "rollout_is_threshold",
+        ),
+        MIXER,
     ),
     "NoMixer": {},
     "NeighborMixer": {
@@ -200,6 +210,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ResultTable", "models"): ["base", "hub"],
     ("ResultTable", "benchmarks"): ["bench", "hub"],
     ("Objective", "kind"): "gspo",
+    ("Objective", "rollout_is_threshold"): 2.0,
     ("Objective", "dual_clip"): 3.0,
     ("Training", "validation_ties"): "later",
     ("GaussianMixer", "rho"): 0.5,

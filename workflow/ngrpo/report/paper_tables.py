@@ -95,7 +95,7 @@ def _add_seeds(sheet: pd.DataFrame, study: Study, results: Results) -> None:
         own = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
         values = [row["ours"]] if row["status"] == "ok" else []
         by_seed = [{study.evaluations[a].seed: a for a in study.extra_seeds.get(e, ())} for e in own]
-        common = sorted(set.intersection(*map(set, by_seed))) if values else []
+        common = sorted(set.intersection(*map(set, by_seed))) if values and by_seed else []
         for again in ([names[seed] for names in by_seed] for seed in common):
             known |= {e: read_grades(study, results, e).frame for e in again if e not in known}
             frames = [known[e] for e in again]

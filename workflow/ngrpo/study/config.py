@@ -275,7 +275,7 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
     for table_id, table in study.tables.items():
         _check_table(table, f"{at}: tables.{table_id}", study, size if table_id in size.tables else None)
     for name in size.table_seeds:
-        _known("table", name, size.tables, f"{here}: table_seeds")
+        _known("table", name, study.tables, f"{here}: table_seeds")
     check_seeds(size.seeds, size, f"{here}: seeds")
     for name in size.tables:
         check_seeds(size.table_seeds.get(name), size, f"{here}: table_seeds.{name}")
