@@ -154,7 +154,7 @@ TABLES = """() => {
   for (const e of document.querySelectorAll('h2, h3, a[href], table')) {
     if (/H[23]/.test(e.tagName)) { heading = e.innerText; before = []; }
     else if (e.tagName === 'A') before.push(e);
-    else if (numbers(e)) tables.push({
+    else if (numbers(e) && !e.matches('.answer')) tables.push({
       heading, files: [...files(before), ...links(e)], measured: e.matches('.results:not(.differences)'),
       rows: [...e.querySelectorAll('tbody tr')].filter(numbers).map(row => ({
         label: row.querySelector('th, td').innerText.split('\\n')[0], files: links(row),
