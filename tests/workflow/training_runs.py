@@ -168,8 +168,8 @@ def _roll_out_in_bfloat16() -> None:
 
     stock = accelerator.settings
 
-    def settings(*args: object) -> dict:
-        return {**stock(*args), "actor_rollout_ref.rollout.dtype": "bfloat16"}
+    def settings(*args: object, **known: object) -> dict:
+        return {**stock(*args, **known), "actor_rollout_ref.rollout.dtype": "bfloat16"}
 
     accelerator.settings = settings
 
