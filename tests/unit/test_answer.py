@@ -36,7 +36,7 @@ def test_a_row_lies_where_its_numbers_are(paper: Study) -> None:
     seen = answer(paper, [CLAIM])
     [[where, [row]]] = seen.families
     assert where == "Table 1"
-    assert 0 < seen.zero < row.here.low < row.paper.low == row.paper.high < row.at < row.here.high < 100
+    assert 0 < seen.zero < row.here.low < row.paper < row.at < row.here.high < 100
     assert (row.at - row.here.low) == pytest.approx(row.here.high - row.at, abs=0.02)
     assert row.at - seen.zero == pytest.approx(2 * (row.here.low - seen.zero), abs=0.05)
     assert row.beyond
@@ -53,11 +53,23 @@ def test_the_effect_that_is_shown_least_stands_for_a_claim(paper: Study) -> None
     other = replace(PART, what="a cosine", unit="number")
     [row] = rows(paper, replace(CLAIM, parts=(PART, against, unsure, other)))
     assert (row.shown.what, row.more) == ("against it", 3)
-    near = replace(PART, what="near", reference="margin (ours)", paper=0.05)
+    near = replace(PART, what="near", reference="margin (ours)", margin=True, paper=0.05)
     far = replace(near, what="far", low=-0.04)
     [row] = rows(paper, replace(CLAIM, parts=(far, near)))
     assert row.shown.what == "far"
-    assert row.paper.low < row.at < row.paper.high  # the margin, as a band
+    assert row.paper is None
+    assert row.margin.low < row.at < row.margin.high  # as a band
+
+
+def test_only_the_papers_own_value_is_marked_as_the_papers(paper: Study) -> None:
+    lead = replace(PART, reference="lead to be seen (ours)", paper=0.5)
+    [seen] = rows(paper, replace(CLAIM, parts=(lead,)))
+    assert (seen.paper, seen.margin) == (None, None)
+    assert seen.here.high > 50  # an unmarked value takes no room on the axis, either
+    [own] = rows(paper, replace(CLAIM, scale="toy"))
+    assert own.paper is None
+    [control] = rows(paper, CLAIM)
+    assert control.paper is not None
 
 
 def test_what_wasnt_run_or_judged_or_has_another_unit_is_counted_and_not_drawn(paper: Study) -> None:

@@ -57,7 +57,7 @@ class ShownEffect:
     high: float
     detectable: float
     paper: float
-    """What the paper reports, or the margin where that is the reference."""
+    """What `reference` says: the paper's value, a margin, or a size to be seen."""
     seeds: int
     a: float | None = None
     """The system's own value, and b the other's."""
@@ -71,6 +71,8 @@ class ShownEffect:
     by_seed: tuple[float, ...] = ()
     other_estimator: float | None = None
     reference: str = "paper"
+    margin: bool = False
+    """Whether `paper` is a margin: the effect has to lie within it, on either side of 0."""
     note: str = ""
     """What the compared runs hold differently of paper and released code."""
     files: tuple[str, ...] = ()
@@ -307,7 +309,7 @@ def differences(test: Higher | Similar, reader: Reader) -> Evidence:
             continue
         (shown, effect), size = pair, points / 100
         if isinstance(test, Similar):
-            evidence.parts.append(replace(shown, paper=size, reference=f"margin ({test.whose})"))
+            evidence.parts.append(replace(shown, paper=size, reference=f"margin ({test.whose})", margin=True))
             evidence.tests += [(effect.moved(sign, size), size) for sign in (1, -1)]
         else:
             evidence.parts.append(replace(shown, paper=size))

@@ -45,8 +45,10 @@ class ForestRow:
     """On these benchmarks."""
     beyond: PlacedInterval | None
     """On problems like these."""
-    paper: PlacedInterval
-    """The paper's value, both ends alike, or the margin within which the claim has to lie."""
+    margin: PlacedInterval | None
+    """Within which the claim has to lie."""
+    paper: float | None
+    """The paper's value."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class _Axis:
     high: float
 
     @classmethod
-    def of(cls, shown: Sequence[ShownEffect]) -> "_Axis":
+    def of(cls, drawn: Sequence[tuple[ClaimResult, ShownEffect]]) -> "_Axis":
         """Intervals on these benchmarks and the paper's values fit; those on problems like these may be cut."""
-        values = [0.0] + [v for s in shown for v in (s.low, s.high, s.paper, -s.paper if _has_margin(s) else s.paper)]
+        marks = [mark for one in drawn for mark in _marks(*one)]
+        values = [0.0, *(end for _, shown in drawn for end in (shown.low, shown.high)), *marks]
         low, high = min(values), max(values)
         free = MARGIN * ((high - low) or 0.1)
         return cls(low - free, high + free)
@@ -98,7 +101,7 @@ def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
     judged = [claim for claim in claims if claim.verdict is not None]
     seen = [claim for claim in judged if claim.verdict != "not run"]
     drawn = [(claim, _deciding(claim)) for claim in seen if any(part.unit == "points" for part in claim.parts)]
-    axis = _Axis.of([shown for _, shown in drawn])
+    axis = _Axis.of(drawn)
     families: dict[str, tuple[str, list[ForestRow]]] = {}
     for claim, shown in drawn:
         _, rows = families.setdefault(claim.family, (claim.where.partition(",")[0], []))
@@ -107,8 +110,11 @@ def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
     return FirstScreen(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting)
 
 
-def _has_margin(shown: ShownEffect) -> bool:
-    return shown.reference.startswith("margin")
+def _marks(claim: ClaimResult, shown: ShownEffect) -> tuple[float, ...]:
+    """What is marked beside an effect: a margin's two ends, or the paper's value where the claim is the paper's."""
+    if shown.margin:
+        return -shown.paper, shown.paper
+    return (shown.paper,) if claim.scale == PAPER == shown.reference else ()
 
 
 def _deciding(claim: ClaimResult) -> ShownEffect:
@@ -117,7 +123,7 @@ def _deciding(claim: ClaimResult) -> ShownEffect:
 
 
 def _doubt(part: ShownEffect) -> float:
-    if _has_margin(part):
+    if part.margin:
         return max(abs(part.low), abs(part.high))
     p = 1.0 if part.p is None else part.p
     return p if part.estimate > 0 else 2 - p
@@ -125,9 +131,9 @@ def _doubt(part: ShownEffect) -> float:
 
 def _row(claim: ClaimResult, shown: ShownEffect, axis: _Axis) -> ForestRow:
     beyond = None if shown.beyond is None else axis.span(shown.beyond.low, shown.beyond.high)
-    paper = axis.span(-shown.paper if _has_margin(shown) else shown.paper, shown.paper)
-    here = axis.span(shown.low, shown.high)
-    return ForestRow(claim, shown, len(claim.parts) - 1, axis.place(shown.estimate), here, beyond, paper)
+    here, marks = axis.span(shown.low, shown.high), _marks(claim, shown)
+    margin, paper = axis.span(*marks) if shown.margin else None, axis.place(marks[0]) if len(marks) == 1 else None
+    return ForestRow(claim, shown, len(claim.parts) - 1, axis.place(shown.estimate), here, beyond, margin, paper)
 
 
 def _sentence(study: Study, judged: Sequence[ClaimResult], drawn: Sequence[tuple[ClaimResult, ShownEffect]]) -> str:
@@ -144,7 +150,7 @@ def _sentence(study: Study, judged: Sequence[ClaimResult], drawn: Sequence[tuple
     if shown.beyond:
         low, high = (effect(value, shown.unit) for value in (shown.beyond.low, shown.beyond.high))
         interval += f", {low} to {high} {QUESTIONS[1]}"
-    paper = "" if claim.scale != PAPER or _has_margin(shown) else f"; the paper has {effect(shown.paper, shown.unit)}"
+    paper = f"; the paper has {effect(shown.paper, shown.unit)}" if len(_marks(claim, shown)) == 1 else ""
     value = effect(shown.estimate, shown.unit)
     verdict = f"{claim.verdict[:1].upper()}{claim.verdict[1:]}" if claim.verdict else ""
     return f"{claim.says} {verdict}: {shown.what}: {value} points ({interval}{paper}). {whose}{counted}"
