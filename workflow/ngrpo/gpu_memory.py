@@ -107,13 +107,13 @@ def budget(card: float, gpus: int, shape: ModelShape, longest: int, tensor_paral
     kv = 4 * layers * shape.kv_width / tensor_parallel
     weights = 2 * P / tensor_parallel
 
-    def room(offload: bool) -> float:
+    def available(offload: bool) -> float:
         """Beside the training state that stays."""
         return free - (4 if offload else 12) * P / gpus
 
-    offload = room(False) - weights < AT_ONCE * longest * kv
-    log_prob = (room(offload) - gathered) / (14 * V + 12 * d)
-    engine = min(room(offload), ENGINE_MOST * card)
+    offload = available(False) - weights < AT_ONCE * longest * kv
+    log_prob = (available(offload) - gathered) / (14 * V + 12 * d)
+    engine = min(available(offload), ENGINE_MOST * card)
     missing = max(0.0, longest * a_token - update, weights + longest * kv - engine)
     return Budget(
         _tokens(update / a_token, longest, UPDATE_MOST),
