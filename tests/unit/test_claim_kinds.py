@@ -118,8 +118,8 @@ def test_lost_problems_are_those_that_only_the_other_solves(study) -> None:
     assert [got["whole"][i].verdict for i in ("wide", "narrow")] == ["supported", "underpowered"]
     assert got["whole"]["wide"].parts[0].estimate == 0
     assert got["whole"]["wide"].parts[0].high == pytest.approx(1 - 0.025 ** (1 / 40))  # Clopper and Pearson's, of 0
-    for judgement in got.values():
-        for part in judgement["wide"].parts:
+    for outcome in got.values():
+        for part in outcome["wide"].parts:
             assert part.beyond is not None
             assert 0 <= part.low <= part.beyond.high <= 1  # a share on either question
             assert 0 <= part.beyond.low <= part.low

@@ -41,6 +41,7 @@ DATA = {
 MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "training_data"}}
 """What makes the value's part of a study: which stages make something anew, where the value stands there."""
 
+OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation")
 IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
     "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
@@ -53,19 +54,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
     "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
-    "Objective": dict.fromkeys(
-        (
-            "kind",
-            "clip_low",
-            "clip_high",
-            "kl_coefficient",
-            "aggregation",
-            "dual_clip",
-            "policy_aggregation",
-            "rollout_is_threshold",
-        ),
-        MIXER,
-    ),
+    "Objective": dict.fromkeys((*OBJECTIVE, "kl_coefficient", "rollout_is_threshold"), MIXER),
     "NoMixer": {},
     "NeighborMixer": {
         **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
