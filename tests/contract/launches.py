@@ -28,9 +28,8 @@ READS = frozenset(
         "unique_dim",
     )
 )
-FREE = frozenset(
-    f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh")
-)
+EMPTY = frozenset(f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty"))
+FREE = EMPTY | {"aten::detach", "aten::lift_fresh"}
 
 
 def reads_host(func: Any, args: tuple) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from launches import FREE, reads_host
+from launches import EMPTY, reads_host
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,6 +21,9 @@ class RecordedGraph:
     def __init__(self) -> None:
         self.steps: list[Callable[[], Any]] = []
         self.replays = 0
+
+    def pool(self) -> None:
+        """There is no memory to share between graphs."""
 
     def replay(self) -> None:
         """Do again, to the same tensors, what was done during the capture."""
@@ -53,7 +56,7 @@ class Recorder(TorchDispatchMode):
         if reads_host(func, args):
             raise RuntimeError(f"{func._schema.name} isn't allowed while a graph is captured")
         out = func(*args, **kwargs)
-        if func._schema.name in FREE:
+        if func._schema.name in EMPTY:
             self.graph.steps.append(lambda: spoil(tensors(out)))
         elif any(a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments):
             self.graph.steps.append(lambda: func(*args, **kwargs))
@@ -77,3 +80,32 @@ def capture(graph: RecordedGraph, **_: Any) -> Iterator[None]:
     """Stands in for torch.cuda.graph."""
     with Recorder(graph):
         yield
+
+
+class Stream:
+    """Stands in for the stream of a capture."""
+
+
+class Cuda:
+    """Stands in for torch.cuda where sglang captures its graphs."""
+
+    CUDAGraph = RecordedGraph
+    graph = staticmethod(capture)
+
+    @staticmethod
+    def synchronize() -> None:
+        """A CPU is done when it returns."""
+
+
+class Torch:
+    """torch, whose device "cuda" is the CPU, and whose graphs are recorded."""
+
+    cuda = Cuda()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def device(name: str) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
