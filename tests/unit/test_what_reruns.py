@@ -54,7 +54,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
     "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
-    "Objective": dict.fromkeys((*OBJECTIVE, "kl_coefficient", "rollout_is_threshold"), MIXER),
+    "Objective": dict.fromkeys((*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "reward"), MIXER),
     "NoMixer": {},
     "NeighborMixer": {
         **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
@@ -201,6 +201,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("Objective", "kind"): "gspo",
     ("Objective", "rollout_is_threshold"): 2.0,
     ("Objective", "dual_clip"): 3.0,
+    ("Objective", "reward"): "shuffled",
     ("Training", "validation_ties"): "later",
     ("GaussianMixer", "rho"): 0.5,
     ("GaussianMixer", "temperature"): 0.5,

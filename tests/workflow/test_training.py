@@ -11,9 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 import training_runs
 from tiny_runs import LIMIT, MIXING, Run, finish, make_files, make_run, tiny_spec
 
+from ngrpo.method.rewards import rewards
+from ngrpo.method.rng import derive_seed
 from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import RunSpec
 
@@ -39,7 +42,7 @@ PLANS = {
     "gaussian-gspo": (tiny_spec(GaussianMixer(kind="gaussian"), 3, kind="gspo"), "whole"),
     "unplugged": (tiny_spec(MIXING, 1), "without_plugin"),
     "actorless": (tiny_spec(MIXING, 1), "without_actor"),
-    "gumbel": (tiny_spec(GumbelMixer(kind="gumbel", weights="clean", text="sampled"), 3), "whole"),
+    "gumbel": (tiny_spec(GumbelMixer(kind="gumbel", weights="clean", text="sampled"), 3, reward="random"), "whole"),
     "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
     "idle": (
         with_training(tiny_spec(NeighborMixer(kind="neighbors", rho=1.0)), stop_without_gradient=3),
@@ -92,6 +95,16 @@ def test_rewards_vary_so_that_updates_do_something(runs: dict[str, Run]) -> None
     for name in ("mixed", "rho-zero", "gaussian-gspo"):
         assert 0 < sum(row["reward/mean"] for row in runs[name].metrics) < len(runs[name].metrics)
         assert max(abs(row["policy/loss"]) for row in runs[name].metrics) > 0
+
+
+def test_a_control_is_rewarded_as_it_says(runs: dict[str, Run]) -> None:
+    spec = PLANS["gumbel"][0]
+    rows = torch.arange(spec.training.batch_prompts * spec.training.group)
+    for row in runs["gumbel"].metrics:
+        seed = torch.tensor([derive_seed(spec.seed, "rollout", row["step"], number) for number in rows.tolist()])
+        assert row["reward/control"] == pytest.approx(float(rewards("random", rows, rows, seed).mean()))
+        assert row["reward/control"] != row["reward/mean"]
+    assert all("reward/control" not in row for row in runs["mixed"].metrics)
 
 
 def test_mixing_cosines_are_logged(runs: dict[str, Run]) -> None:

@@ -211,7 +211,7 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
             for name, value in spec.exploration.model_dump(exclude={"kind", *NOT_THE_MIXERS}).items()
             if value is not None
         },
-        **_only_if_set({"trainer.ngrpo.parity_limit": t.parity_limit}),
+        **_only_if_set({"trainer.ngrpo.parity_limit": t.parity_limit, "trainer.ngrpo.reward": o.reward}),
         **_only_if_set({f"{ACTOR}.ngrpo.rollout_is_threshold": o.rollout_is_threshold}),
         **_only_if_set({f"{ROLLOUT}.ngrpo.refresh": getattr(spec.exploration, "refresh", None)}),
         **_only_if_set(

@@ -25,11 +25,13 @@ from torch import Tensor
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
+from ngrpo.method import rng
 from ngrpo.method.knn.filters import measure
 from ngrpo.method.knn.kernels import METRICS
 from ngrpo.method.knn.search import block_sizes, search
 
 SPECIAL_TOKENS = ("keep", "exclude")
+RANDOM = "random"  # in place of a metric
 MEMORY = 512 << 20  # bytes that a search may use beyond E
 
 
@@ -45,13 +47,14 @@ def nearest(
 ) -> Tensor:
     """Each token and its k−1 exact nearest others, in order of distance, then of id: (V, k) or (Q, k) int64.
 
-    E (V, d) floating, on CPU or GPU, converted to float32 block by block. metric: cosine, l2 or l1. exclude (V,) bool:
-    tokens that are nobody's neighbors and map to themselves, as zero rows do. queries (Q,) int: only these tokens'
+    E (V, d) floating, on CPU or GPU, converted to float32 block by block. metric: cosine, l2 or l1; "random" takes
+    others at random in place of the nearest, the same ones whatever E holds (a control). exclude (V,) bool: tokens that
+    are nobody's neighbors and map to themselves, as zero rows do. queries (Q,) int: only these tokens'
     rows. memory: bytes used beyond E, roughly; block sets the block size outright. Raises UserError for NaN or infinite
     rows, and where fewer than k tokens are left to choose from. Source: Eq. 7–8.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS, where="neighbors: metric")
+    if metric not in (*METRICS, RANDOM):
+        raise unknown_name("metric", metric, (*METRICS, RANDOM), where="neighbors: metric")
     if k < 1:
         raise UserError(f"k is {k}", where="neighbors: k", do="choose 1 (the anchor only) or more")
     E = E.detach()
@@ -71,9 +74,27 @@ def nearest(
     here = torch.nonzero(place[asked] >= 0).flatten()
     if k == 1 or here.numel() == 0:
         return ids
+    if metric == RANDOM:
+        ids[here, 1:] = rows.index[_at_random(place[asked[here]], n, k - 1)]
+        return ids
     others = search(rows, None if queries is None else place[asked[here]], k - 1, metric, sizes)
     ids[here, 1:] = rows.index[others.ids]
     return ids
+
+
+def _at_random(own: Tensor, n: int, w: int) -> Tensor:
+    """w different others of n for each of these places (Q,), a function of the place alone: (Q, w). w < n."""
+    taken = own[:, None]
+    for column in range(w):
+        drawn = own.clone()  # its own place: taken, so drawn below
+        again, attempt = torch.ones_like(own, dtype=torch.bool), 0
+        while again.any():
+            position = torch.full_like(own, column + w * attempt)
+            new = (rng.uniform(own, position, rng.NEIGHBOR) * n).long()
+            drawn, attempt = torch.where(again, new, drawn), attempt + 1
+            again = (drawn[:, None] == taken).any(1)
+        taken = torch.cat([taken, drawn[:, None]], 1)
+    return taken[:, 1:]
 
 
 def digest(E: Tensor) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 GATE, TOKEN, NOISE, GUMBEL = 1, 2, 3, 4  # streams: mix at this step? / which token? / Gaussian noise / Gumbel noise
+REWARD, NEIGHBOR = 5, 6  # of controls: a reward that says nothing / a neighbor that is none
 
 _MASK = (1 << 64) - 1
 

@@ -24,3 +24,8 @@ class Config(BaseModel):
     """Frozen, unknown keys refused, every field documented; attribute docstrings become the schema's descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+def unset(paper: object) -> BeforeValidator:
+    """The paper's own value, said aloud, is the same spec as silence."""
+    return BeforeValidator(lambda value: None if value == paper else value)

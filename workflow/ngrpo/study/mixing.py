@@ -5,18 +5,12 @@ Each field that the paper and its released code treat differently names both (se
 
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ngrpo.study.base import Config
+from ngrpo.study.base import Config, unset
 
-
-def unset(paper: object) -> BeforeValidator:
-    """The paper's own value, said aloud, is the same spec as silence."""
-    return BeforeValidator(lambda value: None if value == paper else value)
-
-
-Metric = Literal["cosine", "l2", "l1"]
+Metric = Literal["cosine", "l2", "l1", "random"]
 Space = Literal["embedding", "lm_head"]
 
 
@@ -90,7 +84,8 @@ class NeighborMixer(MixerConfig):
     k: int = Field(3, ge=1)
     """Candidates of a mixture, the anchor included (Eq. 8; Table 6: 3)."""
     metric: Metric = "cosine"
-    """Distance of the neighbor table (Eq. 7; Table 4 compares the three)."""
+    """Distance of the neighbor table (Eq. 7; Table 4 compares cosine, l2 and l1). "random" is a control: tokens drawn
+    at random in place of the nearest."""
     weights: Annotated[Literal["logits", "probabilities"] | None, unset("logits")] = None
     """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the
     probabilities ("probabilities": the release)."""

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from ngrpo.errors import nearest_name
-from ngrpo.study.base import Config
+from ngrpo.study.base import Config, unset
 
 CLIP_RANGES: dict[str, tuple[float, float]] = {
     "grpo": (0.2, 0.2),  # Eq. 12
@@ -59,6 +59,9 @@ class Objective(Config):
     """Truncated importance sampling between rollout and trainer: each token's policy term is weighted by
     π_trainer / π_rollout, at most this much (as verl's setting of this name, whose default is 2). None: off, as in the
     paper and its release."""
+    reward: Annotated[Literal["correct", "shuffled", "random", "format"] | None, unset("correct")] = None
+    """What a response is rewarded for: being right (None: the paper), or, as a control that shows what is learned
+    without that, another response's reward ("shuffled"), a coin's ("random") or having an answer at all ("format")."""
 
     @model_validator(mode="after")
     def _can_be_minimized(self) -> "Objective":

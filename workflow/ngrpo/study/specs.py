@@ -12,9 +12,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json, write_json
-from ngrpo.study.base import Config, Id
+from ngrpo.study.base import Config, Id, unset
 from ngrpo.study.engines import EngineName
-from ngrpo.study.mixing import DecodingMixer, Metric, NoMixer, Space, TrainingMixer, unset
+from ngrpo.study.mixing import DecodingMixer, Metric, NoMixer, Space, TrainingMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.sources import Dataset, Model
 

@@ -7,6 +7,7 @@ it, and says what stops a run.
 | name | meaning |
 |---|---|
 | reward/mean, reward/no_answer, reward/grader_error | shares of the batch's responses |
+| reward/control | mean of what a control's run is rewarded for instead; reward/mean stays the share of right answers |
 | reward/frac_reward_zero_std | share of groups whose responses all got one reward (TRL's name): no advantage |
 | response/length, response/truncated | tokens, mean; share that reached the limit |
 | response/frac_identical | share of responses that another response of their group repeats, token for token |
@@ -31,6 +32,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from verl.trainer.ppo.metric_utils import compute_data_metrics as stock_metrics
 
 from ngrpo.errors import UserError
@@ -106,6 +108,9 @@ def update_not_finite(metrics: Mapping[str, Any]) -> str:
 def batch_metrics(batch: Any) -> dict[str, float]:
     """What verl doesn't measure: parity, mixing, grades."""
     metrics = mismatch(batch)
+    rewarded, score = batch.batch["token_level_rewards"], batch.batch["token_level_scores"]
+    if not torch.equal(rewarded, score):
+        metrics["reward/control"] = float(rewarded.sum(-1).mean())
     for name in ("no_answer", "grader_error"):
         if name in batch.non_tensor_batch:
             metrics[f"reward/{name}"] = float(batch.non_tensor_batch[name].astype(float).mean())
@@ -124,7 +129,7 @@ def batch_metrics(batch: Any) -> dict[str, float]:
 def group_metrics(batch: Any) -> dict[str, float]:
     """Of how much of a batch nothing can be learned: groups of one reward, and responses that repeat one another."""
     _, group = np.unique(batch.non_tensor_batch["uid"], return_inverse=True)
-    reward = batch.batch["token_level_scores"].sum(-1).cpu().numpy()
+    reward = batch.batch["token_level_rewards"].sum(-1).cpu().numpy()
     constant = [float(np.ptp(reward[group == g]) == 0) for g in range(int(group.max()) + 1)]
     responses, mask = batch.batch["responses"].cpu().numpy(), batch.batch["response_mask"].cpu().numpy().astype(bool)
     texts = [(g, row[written].tobytes()) for g, row, written in zip(group.tolist(), responses, mask, strict=True)]

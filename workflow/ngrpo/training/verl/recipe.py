@@ -202,6 +202,7 @@ def own_settings(
             **identity,
             "parity_limit": t.parity_limit,
             "replayed": spec.exploration.replayed,
+            "reward": spec.objective.reward or "correct",
             "validation_ties": t.validation_ties or "earlier",
             "idle_steps": t.idle_steps,
             "checkpoint_minutes": saving.minutes,

@@ -32,6 +32,7 @@ from ngrpo.training.checkpoints import Checkpoints, cut_metrics
 from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
+from ngrpo.training.verl.control import replace_rewards
 from ngrpo.training.verl.monitor import MetricsFile, log_probs_not_finite, mismatch, score_of, update_not_finite
 from ngrpo.training.verl.record_guard import RecordGuard
 from ngrpo.training.verl.replacing import replaced
@@ -103,6 +104,8 @@ class Trainer(RayPPOTrainer):
             self.fail(what)
         if self.run.replayed:
             self.check_mismatch(mismatch(data))
+        if self.run.reward != "correct":
+            replace_rewards(data, self.run.reward)
         out = stock_advantage(data, *args, **kwargs)
         self.no_advantage = not bool(out.batch["advantages"].any())
         return out
