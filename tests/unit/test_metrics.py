@@ -17,12 +17,10 @@ from ngrpo.statistics.intervals import chance_model, problem_interval, sampling_
 from ngrpo.statistics.metrics import (
     compare,
     count,
-    exact_sign_flip_p,
     problem_values,
-    sampled_sign_flip_p,
-    sign_test_p,
     summarize,
 )
+from ngrpo.statistics.sign_tests import exact_sign_flip_p, sampled_sign_flip_p, sign_test_p
 from ngrpo.terminal import printable, text_table
 
 

@@ -1,6 +1,8 @@
 """`ngrpo power`: what a claim takes to be decided, before anything is spent."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -101,6 +103,20 @@ def test_a_curve_is_a_figure(planned) -> None:
     root = ElementTree.fromstring(power_figure(planned[HEADLINE]))
     assert HEADLINE in root[0].text
     assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 6 + 2
+
+
+def test_power_and_audit_load_nothing_that_they_dont_need() -> None:
+    """Both answer in seconds: what takes seconds to load stays out. The report does load it, so that this can fail."""
+    heavy = "print(sorted({'torch', 'pandas', 'pyarrow', 'scipy.stats'} & set(sys.modules)))"
+
+    def loaded(modules: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys, {modules}; {heavy}"], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert loaded("ngrpo.planning.power_text, ngrpo.claims.printed, ngrpo.audit.paper_text") == "[]"
+    assert "pandas" in loaded("ngrpo.claims.verdicts")
 
 
 def test_bad_input_is_named(study, tmp_path: Path) -> None:

@@ -1,25 +1,24 @@
 """Numbers as every table, page and command writes them: percent, points, signs, times; a dash where there is none."""
 
+import math
 from typing import Any
-
-import pandas as pd
 
 ABSENT = "–"
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
     """A share in percent."""
-    return ABSENT if pd.isna(share) else f"{100 * share:.{decimals}f}"
+    return ABSENT if share is None or math.isnan(share) else f"{100 * share:.{decimals}f}"
 
 
 def percent_range(low: float | None, high: float | None, decimals: int = 1) -> str:
     """An interval of shares in percent."""
-    return ABSENT if pd.isna(low) else f"{percent(low, decimals)} to {percent(high, decimals)}"
+    return ABSENT if low is None or math.isnan(low) else f"{percent(low, decimals)} to {percent(high, decimals)}"
 
 
 def points(difference: float | None, decimals: int = 1) -> str:
     """A difference of shares in percentage points, signed, with a true minus."""
-    return ABSENT if pd.isna(difference) else signed(100 * difference, decimals)
+    return ABSENT if difference is None or math.isnan(difference) else signed(100 * difference, decimals)
 
 
 def signed(number: float, decimals: int) -> str:
@@ -30,12 +29,12 @@ def signed(number: float, decimals: int) -> str:
 
 def short(number: float | None, digits: int = 3) -> str:
     """A number in a few significant digits."""
-    return ABSENT if pd.isna(number) else plain(float(f"{number:.{digits}g}"))
+    return ABSENT if number is None or math.isnan(number) else plain(float(f"{number:.{digits}g}"))
 
 
 def count(number: float | None) -> str:
     """A whole number."""
-    return ABSENT if number is None or pd.isna(number) else f"{int(number)}"
+    return ABSENT if number is None or math.isnan(number) else f"{int(number)}"
 
 
 def effect(value: float, unit: str) -> str:
@@ -52,7 +51,7 @@ def p_value(p: float) -> str:
 
 def duration(seconds: float | None) -> str:
     """A time as h, min and s."""
-    if pd.isna(seconds):
+    if seconds is None or math.isnan(seconds):
         return ABSENT
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

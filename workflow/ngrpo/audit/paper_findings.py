@@ -28,7 +28,7 @@ from ngrpo.audit.paper_noise import (
 )
 from ngrpo.errors import UserError
 from ngrpo.formatting import short, signed
-from ngrpo.statistics.metrics import sign_test_p
+from ngrpo.statistics.sign_tests import sign_test_p
 from ngrpo.study.paper_values import AVERAGE, FILE, PaperValues
 
 REFERENCE, OURS, BASE, ALWAYS = "GRPO", "N-GRPO", "Base", "N-GRPO w/o rate"
@@ -236,7 +236,7 @@ def paired_test(paper: PaperValues) -> Finding:
         f" Losing none of {counts['both']} solved ones leaves up to"
         f" {100 * (1 - 0.025 ** (1 / ((counts['both'] or 0) + lost))):.0f} % that another draw could lose.",
         "Exact sign test, McNemar's: 2 · (1/2)^3 for 3 of 3; upper 95 % limit of 0 of 19 (Clopper and Pearson).",
-        "ngrpo.statistics.metrics.sign_test_p",
+        "ngrpo.statistics.sign_tests.sign_test_p",
     )
 
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
-from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, bootstrap_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, bootstrap_pass_at_k, count_chances, unbiased_pass_at_k
 from ngrpo.statistics.simulation import DECLARED
 
 SAMPLES = 32
@@ -58,10 +58,7 @@ class _Moments:
 @cache
 def _moments(metric: str, own: float) -> _Moments:
     """Of a metric's value, with `own` averaged over."""
-    c = np.arange(SAMPLES + 1)
-    chance = special.expit(GRID)[:, None]
-    with np.errstate(under="ignore"):
-        likelihood = special.comb(SAMPLES, c) * chance**c * special.expit(-GRID)[:, None] ** (SAMPLES - c)
+    likelihood = count_chances(SAMPLES, GRID).T
     k = metric.partition("@")[2]
     g = bootstrap_pass_at_k(SAMPLES, int(k)) if k else unbiased_pass_at_k(SAMPLES, 1)
     drawn = g * (1 - g) / BOOTSTRAP_DRAWS if k else np.zeros_like(g)
@@ -91,7 +88,7 @@ class PrintedBenchmark:
 @cache
 def log_odds(benchmark: PrintedBenchmark, noise: RunNoise) -> np.ndarray:
     """η (N,), whose expected Mean@32 and Pass@32 under this noise are the printed ones, as nearly as can be."""
-    z = stats.norm.ppf((np.arange(benchmark.problems) + 0.5) / benchmark.problems)
+    z = special.ndtri((np.arange(benchmark.problems) + 0.5) / benchmark.problems)
     printed = (("mean", benchmark.mean), ("pass@32", benchmark.pass_at))
 
     def miss(at: np.ndarray) -> list[float]:
@@ -120,12 +117,12 @@ def difference_deviation(benchmarks: Sequence[PrintedBenchmark], metric: str, no
 
 def chance_of(difference: float, deviation: float) -> float:
     """How often a difference at least as large, in the same direction, comes up where there is none."""
-    return float(stats.norm.sf(difference / deviation))
+    return float(special.ndtr(-difference / deviation))
 
 
 def detectable(deviation: float) -> float:
     """The smallest true difference that one run of each shows with 80 % chance in a two-sided 5 % test."""
-    return float((stats.norm.isf(ALPHA / 2) + stats.norm.ppf(POWER)) * deviation)
+    return float((-special.ndtri(ALPHA / 2) + special.ndtri(POWER)) * deviation)
 
 
 def of_row(

@@ -19,7 +19,8 @@ from ngrpo.errors import UserError
 from ngrpo.statistics.crossed import PairedCounts, compare_systems, correlation
 from ngrpo.statistics.decisions import LEAST_SEEDS, LEVEL
 from ngrpo.statistics.effects import QUESTIONS, Effect
-from ngrpo.statistics.metrics import estimator_values, problem_values
+from ngrpo.statistics.estimators import estimator_values
+from ngrpo.statistics.metrics import problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.predicates import Estimator, Higher, Id, Metric, Similar, System

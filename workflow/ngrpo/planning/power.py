@@ -15,7 +15,7 @@ from ngrpo.claims.needs import least_seeds
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.planning.costs import Costs, Span
 from ngrpo.statistics.effects import QUESTIONS
-from ngrpo.statistics.metrics import estimator_values
+from ngrpo.statistics.estimators import estimator_values
 from ngrpo.statistics.prediction import (
     DrawnProblems,
     Planned,

@@ -21,12 +21,13 @@ has one evaluation, whose samples are the same in every D[s]: their variance, wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy import stats
 
 from ngrpo.errors import UserError
 from ngrpo.statistics.effects import Arm, Effect
+from ngrpo.statistics.estimators import count_chances
 from ngrpo.statistics.intervals import chance_model
 
 TINY = np.finfo(float).tiny
@@ -64,7 +65,7 @@ def compare_systems(
     seeds = max(d.shape[-2] for d in stacked)
     problems = [_over_problems(pair, d, g, weight) for pair, d in zip(benchmarks, stacked, strict=True)]
     if any(trained) and seeds > 1:
-        floor = sum((weight * np.diff(g).max() / d.shape[-1]) ** 2 * ROUNDING for d in stacked)
+        floor = sum(rounding(g, d.shape[-1], weight) for d in stacked)
         # seeds that agree to the last sample don't say that all seeds do: at least a sample's rounding is left
         spread = np.maximum(by_seed.var(-1, ddof=1), floor)
         over_seeds = Arm(np.sqrt(spread / seeds), float(seeds - 1))
@@ -119,7 +120,8 @@ def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> Non
 def _over_problems(pair: PairedCounts, differences: np.ndarray, g: np.ndarray, weight: float) -> Arm:
     """What other problems add to the error: σ²_problem/N of one benchmark; with one seed all that problems vary by."""
     seeds = differences.shape[-2]
-    return problem_arm(differences.mean(-2), _rest(differences) / seeds, weight, _sensitive(pair, g))
+    rates = (pair.a.mean(-2) / pair.n, pair.b.mean(-2) / pair.n)
+    return problem_arm(differences.mean(-2), _rest(differences) / seeds, weight, sensitive(*rates, g))
 
 
 def _rest(values: np.ndarray) -> np.ndarray | float:
@@ -138,43 +140,50 @@ def problem_arm(problem: np.ndarray, noise: np.ndarray | float, weight: float, s
     size = problem.shape[-1]
     spread = problem.var(-1, ddof=1)
     share = np.maximum(spread - noise, 0.0)  # σ²_problem
-    third = ((problem - problem.mean(-1, keepdims=True)) ** 3).mean(-1)
+    centered = problem - problem.mean(-1, keepdims=True)
+    third = (centered * centered * centered).mean(-1)  # a product: powers take ten times as long
     # of the skewness only the problems' own part counts: the noise's third moment is chance
     skew = weight * third / (6 * size * np.maximum(spread, TINY)) * np.sqrt(share / np.maximum(spread, TINY))
-    square = (problem**2).sum(-1)
-    differing = square**2 / np.maximum((problem**4).sum(-1), TINY)
+    square = problem**2
+    differing = square.sum(-1) ** 2 / np.maximum((square**2).sum(-1), TINY)
     unseen = weight * sensitive * np.clip(1 - differing / RARE, 0.0, 1.0)
-    return Arm(weight * np.sqrt(share / size), _freedom(problem, spread), skew, unseen, size)
+    return Arm(weight * np.sqrt(share / size), _freedom(centered, spread), skew, unseen, size)
 
 
-def _freedom(problem: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Degrees of freedom of the variance of values (…, N): 2N/(kurtosis − 1), at most N − 1 (Box 1953)."""
-    size = problem.shape[-1]
-    fourth = ((problem - problem.mean(-1, keepdims=True)) ** 4).mean(-1)
+def _freedom(centered: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of the variance of values (…, N) around their mean: 2N/(kurtosis − 1), at most N − 1 (Box
+    1953)."""
+    size = centered.shape[-1]
+    fourth = ((centered**2) ** 2).mean(-1)
     square = (spread * (size - 1) / size) ** 2
     kurtosis = np.where(square > TINY, fourth / np.maximum(square, TINY), 1.0)  # 1 is the least that there is
     return np.clip(2 * size / np.maximum(kurtosis - 1, 1 / size), 1.0, size - 1.0)
 
 
-def _sensitive(pair: PairedCounts, g: np.ndarray) -> np.ndarray:
-    """How much a problem as sensitive as can be would differ if it differs as those seen do, at most 1.
+def sensitive(a: np.ndarray, b: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """How much a problem as sensitive as can be would differ if it differs as those seen do, at most 1. a, b: (…, N)
+    the two systems' shares of correct samples.
 
     Difference on the scale of log-odds from observed − expected and its variance (Peto's one step, Yusuf et al. 1985),
     its root mean square over problems, times the estimator's steepest slope.
     """
-    a, b = pair.a.mean(-2) / pair.n, pair.b.mean(-2) / pair.n
     middle = (a + b) / 2
     variance = middle * (1 - middle)
     odds = np.sqrt(((a - b) ** 2).sum(-1) / np.maximum((variance**2).sum(-1), TINY))
     seen = (variance**2).sum(-1) > 0
-    return np.where(seen, np.minimum(1.0, odds * steepest(g)), 1.0)
+    return np.where(seen, np.minimum(1.0, odds * steepest(tuple(g))), 1.0)
 
 
-def steepest(g: np.ndarray) -> float:
+@cache
+def steepest(g: tuple[float, ...]) -> float:
     """The largest slope of E g[C], C ~ Binomial(n, p), over the log-odds of p."""
     odds = np.linspace(-12, 12, 481)
-    chances = stats.binom.pmf(np.arange(len(g))[:, None], len(g) - 1, 1 / (1 + np.exp(-odds)))
-    return float(np.abs(np.gradient(g @ chances, odds)).max())
+    return float(np.abs(np.gradient(np.array(g) @ count_chances(len(g) - 1, odds), odds)).max())
+
+
+def rounding(g: np.ndarray, size: int, weight: float) -> float:
+    """The least variance of seeds' means on a benchmark of so many problems: a sample's rounding."""
+    return float((weight * np.diff(g).max() / size) ** 2 * ROUNDING)
 
 
 def _samples(pair: PairedCounts, g: np.ndarray, weight: float, sides: tuple[bool, bool]) -> Arm:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 CONFIDENCE = 0.95
 POWER = 0.80
@@ -89,7 +89,7 @@ class Effect:
         arms, size = self.of(question), np.abs(self.estimate)
         if len(arms) == 1 and not np.any(arms[0].skew) and not np.any(arms[0].unseen):
             tiny = np.finfo(float).tiny
-            return np.minimum(1.0, 2 * stats.t.sf(size / np.maximum(arms[0].error, tiny), arms[0].freedom))
+            return np.minimum(1.0, 2 * special.stdtr(arms[0].freedom, -size / np.maximum(arms[0].error, tiny)))
         facing = -np.sign(self.estimate)
         low, high = np.full(np.shape(size), np.log(LEAST_TAIL)), np.full(np.shape(size), np.log(0.5))
         for _ in range(HALVINGS):

@@ -13,6 +13,7 @@ its expectation is 1 − (1 − c/n)^k, below the unbiased one: at n = k = 32 a 
 """
 
 import numpy as np
+from scipy import special
 
 from ngrpo.errors import UserError
 
@@ -47,3 +48,27 @@ def drawn_pass_at_k(correct: np.ndarray, n: int, k: int, rng: np.random.Generato
     binomial: the same distribution without drawing 1000 × k indices a problem.
     """
     return rng.binomial(BOOTSTRAP_DRAWS, bootstrap_pass_at_k(n, k)[correct]) / BOOTSTRAP_DRAWS
+
+
+ESTIMATORS = {"unbiased": unbiased_pass_at_k, "bootstrap": bootstrap_pass_at_k}
+"""The two of Pass@k, as vectors of values at c = 0 … n."""
+
+
+def estimator_values(metric: str, estimator: str, n: int, where: object | None = None) -> np.ndarray:
+    """A metric's estimator at c = 0 … n, shape (n + 1,).
+
+    metric: "mean" or "pass@k". estimator: one of ESTIMATORS; "mean" has only one. Raises UserError for another metric.
+    """
+    name, _, k = metric.partition("@")
+    if metric == "mean":
+        return unbiased_pass_at_k(n, 1)
+    if name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
+        return ESTIMATORS[estimator](n, int(k))
+    raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
+
+
+def count_chances(n: int, log_odds: np.ndarray) -> np.ndarray:
+    """The binomial chances of c = 0 … n correct samples of n at these log-odds (M,) of one; shape (n + 1, M)."""
+    c = np.arange(n + 1)[:, None]
+    with np.errstate(under="ignore"):
+        return np.asarray(special.comb(n, c) * special.expit(log_odds) ** c * special.expit(-log_odds) ** (n - c))

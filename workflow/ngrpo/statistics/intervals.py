@@ -22,7 +22,9 @@ where the true value is above 0.98.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
+
+from ngrpo.statistics.estimators import count_chances
 
 RARE = 3
 GRID = 200
@@ -52,7 +54,7 @@ class ChanceModel:
 def chance_model(correct: np.ndarray, n: int) -> ChanceModel:
     """Fit the distribution of chances to counts `correct` (N,) out of n; deterministic."""
     grid = np.sin((np.arange(GRID) + 0.5) * np.pi / (2 * GRID)) ** 2
-    likelihood = stats.binom.pmf(np.arange(n + 1)[:, None], n, grid)
+    likelihood = count_chances(n, special.logit(grid))
     share = np.bincount(correct, minlength=n + 1) / len(correct)
     weights = np.full(GRID, 1.0 / GRID)
     for _ in range(int(np.clip(len(correct) // PROBLEMS_PER_STEP, *EM_STEPS))):
@@ -80,7 +82,7 @@ def problem_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[floa
     effective = value * (1 - value) / variance if variance > 0 else float(size)
     if size * min(value, 1 - value) < RARE:
         effective = min(effective, float(size))
-    return wilson(value, effective, float(stats.t.ppf(0.5 + confidence / 2, size - 1)))
+    return wilson(value, effective, float(special.stdtrit(size - 1, 0.5 + confidence / 2)))
 
 
 def sampling_interval(
@@ -92,4 +94,4 @@ def sampling_interval(
     likely = float(model.expectation(g)[correct].mean())
     unlikely = float(model.expectation(1 - g)[correct].mean())
     effective = likely * unlikely / variance
-    return wilson(value, effective, float(stats.norm.ppf(0.5 + confidence / 2)))
+    return wilson(value, effective, float(special.ndtri(0.5 + confidence / 2)))

@@ -15,16 +15,14 @@ from scipy import stats
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.grades import GRADES
 from ngrpo.statistics.effects import CONFIDENCE, POWER
-from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, estimator_values, unbiased_pass_at_k
 from ngrpo.statistics.intervals import ChanceModel, chance_model, problem_interval, sampling_interval
+from ngrpo.statistics.sign_tests import exact_sign_flip_p, sampled_sign_flip_p, sign_test_p
 
 BOOTSTRAP_RESAMPLES = 10_000
-SIGN_FLIPS = 10_000
 CHUNK = 1000
 EQUAL = 1e-12
 """A range of differences below this is rounding."""
-ESTIMATORS = {"unbiased": unbiased_pass_at_k, "bootstrap": bootstrap_pass_at_k}
-"""The two of Pass@k, as vectors of values at c = 0 … n."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,6 @@ def problem_values(
     """
     counts = count(grades, where)
     return pd.Series(estimator_values(metric, estimator, counts.n, where)[counts.correct], index=list(counts.problems))
-
-
-def estimator_values(metric: str, estimator: str, n: int, where: object | None = None) -> np.ndarray:
-    """A metric's estimator at c = 0 … n, shape (n + 1,); as `problem_values`."""
-    name, _, k = metric.partition("@")
-    if metric == "mean":
-        return unbiased_pass_at_k(n, 1)
-    if name == "pass" and k.isdecimal() and estimator in ESTIMATORS:
-        return ESTIMATORS[estimator](n, int(k))
-    raise UserError(f"there is no metric '{metric}' with estimator '{estimator}'", where=where, do="mean or pass@k")
 
 
 def _sampling_variance(correct: np.ndarray, g: np.ndarray, model: ChanceModel) -> float:
@@ -275,36 +263,3 @@ def _paired_bootstrap(differences: np.ndarray, rng: np.random.Generator) -> tupl
     tail = float(stats.norm.cdf(-quantile))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def exact_sign_flip_p(differences: np.ndarray) -> float:
-    """Two-sided p of Σ d when each integer d keeps or flips its sign with chance ½; exact, by convolution."""
-    sizes = np.abs(differences[differences != 0]).astype(np.int64)
-    if not len(sizes):
-        return 1.0
-    reach = int(sizes.sum())
-    chances = np.zeros(reach + 1)  # chances[s]: the sizes given the plus sign add up to s
-    chances[0], top = 1.0, 0
-    for size in sizes:
-        top += int(size)
-        chances[size : top + 1] += chances[: top + 1 - size].copy()
-        chances[: top + 1] *= 0.5
-    sums = np.abs(2 * np.arange(reach + 1) - reach)
-    return min(1.0, float(chances[sums >= abs(int(differences.sum()))].sum()))
-
-
-def sampled_sign_flip_p(differences: np.ndarray, seed: int) -> float:
-    """Two-sided p of Σ d under random sign flips, from 10,000 seeded draws; never 0."""
-    rng = np.random.default_rng([seed, 2])
-    threshold = abs(differences.sum()) - 1e-9  # sums in another order differ in their last bits
-    hits = 0
-    for _ in range(SIGN_FLIPS // CHUNK):
-        signs = rng.integers(0, 2, (CHUNK, len(differences)), dtype=np.int8) * 2.0 - 1.0
-        hits += int((np.abs(signs @ differences) >= threshold).sum())
-    return (1 + hits) / (1 + SIGN_FLIPS)
-
-
-def sign_test_p(improved: int, worsened: int) -> float:
-    """Two-sided exact sign test of problems improved against worsened; 1 where none moved."""
-    moved = improved + worsened
-    return float(stats.binomtest(improved, moved).pvalue) if moved else 1.0

@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
-from ngrpo.statistics.crossed import problem_arm
+from ngrpo.statistics.crossed import problem_arm, rounding, sensitive
 from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, reach
-from ngrpo.statistics.simulation import GRID, LogitNoise, Shape, components, expected, smoothed
+from ngrpo.statistics.simulation import (
+    GRID,
+    PER_UNIT,
+    LogitNoise,
+    Shape,
+    components,
+    covariance,
+    expected,
+    kept_of_covariance,
+    smoothed,
+)
 
 DRAWS = 100
 MOST_SEEDS = 100
@@ -30,38 +40,92 @@ PROBE = 0.2
 @dataclass(frozen=True)
 class DrawnProblems:
     """Drawn problems of one benchmark. (DRAWS, N) each: own: what method × problem makes of an effect of 0; gain: an
-    effect's part, of mean 1 over all problems; samples, run_problem: variances of one system's value on a problem."""
+    effect's part, of mean 1 over all problems; rates: both systems' chances of a correct sample; chance: standard
+    normal draws, the same for every number of seeds. Variances: samples, run_problem: of one system's value on a
+    problem; alike: the covariance of both systems' for the samples that they share."""
 
     own: np.ndarray
     gain: np.ndarray
+    rates: tuple[np.ndarray, np.ndarray]
     samples: np.ndarray
+    alike: np.ndarray
     run_problem: np.ndarray
+    chance: np.ndarray
     seed: float
     """σ²_seed of a difference of two trained systems."""
+    g: tuple[float, ...]
+    """The estimator's values at c = 0 … n."""
 
     @property
     def size(self) -> int:
         """N."""
         return int(self.own.shape[-1])
 
+    @cached_property
+    def inside(self) -> tuple[np.ndarray, ...]:
+        """The variance (DRAWS, N) of a problem's difference under one seed, by how many of its systems are trained."""
+        one = self.samples + self.run_problem
+        return np.zeros_like(one), one, 2 * (one - self.alike)
+
+    @cached_property
+    def noise(self) -> tuple[np.ndarray, ...]:
+        """Draws of what has that variance."""
+        return tuple(np.sqrt(variance) * self.chance for variance in self.inside)
+
+    @cached_property
+    def unseen(self) -> np.ndarray:
+        """How much a problem that isn't seen may differ (DRAWS,): ngrpo.statistics.crossed.sensitive."""
+        return sensitive(*self.rates, np.array(self.g))
+
+
+@cache
+def _tables(g: tuple[float, ...], noise: LogitNoise) -> np.ndarray:
+    """Over GRID: the expected value of a trained policy; variances of samples and of run × problem; a covariance."""
+    values, both = np.array(g), float(np.hypot(noise.run, noise.run_problem))
+    first, second = expected(values), expected(values**2)
+    of_runs = smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2
+    alike = smoothed(covariance(values, noise.shared), both)
+    inside = smoothed(np.maximum(second - first**2, 0.0), both)
+    return np.stack([smoothed(first, both), inside, np.maximum(of_runs, 0.0), alike])
+
 
 @cache
 def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoise) -> DrawnProblems:
     """DrawnProblems of a shape, drawn with a fixed seed; g: an estimator's values at c = 0 … n."""
-    rng, values = np.random.default_rng(size), np.array(g)
+    rng = np.random.default_rng(size)
     base = shape.draw(rng, (DRAWS, size))
-    first, second = expected(values), expected(values**2)
-    table = smoothed(first, float(np.hypot(noise.run, noise.run_problem)))
+    value, inside, of_runs, alike = _tables(g, noise)
     a, b = (base + noise.draw(rng, noise.method_problem, base.shape) for _ in range(2))
-    middle = (a + b) / 2
-    mean = shape.mean(table, PROBE, noise.method_problem) - shape.mean(table, 0.0, noise.method_problem)
-    gain = np.interp(a + PROBE, GRID, table) - np.interp(a, GRID, table)
-    samples = np.interp(middle, GRID, smoothed(np.maximum(second - first**2, 0.0), noise.run_problem))
-    run_problem = np.interp(
-        middle, GRID, smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2
+    mean = shape.mean(value, PROBE, noise.method_problem) - shape.mean(value, 0.0, noise.method_problem)
+    at_a, at_b, at_middle = (_nearest(x) for x in (a, b, (a + b) / 2))
+    kept = kept_of_covariance(GRID, np.sqrt(2) * float(np.hypot(noise.run, noise.run_problem)))
+    return DrawnProblems(
+        own=value[at_a] - value[at_b],
+        gain=(value[_nearest(a + PROBE)] - value[at_a]) / mean,
+        rates=(_RATE[at_a], _RATE[at_b]),
+        samples=inside[at_middle],
+        alike=alike[at_middle] * kept[_nearest(a - b)],
+        run_problem=of_runs[at_middle],
+        chance=rng.normal(size=base.shape),
+        seed=components(shape, np.array(g), noise).seed,
+        g=g,
     )
-    own = np.interp(a, GRID, table) - np.interp(b, GRID, table)
-    return DrawnProblems(own, gain / mean, samples, np.maximum(run_problem, 0.0), components(shape, values, noise).seed)
+
+
+@cache
+def _luck(freedom: int) -> np.ndarray:
+    """χ² over its degrees of freedom (DRAWS,): its quantiles in an order of chance, the same for every number of
+    seeds, so that more seeds never know less."""
+    order = (np.random.default_rng(DRAWS).permutation(DRAWS) + 0.5) / DRAWS
+    return np.asarray(2 * special.gammaincinv(freedom / 2, order) / freedom)
+
+
+_RATE = special.expit(GRID)
+
+
+def _nearest(log_odds: np.ndarray) -> np.ndarray:
+    """The point of GRID that is nearest: close enough for draws."""
+    return np.rint(np.clip((log_odds - GRID[0]) * PER_UNIT, 0, len(GRID) - 1)).astype(np.intp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,35 +136,37 @@ class Planned:
     trained: tuple[bool, bool] = (True, True)
 
     @cached_property
-    def variances(self) -> tuple[float, float]:
-        """Of the difference on these benchmarks: what falls with seeds, under one seed; what doesn't."""
+    def variances(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Of the difference on these benchmarks, (DRAWS,) each: what falls with seeds, under one seed; what doesn't.
+        And the least that the first is taken for."""
         weight, sides = 1 / len(self.benchmarks), sum(self.trained)
         seed = sides / 2 * sum(weight * np.sqrt(b.seed) for b in self.benchmarks) ** 2  # the same runs on all of them
-        noise = sum(weight**2 * sides * float((b.samples + b.run_problem).mean()) / b.size for b in self.benchmarks)
-        still = sum(weight**2 * (2 - sides) * float(b.samples.mean()) / b.size for b in self.benchmarks)
-        return float(seed + noise), float(still)
+        noise = sum(weight**2 * b.inside[sides].mean(-1) / b.size for b in self.benchmarks)
+        still = sum(weight**2 * (2 - sides) * b.samples.mean(-1) / b.size for b in self.benchmarks)
+        floor = sum(rounding(np.array(b.g), b.size, weight) for b in self.benchmarks) if sides else 0.0
+        return np.asarray(seed + noise), np.asarray(still), float(floor)
 
-    def here(self, seeds: int, rng: np.random.Generator) -> tuple[list[Arm], float]:
-        """Drawn errors on these benchmarks, and the true standard error."""
-        falls, still = self.variances
+    def here(self, seeds: int) -> tuple[list[Arm], np.ndarray]:
+        """Drawn errors on these benchmarks, and the true standard errors (DRAWS,)."""
+        falls, still, floor = self.variances
         arms = []
-        if falls:
-            chance = rng.chisquare(seeds - 1, DRAWS) / (seeds - 1)
-            arms.append(Arm(np.sqrt(falls / seeds * chance), float(seeds - 1)))
-        if still:
-            arms.append(Arm(np.full(DRAWS, np.sqrt(still)), np.inf))
-        return arms, float(np.sqrt(falls / seeds + still))
+        if np.any(falls):
+            arms.append(Arm(np.sqrt(np.maximum(falls * _luck(seeds - 1), floor) / seeds), float(seeds - 1)))
+        if np.any(still):
+            arms.append(Arm(np.sqrt(still), np.inf))
+        return arms, np.sqrt(falls / seeds + still)
 
-    def problems(self, seeds: int, size: float, rng: np.random.Generator) -> tuple[list[Arm], np.ndarray]:
+    def problems(self, seeds: int, size: float) -> tuple[list[Arm], np.ndarray]:
         """Drawn errors over problems, and the effect on the drawn problems (DRAWS,)."""
         weight, sides = 1 / len(self.benchmarks), sum(self.trained)
         arms, effect = [], np.zeros(DRAWS)
         for b in self.benchmarks:
             true = b.own + size * b.gain
-            noise = sides * (b.samples + b.run_problem) / seeds + (2 - sides) * b.samples
-            seen = true + np.sqrt(noise) * rng.normal(size=true.shape)
-            known = sides * (b.samples + b.run_problem).mean(-1) / seeds if seeds > 1 else 0.0
-            arms.append(problem_arm(seen, known, weight, 0.0))
+            seen = true + b.noise[sides] / np.sqrt(seeds)
+            if sides < 2:
+                seen = seen + np.sqrt((2 - sides) * b.samples) * b.chance[::-1]
+            known = b.inside[sides].mean(-1) / seeds if seeds > 1 else 0.0
+            arms.append(problem_arm(seen, known, weight, b.unseen))
             effect += weight * true.mean(-1)
         return arms, effect
 
@@ -112,17 +178,16 @@ def power_curve(planned: Planned, seeds: int, question: str, similar: bool = Fal
     def power(size: float) -> float:
         if seeds < 2 and any(planned.trained):
             return 0.0
-        rng = np.random.default_rng(seeds)
-        arms, error = planned.here(seeds, rng)
+        arms, error = planned.here(seeds)
         half, effect = reach(arms, TAIL, -1), np.full(DRAWS, 0.0 if similar else size)
         if question == QUESTIONS[1]:
-            more, effect = planned.problems(seeds, 0.0 if similar else size, rng)
+            more, effect = planned.problems(seeds, 0.0 if similar else size)
             beyond = more + [arm for arm in arms if np.isfinite(arm.freedom)]
             half = np.maximum(half, np.maximum(reach(beyond, TAIL, -1), reach(beyond, TAIL, 1) if similar else 0.0))
         if similar:
-            inside = stats.norm.cdf((size - half - effect) / error) - stats.norm.cdf((half - size - effect) / error)
+            inside = special.ndtr((size - half - effect) / error) - special.ndtr((half - size - effect) / error)
             return float(np.maximum(0.0, inside).mean())
-        return float(stats.norm.cdf((effect - half) / error).mean())
+        return float(special.ndtr((effect - half) / error).mean())
 
     return power
 

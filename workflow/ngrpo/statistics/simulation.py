@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 from scipy.special import expit
 
-from ngrpo.statistics.estimators import bootstrap_pass_at_k, unbiased_pass_at_k
+from ngrpo.statistics.estimators import bootstrap_pass_at_k, count_chances, unbiased_pass_at_k
 
 GRID = np.linspace(-20, 20, 1601)
 """Log-odds at which expectations are tabulated."""
+PER_UNIT = (len(GRID) - 1) / (GRID[-1] - GRID[0])
 NEVER = -12.0
 """Log-odds of a problem that is practically never solved."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
@@ -26,6 +27,15 @@ START = ((-2.0, 1.0), (-1.0, 1.0), (-4.0, 0.7))
 """Log-odds of never, and log of the spread, from which a fit starts; the mean starts where the pass rate is."""
 MISS = 0.05
 """Points by which a fit may miss what it is fitted to; else the next start is tried."""
+
+
+def on_grid(tables: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
+    """Tables over GRID (…, 1601) at these log-odds, linear between; the last value beyond the ends. As `np.interp`,
+    several tables at once and without its search."""
+    place = np.clip((log_odds - GRID[0]) * PER_UNIT, 0.0, len(GRID) - 1)
+    below = np.minimum(place.astype(np.intp), len(GRID) - 2)
+    low = tables[..., below]
+    return np.asarray(low + (place - below) * (tables[..., below + 1] - low))
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,12 @@ class Shape:
 
     def mean(self, table: np.ndarray, shift: float = 0.0, sd: float = 0.0) -> float:
         """The mean over problems of a table over GRID, log-odds moved by shift and by noise of that sd."""
-        return float(
-            sum(w * (WEIGHTS @ np.interp(m + shift + np.hypot(s, sd) * NODES, GRID, table)) for w, m, s in self.parts)
-        )
+        return float(self.means(table[None], shift, sd)[0])
+
+    def means(self, tables: np.ndarray, shift: float = 0.0, sd: float = 0.0) -> np.ndarray:
+        """The same of several tables (T, 1601) at once; shape (T,)."""
+        parts = [w * (on_grid(tables, m + shift + np.hypot(s, sd) * NODES) @ WEIGHTS) for w, m, s in self.parts]
+        return np.asarray(sum(parts))
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,24 @@ def estimators(n: int, ks: tuple[int, ...] = (16, 32)) -> dict[str, np.ndarray]:
     return named
 
 
+def covariance(g: np.ndarray, shared: float) -> np.ndarray:
+    """Cov(g[A], g[B]) at the log-odds of GRID of two systems with the same chance of success, which share the random
+    numbers of that share of their samples."""
+    same = round((len(g) - 1) * shared)
+    given = np.lib.stride_tricks.sliding_window_view(g, len(g) - same) @ _chances(len(g) - 1 - same)
+    return np.asarray((given**2 * _chances(same)).sum(0) - (given * _chances(same)).sum(0) ** 2)
+
+
+def kept_of_covariance(apart: np.ndarray, sd: float) -> np.ndarray:
+    """How much of that covariance is left where their log-odds are so far apart, give or take sd: of two single samples
+    with chances p < q of one uniform number the correlation is sqrt(odds p / odds q) = exp(−distance/2)."""
+    if not sd:
+        return np.asarray(np.exp(-np.abs(apart) / 2))
+    far = apart / sd
+    left, right = (special.ndtr(side * far - sd / 2) * np.exp(sd**2 / 8 - side * apart / 2) for side in (1, -1))
+    return np.asarray(left + right)
+
+
 def expected(g: np.ndarray, sd: float = 0.0) -> np.ndarray:
     """E g[C] at the log-odds of GRID, averaged over noise of this sd; C ~ Binomial(n, expit(log-odds + noise))."""
     return smoothed(g @ _chances(len(g) - 1), sd)
@@ -90,22 +121,28 @@ def expected(g: np.ndarray, sd: float = 0.0) -> np.ndarray:
 
 @cache
 def _chances(n: int) -> np.ndarray:
-    return np.asarray(stats.binom.pmf(np.arange(n + 1)[:, None], n, expit(GRID)))
+    return count_chances(n, GRID)
 
 
 def smoothed(table: np.ndarray, sd: float) -> np.ndarray:
     """A table over GRID, averaged over normal noise of this sd."""
     if not sd:
         return table
-    return WEIGHTS @ np.interp(GRID + sd * NODES[:, None], GRID, table)
+    places = sd * NODES * PER_UNIT
+    reach = int(np.ceil(np.abs(places).max())) + 1
+    below = np.floor(places).astype(np.intp)
+    kernel = np.zeros(2 * reach + 1)  # of nodes between points of the grid: linear, as np.interp
+    np.add.at(kernel, reach - below, WEIGHTS * (1 - (places - below)))
+    np.add.at(kernel, reach - below - 1, WEIGHTS * (places - below))
+    return np.convolve(np.pad(table, reach, mode="edge"), kernel, mode="valid")
 
 
 @cache
 def fitted(mean: float, targets: tuple[tuple[int, float], ...], n: int = 32) -> Shape:
     """The shape with this Mean@n and these Pass@k ((k, value), by the bootstrap, as the paper's): a share of problems
     that are never solved, and a normal of log-odds. All within [0, 1]."""
-    tables = [unbiased_pass_at_k(n, 1), *(bootstrap_pass_at_k(n, k) for k, _ in targets)]
-    tables = [expected(g, LogitNoise().run_problem) for g in tables]
+    values = [unbiased_pass_at_k(n, 1), *(bootstrap_pass_at_k(n, k) for k, _ in targets)]
+    tables = np.array([expected(g, LogitNoise().run_problem) for g in values])
     wanted = np.array([mean, *(value for _, value in targets)])
 
     def shape(parameters: np.ndarray) -> Shape:
@@ -113,8 +150,7 @@ def fitted(mean: float, targets: tuple[tuple[int, float], ...], n: int = 32) -> 
         return Shape(((never, NEVER, 0.0), (1 - never, float(parameters[1]), float(np.exp(parameters[2])))))
 
     def misses(parameters: np.ndarray) -> np.ndarray:
-        got = [shape(parameters).mean(table) for table in tables]
-        return np.append(100 * (np.array(got) - wanted), 0.01 * (parameters[0] + 2))
+        return np.append(100 * (shape(parameters).means(tables) - wanted), 0.01 * (parameters[0] + 2))
 
     bounds = ([-8, -14, -3], [8, 14, 2])
     center = float(np.clip(np.log(max(mean, 1e-4) / max(1 - mean, 1e-4)), -9, 9))
