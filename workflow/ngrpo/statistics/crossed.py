@@ -120,8 +120,10 @@ def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> Non
 def _over_problems(pair: PairedCounts, differences: np.ndarray, g: np.ndarray, weight: float) -> Arm:
     """What other problems add to the error: σ²_problem/N of one benchmark; with one seed all that problems vary by."""
     seeds = differences.shape[-2]
-    rates = (pair.a.mean(-2) / pair.n, pair.b.mean(-2) / pair.n)
-    return problem_arm(differences.mean(-2), _rest(differences) / seeds, weight, sensitive(*rates, g))
+    a, b = pair.a.mean(-2) / pair.n, pair.b.mean(-2) / pair.n
+    one = (a + b) / 2 * (1 - (a + b) / 2)
+    unseen = sensitive(((a - b) ** 2).sum(-1), (one**2).sum(-1), g)
+    return problem_arm(differences.mean(-2), _rest(differences) / seeds, weight, unseen)
 
 
 def _rest(values: np.ndarray) -> np.ndarray | float:
@@ -160,18 +162,16 @@ def _freedom(centered: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return np.clip(2 * size / np.maximum(kurtosis - 1, 1 / size), 1.0, size - 1.0)
 
 
-def sensitive(a: np.ndarray, b: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """How much a problem as sensitive as can be would differ if it differs as those seen do, at most 1. a, b: (…, N)
-    the two systems' shares of correct samples.
+def sensitive(square: np.ndarray, variance: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """How much a problem as sensitive as can be would differ if it differs as those seen do, at most 1. Sums over
+    problems (…): of the squared differences of the two systems' rates of success, of the squares of q(1 − q), q their
+    mean rate.
 
     Difference on the scale of log-odds from observed − expected and its variance (Peto's one step, Yusuf et al. 1985),
     its root mean square over problems, times the estimator's steepest slope.
     """
-    middle = (a + b) / 2
-    variance = middle * (1 - middle)
-    odds = np.sqrt(((a - b) ** 2).sum(-1) / np.maximum((variance**2).sum(-1), TINY))
-    seen = (variance**2).sum(-1) > 0
-    return np.where(seen, np.minimum(1.0, odds * steepest(tuple(g))), 1.0)
+    odds = np.sqrt(square / np.maximum(variance, TINY))
+    return np.where(variance > 0, np.minimum(1.0, odds * steepest(tuple(g))), 1.0)
 
 
 @cache

@@ -24,8 +24,8 @@ from ngrpo.statistics.simulation import (
     Shape,
     components,
     covariance,
+    covariance_left,
     expected,
-    kept_of_covariance,
     smoothed,
 )
 
@@ -40,7 +40,7 @@ PROBE = 0.2
 @dataclass(frozen=True)
 class DrawnProblems:
     """Drawn problems of one benchmark. (DRAWS, N) each: own: what method × problem makes of an effect of 0; gain: an
-    effect's part, of mean 1 over all problems; rates: both systems' chances of a correct sample; chance: standard
+    effect's part; rates: both systems' chances of a correct sample; chance: standard
     normal draws, the same for every number of seeds. Variances: samples, run_problem: of one system's value on a
     problem; alike: the covariance of both systems' for the samples that they share."""
 
@@ -51,8 +51,12 @@ class DrawnProblems:
     alike: np.ndarray
     run_problem: np.ndarray
     chance: np.ndarray
+    mean_gain: float
+    """The mean of `gain` over all problems: shares for one of log-odds."""
     seed: float
     """σ²_seed of a difference of two trained systems."""
+    noise_sd: tuple[float, float]
+    """Log-odds: of a run, of run × problem."""
     g: tuple[float, ...]
     """The estimator's values at c = 0 … n."""
 
@@ -73,9 +77,18 @@ class DrawnProblems:
         return tuple(np.sqrt(variance) * self.chance for variance in self.inside)
 
     @cached_property
-    def unseen(self) -> np.ndarray:
+    def _rates(self) -> tuple[np.ndarray, ...]:
+        """Sums over problems (DRAWS,): of squared differences of rates, of what a seed's noise adds to them, of squared
+        variances of a sample."""
+        (a, b), (run, run_problem) = self.rates, self.noise_sd
+        one = (a + b) / 2 * (1 - (a + b) / 2)
+        seed = 2 * (one / (len(self.g) - 1) + one**2 * (run**2 + run_problem**2))
+        return ((a - b) ** 2).sum(-1), seed.sum(-1), (one**2).sum(-1)
+
+    def unseen(self, seeds: int) -> np.ndarray:
         """How much a problem that isn't seen may differ (DRAWS,): ngrpo.statistics.crossed.sensitive."""
-        return sensitive(*self.rates, np.array(self.g))
+        square, noise, variance = self._rates
+        return sensitive(square + noise / seeds, variance, np.array(self.g))
 
 
 @cache
@@ -96,18 +109,20 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoi
     base = shape.draw(rng, (DRAWS, size))
     value, inside, of_runs, alike = _tables(g, noise)
     a, b = (base + noise.draw(rng, noise.method_problem, base.shape) for _ in range(2))
-    mean = shape.mean(value, PROBE, noise.method_problem) - shape.mean(value, 0.0, noise.method_problem)
     at_a, at_b, at_middle = (_nearest(x) for x in (a, b, (a + b) / 2))
-    kept = kept_of_covariance(GRID, np.sqrt(2) * float(np.hypot(noise.run, noise.run_problem)))
+    left = covariance_left(GRID, np.sqrt(2) * float(np.hypot(noise.run, noise.run_problem)))
+    own, gain = value[at_a] - value[at_b], (value[_nearest(a + PROBE)] - value[at_a]) / PROBE
     return DrawnProblems(
-        own=value[at_a] - value[at_b],
-        gain=(value[_nearest(a + PROBE)] - value[at_a]) / mean,
+        own=own - own.mean(),  # neither system is better than its effect says
+        gain=gain,
+        mean_gain=float(gain.mean()),
         rates=(_RATE[at_a], _RATE[at_b]),
         samples=inside[at_middle],
-        alike=alike[at_middle] * kept[_nearest(a - b)],
+        alike=alike[at_middle] * left[_nearest(a - b)],
         run_problem=of_runs[at_middle],
         chance=rng.normal(size=base.shape),
         seed=components(shape, np.array(g), noise).seed,
+        noise_sd=(noise.run, noise.run_problem),
         g=g,
     )
 
@@ -160,13 +175,14 @@ class Planned:
         """Drawn errors over problems, and the effect on the drawn problems (DRAWS,)."""
         weight, sides = 1 / len(self.benchmarks), sum(self.trained)
         arms, effect = [], np.zeros(DRAWS)
+        odds = size / (weight * sum(b.mean_gain for b in self.benchmarks))  # as much better on all of them
         for b in self.benchmarks:
-            true = b.own + size * b.gain
+            true = b.own + odds * b.gain
             seen = true + b.noise[sides] / np.sqrt(seeds)
             if sides < 2:
                 seen = seen + np.sqrt((2 - sides) * b.samples) * b.chance[::-1]
             known = b.inside[sides].mean(-1) / seeds if seeds > 1 else 0.0
-            arms.append(problem_arm(seen, known, weight, b.unseen))
+            arms.append(problem_arm(seen, known, weight, b.unseen(seeds)))
             effect += weight * true.mean(-1)
         return arms, effect
 

@@ -104,7 +104,7 @@ def covariance(g: np.ndarray, shared: float) -> np.ndarray:
     return np.asarray((given**2 * _chances(same)).sum(0) - (given * _chances(same)).sum(0) ** 2)
 
 
-def kept_of_covariance(apart: np.ndarray, sd: float) -> np.ndarray:
+def covariance_left(apart: np.ndarray, sd: float) -> np.ndarray:
     """How much of that covariance is left where their log-odds are so far apart, give or take sd: of two single samples
     with chances p < q of one uniform number the correlation is sqrt(odds p / odds q) = exp(−distance/2)."""
     if not sd:
