@@ -64,6 +64,7 @@ rule report:
     params:
         code=code_of("report"),
         shown=shown_on_page,
+        besides=finished_besides,
     shell:
         "with_study workflow_env ngrpo report --out {output.page:q} 2>&1 | tee {log:q}"
 

@@ -48,12 +48,12 @@ class FinishedStudy:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.run(command, cwd=self.folder, check=False, **streams)
 
-    def planned(self, target: str = "all", data_folder: Path | None = None) -> set[str]:
-        """The stages with a job that Snakemake would run, asked in this process."""
+    def planned(self, target: str = "all", data_folder: Path | None = None, **settings: object) -> set[str]:
+        """The stages with a job that Snakemake would run, asked in this process. settings: as `--config` takes."""
         with contextlib.chdir(self.folder):
             files = Results(Path("results/toy"))  # as Snakemake names them: its records are by path
             study = load_study(Path("config"), "toy", files.root)
-            with snakemake_dag(study, files, (target,), data_folder) as dag:
+            with snakemake_dag(study, files, (target,), data_folder, **settings) as dag:
                 rules = {job.rule.name.split("-")[0] for job in dag.needrun_jobs() if not job.rule.norun}
         return rules
 

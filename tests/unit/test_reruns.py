@@ -58,6 +58,23 @@ def test_machines_folders_and_other_names_make_nothing_anew(study: FinishedStudy
     assert "Nothing to be done" in done.stdout, done.stdout
 
 
+def test_the_page_follows_finished_tables_that_are_not_asked_for_and_makes_none(study: FinishedStudy) -> None:
+    demo = {"tables": "main", "max_seeds": 1}
+    other = Results(study.results / "toy").table("ablation-inference")
+    before, parked = other.read_bytes(), other.with_suffix(".away")
+    done = study.snakemake("all", "--touch", settings=("tables=main", "max_seeds=1"))
+    assert done.returncode == 0, done.stdout
+    assert study.planned(**demo) == set(), "nothing is new"
+    other.write_bytes(b"computed again")
+    assert study.planned(**demo) == {"report"}
+    other.rename(parked)
+    assert study.planned(**demo) == {"report"}, "a table that isn't there isn't made"
+    parked.rename(other)
+    other.write_bytes(before)
+    assert study.planned(**demo) == set()
+    study.snakemake("all", "--touch")
+
+
 def test_a_renamed_method_and_decoding_are_named_on_the_page_alone(study: FinishedStudy) -> None:
     text = (study.config / "study.yaml").read_text()
     for old, new in (("ngrpo", "neighbor-grpo"), ("mixing", "neighbor-mixing")):
