@@ -350,13 +350,14 @@ def finished_besides(wildcards):
     tables, diagnostics, grades, and how runs ended. It asks the rule for no inputs: of parameters that do, Snakemake
     sees no change."""
     waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
-    waited_for |= {RESULTS.table(table) for table in TABLES}
+    waited_for |= {made(t) for made in (RESULTS.table, RESULTS.exploration) for t in TABLES}
     asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
     grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
     asked |= {e for e, path in grades.items() if path in waited_for}
     trained = {STUDY.evaluations[e].policy.id for e in asked}
     shown = [
         *map(RESULTS.table, STUDY.cells),
+        *map(RESULTS.exploration, STUDY.cells),
         *map(RESULTS.diagnostics, STUDY.mixing_runs),
         *(path for e, path in grades.items() if e not in asked),
         *(

@@ -3,7 +3,8 @@ rule analyze:
     input:
         grades_of,
     output:
-        RESULTS.table("{table}"),
+        table=RESULTS.table("{table}"),
+        exploration=RESULTS.exploration("{table}"),
     log:
         RESULTS.log("analyze", "{table}"),
     conda:
@@ -12,7 +13,8 @@ rule analyze:
         code=code_of("analyze"),
         shown=shown_in_table,
     shell:
-        "with_study workflow_env ngrpo analyze {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
+        "with_study workflow_env ngrpo analyze {wildcards.table:q} --out {output.table:q}"
+        " --exploration {output.exploration:q} 2>&1 | tee {log:q}"
 
 
 rule notebook:
@@ -35,6 +37,7 @@ rule notebook:
 rule report:
     input:
         tables=[RESULTS.table(table) for table in TABLES],
+        exploration=[RESULTS.exploration(table) for table in TABLES],
         extra_seeds=extra_seeds_of,
         notebook=RESULTS.report.notebook("results"),
         diagnostics=diagnostics_files(),

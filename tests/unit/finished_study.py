@@ -88,6 +88,7 @@ def _outputs(study: Study, files: Results) -> list[Path]:
         *(each.grades for each in evaluations),
         *map(files.diagnostics, study.mixing_runs),
         *map(files.table, study.cells),
+        *map(files.exploration, study.cells),
         page.notebook("results"),
         *(page.page, page.figures / "a.svg", page.claims, page.compliance),
         *(page.table(name, kind) for name in study.cells for kind in ("html", "tex", "csv")),

@@ -123,6 +123,10 @@ def write_grades(
         for s in range(spec.samples)
     ]
     frame = pd.DataFrame(rows)
+    silent, wrong = frame["grade"].isin(["no_answer", "truncated"]), frame["grade"] == "wrong"
+    frame.loc[wrong, "extracted"] = (8 + frame["sample"] % 5).astype(str)
+    frame.loc[silent, "extracted"] = None
+    write_samples(results.evaluation(evaluation).samples, frame)
     frame["second_grade"], frame["second_extracted"], frame["second_reason"] = frame["grade"], frame["extracted"], None
     other = frame.index[frame["grade"] == "wrong"][:2]  # on which the second grader disagrees
     frame.loc[other, ["extracted", "second_extracted", "second_grade"]] = [HOSTILE_ANSWER, HOSTILE_ANSWER, "correct"]
@@ -134,6 +138,21 @@ def write_grades(
         {"spec": spec.digest, "problems": problems, "sampled": problems, "overlong_prompts": {}, "samples": len(frame)},
     )
     return frame
+
+
+def write_samples(path: Path, frame: pd.DataFrame) -> None:
+    """The responses behind grades (problem_id, sample, grade, extracted, spec): a few words each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = [
+        " ".join(["so" if n % 2 else "then", *["and", problem[-2:], "more"][: 1 + n % 3], f"\\boxed{{{answer}}}"])
+        for problem, n, answer in zip(frame["problem_id"], frame["sample"], frame["extracted"], strict=True)
+    ]
+    ended = np.where(frame["grade"] == "truncated", "length", "stop")
+    samples = frame[["problem_id", "sample", "spec"]].assign(
+        text=said, finish_reason=ended, seed=0, decoding="standard"
+    )
+    samples["tokens"] = np.array([len(text.split()) for text in said], dtype=np.int32)
+    samples.assign(mixed=np.int32(0)).astype({"sample": np.int32}).to_parquet(path, index=False)
 
 
 def nested(settings: dict) -> dict:
@@ -152,7 +171,8 @@ def write_run(study: Study, results: Results, run: str, rng: np.random.Generator
     """One finished run: its log, in which the reward rises, and the exported model's card."""
     spec, files = study.runs[run], results.run(run)
     mixes = spec.exploration.kind != "none"
-    share = getattr(spec.exploration, "rho", 1.0) if mixes else 0.0
+    rho = getattr(spec.exploration, "rho", None)
+    share = 0.0 if not mixes else 1.0 if rho is None else rho
     lines, best = [], (0, 0.0)
     for step in range(1, steps + 1):
         way = 1 - np.exp(-step / 30)

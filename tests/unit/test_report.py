@@ -13,8 +13,9 @@ import pytest
 from synthetic_study import ROOT, make_study
 from undrawn import undrawn_page
 
-from ngrpo.formatting import points
+from ngrpo.formatting import points, signed
 from ngrpo.report import figures
+from ngrpo.report.exploration import MEASURES, SHARES, read_exploration
 from ngrpo.report.page import gather, page, report
 from ngrpo.report.tables import analyze
 from ngrpo.study.layout import Results
@@ -76,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     """A finished toy study, its results and its page; tests only read them."""
     folder = tmp_path_factory.mktemp("finished")
     study, results = make_study(folder, problems=16), Results(folder / "toy")
-    analyze("main", study, results, results.table("main"))
+    analyze("main", study, results, results.table("main"), results.exploration("main"))
     return study, results, written(study, results)
 
 
@@ -153,6 +154,15 @@ def test_it_shows_both_estimators_both_intervals_and_all_counts(finished) -> Non
         assert f"{100 * (grades == 'correct').mean():.1f}" in words
         for grade in ("correct", "truncated"):
             assert str((grades == grade).sum()) in words.replace(",", "")
+
+
+def test_it_shows_how_diverse_every_systems_answers_are(finished) -> None:
+    _, results, page = finished
+    words, frame = page.words(), read_exploration(results.exploration("main"))
+    assert set(frame["measure"]) == {*SHARES, *(measure.name for measure in MEASURES)}
+    for row in frame[frame["measure"] == "entropy"].itertuples():
+        own = f"{row.value:.3f} {row.low:.3f} to {row.high:.3f}"
+        assert (own if pd.isna(row.against) else f"{signed(row.value, 3)} (") in words
 
 
 def test_the_same_study_gives_the_same_bytes(finished) -> None:

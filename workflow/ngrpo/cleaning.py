@@ -59,6 +59,7 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
         "neighbors": (study.neighbors, "*.safetensors"),
         "diagnostics": (study.mixing_runs, "*.json"),
         "analysis": (study.cells, "*.parquet"),
+        "exploration": (study.cells, "*.parquet"),
     }
     listed = []
     for folder, (names, pattern) in folders.items():

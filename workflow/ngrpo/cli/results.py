@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ngrpo.cli.options import FOLDER, out_option, with_study
+from ngrpo.cli.options import FOLDER, PATH, out_option, with_study
 from ngrpo.terminal import echo, printable
 
 
@@ -13,12 +13,13 @@ from ngrpo.terminal import echo, printable
 @click.argument("table")
 @with_study
 @out_option
-def analyze(table: str, config: Path, scale: str, results: Path, out: Path) -> None:
+@click.option("--exploration", type=PATH, help="Where to write how diverse the table's systems answer, too.")
+def analyze(table: str, config: Path, scale: str, results: Path, out: Path, exploration: Path | None) -> None:
     """Compute one table's metrics and intervals from its grades."""
     from ngrpo.report.tables import analyze as compute
     from ngrpo.study.expand import load_study
 
-    compute(table, load_study(config, scale, results / scale), results / scale, out)
+    compute(table, load_study(config, scale, results / scale), results / scale, out, exploration)
 
 
 @click.command()

@@ -120,7 +120,7 @@ def _time(seconds: float) -> str:
 def _actions(study: Study, results: Results, actions: _Actions) -> Iterator["ContextEntity"]:
     """The study as one run of the workflow, then each training and evaluation, with what it read, wrote and took."""
     config = [entity for path, entity in actions.entities.items() if path.parts[0] == "config"]
-    folders = (results.table("*").parent, results.report.folder)
+    folders = (results.table("*").parent, results.exploration("*").parent, results.report.folder)
     tables = [path for folder in folders for path in sorted(folder.glob("*")) if actions.has(path)]
     if tables:
         yield actions.made("#study", f"the study at scale {study.scale}", config, tables, None)

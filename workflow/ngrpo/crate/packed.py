@@ -54,7 +54,7 @@ def result_files(study: Study, results: Results) -> Iterator[Path]:
     for name in study.evaluations:
         evaluation = results.evaluation(name)
         yield from (evaluation.grades, evaluation.samples_card, evaluation.samples_time)
-    yield from (results.table(name) for name in study.cells)
+    yield from (path for name in study.cells for path in (results.table(name), results.exploration(name)))
     yield from (results.diagnostics(run) for run in study.mixing_runs)
     yield results.looks
 

@@ -23,6 +23,7 @@ from ngrpo.crate.packed import MADE_WITH, METADATA, may_hold
 from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, read_json
 from ngrpo.foreign import read_text
+from ngrpo.report.exploration import OF_SAMPLES, exploration_frame, read_exploration
 from ngrpo.report.tables import read_table, table_frame
 from ngrpo.study.cards import VersionGroup
 from ngrpo.study.expand import Study, load_study
@@ -70,6 +71,8 @@ def verify(crate: Path) -> tuple[list[str], list[str]]:
     else:
         report, differences = _report(crate, study, results, there)
         checked += report
+    if any(results.exploration(name).exists() for name in study.cells):
+        checked.append(f"{UNCHECKED}how diverse responses are: their texts aren't in it")
     absent = [name for name in study.cells if not results.table(name).exists()]
     checked += [f"{UNCHECKED}tables that aren't in it: {', '.join(absent)}"] if absent else []
     return checked, differences
@@ -174,7 +177,16 @@ def _tables(study: Study, results: Results) -> tuple[int, list[str]]:
                 continue
             fresh = table_frame(table, study, results)
             differences += [f"table {table}: {line}" for line in compared(stored, fresh)]
+            if results.exploration(table).exists():
+                differences += [f"exploration {table}: {line}" for line in _answers(table, study, results)]
     return tables, differences if tables else ["no table is in it, so nothing was recomputed"]
+
+
+def _answers(table: str, study: Study, results: Results) -> Iterator[str]:
+    """Where the crate's counts of final answers and the recomputed ones differ; no crate holds the responses."""
+    both = (read_exploration(results.exploration(table)), exploration_frame(table, study, results))
+    stored, fresh = (each[~each["measure"].isin(OF_SAMPLES)].drop(columns="note") for each in both)
+    yield from compared(stored.rename(columns={"measure": "metric"}), fresh.rename(columns={"measure": "metric"}))
 
 
 def compared(stored: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[str]:

@@ -31,14 +31,17 @@ from ngrpo.grades import GRADES, displayed
 from ngrpo.report.answer import answer
 from ngrpo.report.diagnostics import LOW_COSINE
 from ngrpo.report.drawing import THEME
+from ngrpo.report.exploration import PROBLEMS, RESPONSES
 from ngrpo.report.figures import SMOOTHING
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.paper_tables import beside, write_tables
+from ngrpo.report.section_exploration import TRAINED, exploration_groups, training_change
 from ngrpo.report.section_figures import diagnostics_panels, problem_panels, training_panels
 from ngrpo.report.section_graders import second_opinion
 from ngrpo.report.section_results import result_sentences, results_table
 from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.report.tables import read_table
+from ngrpo.statistics.diversity import WORDS
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import FILE as PAPER_VALUES
@@ -193,6 +196,10 @@ def _sections(
         "paper_findings": gathered.findings,
         "paper_file": study.folder / PAPER_VALUES if study.folder else "",
         "source_of": source_of,
+        "exploration": list(exploration_groups(study, results)),
+        "exploration_limits": {"problems": PROBLEMS, "responses": RESPONSES, "words": WORDS},
+        "training_change": training_change(study, runs),
+        "trained_measures": TRAINED,
         "grades": [(grade, displayed(grade)) for grade in GRADES],
         "opinion": second_opinion(study, results),
         "cards": data_cards(study, results),

@@ -80,7 +80,7 @@ def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Ite
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
     looks = styles(labels)
     for model in dict.fromkeys(r.spec.model.id for r in runs):
-        own = {_run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
+        own = {run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
         logs = {label: r.log for label, r in own.items()}
         chosen = {label: r.chosen_step for label, r in own.items() if r.chosen_step}
         panels = []
@@ -98,7 +98,7 @@ def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Ite
             yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": ids}
 
 
-def _run_label(study: Study, run: RunState) -> str:
+def run_label(study: Study, run: RunState) -> str:
     """The label under which tables show this run's policy, so that a system has one color in all figures."""
     for cells in study.cells.values():
         for cell in cells:

@@ -1,6 +1,6 @@
 """The page's results: each table as groups of rows, beside the paper's values, with its figures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from ngrpo.audit.status import command
 from ngrpo.formatting import percent, percent_range, points
 from ngrpo.grades import GRADES
 from ngrpo.report import figures
+from ngrpo.report.compared_with import reference
 from ngrpo.report.drawing import styles
 from ngrpo.report.figures_ablation import over_rho
 from ngrpo.report.gallery import Gallery
@@ -127,17 +128,6 @@ def _group(
         "curves": list(_pass_curves(drawn, name, where, gallery)),
         "over_rho": list(_over_rho(drawn, name, where, gallery)),
     }
-
-
-def reference(study: Study, table: str, labels: Sequence[str]) -> str:
-    """The system with which a table's others are compared: the first that is trained and decoded without any mixing,
-    as GRPO is; where none is, the table's first."""
-    for cell in study.cells[table]:
-        spec = study.evaluations[cell.evaluation]
-        plain = isinstance(spec.policy, RunSpec) and spec.policy.exploration.kind == spec.decoding.mixer.kind == "none"
-        if plain and cell.label in labels:
-            return cell.label
-    return labels[0]
 
 
 def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:

@@ -17,6 +17,7 @@ evaluations/{policy}/{decoding}/{benchmark}.samples.parquet  .samples.card.json 
 evaluations/batches.json                                        which evaluations are one sampling job
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
+exploration/{table}.parquet                                     how diverse a table's systems answer
 report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
 looks.json                                                      verdicts that were given so far
 decisions/{claim}.{seeds}.json                                  a claim's, where seeds are added until it is decided
@@ -289,6 +290,10 @@ class Results:
     def table(self, name: str) -> Path:
         """A table's metrics with intervals, one row a number."""
         return self.root / "analysis" / f"{name}.parquet"
+
+    def exploration(self, name: str) -> Path:
+        """How diverse a table's systems answer, one row a number."""
+        return self.root / "exploration" / f"{name}.parquet"
 
     @property
     def report(self) -> ReportFiles:
