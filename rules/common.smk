@@ -350,7 +350,9 @@ def finished_besides(wildcards):
     tables, diagnostics, grades, and how runs ended. It asks the rule for no inputs: of parameters that do, Snakemake
     sees no change."""
     waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
-    waited_for |= {made(t) for made in (RESULTS.table, RESULTS.exploration) for t in TABLES}
+    waited_for |= {
+        made(t) for made in (RESULTS.table, RESULTS.exploration) for t in TABLES
+    }
     asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
     grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
     asked |= {e for e, path in grades.items() if path in waited_for}
