@@ -46,6 +46,7 @@ DIAGNOSTICS = {
             "mixture_flips": 0.0,
             "noise": [[x, 0.5], [x, -0.5]],
             "noise_cosines": [0.9, 0.8],
+            "noise_nearest": [["other", 0.2, 0.3], [name, x, 0.0]],
             "noise_flips": flips,
         }
         for name, x, flips in (("$a", 0.0, 0.5), (" ", 1.0, 0.25))

@@ -12,7 +12,7 @@ from ngrpo.data.datasets import make_dataset  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.files import read_json  # noqa: E402
 from ngrpo.stages.base_models import make_model  # noqa: E402
-from ngrpo.stages.mixing_diagnostics import DRAWS, diagnostics  # noqa: E402
+from ngrpo.stages.mixing_diagnostics import DRAWS, diagnostics, nearest_rows  # noqa: E402
 from ngrpo.stages.neighbor_tables import embedding, make_table  # noqa: E402
 from ngrpo.study.expand import load_study  # noqa: E402
 from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighborSpec, RunSpec  # noqa: E402
@@ -75,6 +75,23 @@ def test_clouds_lie_around_at_most_ten_tokens(files) -> None:
         assert len(token["noise"]) == len(token["noise_cosines"]) == DRAWS
         assert 1 <= len(token["mixtures"]) == len(token["mixture_cosines"]) <= DRAWS
         assert all(0.5 < c < 1 for c in token["noise_cosines"])
+
+
+def test_a_flip_is_a_vector_whose_nearest_token_is_another_one(files) -> None:
+    from ngrpo.data.prompts import open_tokenizer
+
+    _, options, written = files
+    E, ids = embedding(options["model"]).float(), open_tokenizer(options["model"]).get_vocab()
+    for token in written["tokens"]:
+        for kind in ("noise", "mixture"):
+            names = [name for name, *_ in token[f"{kind}_nearest"]]
+            assert token[f"{kind}_flips"] == pytest.approx(
+                sum(n != token["token"] for n in names) / len(names), abs=1e-6
+            )
+        own = torch.nn.functional.normalize(E, dim=-1) @ torch.nn.functional.normalize(E[ids[token["token"]]], dim=0)
+        assert own.argmax() == ids[token["token"]]
+    vectors = E[[3, 5]] * 2.0  # at a token itself, that one is the nearest: of another token's anchor, a flip
+    assert nearest_rows(vectors, 3, E) == [3, 5]
 
 
 def test_the_same_study_gives_the_same_file(files, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from synthetic_study import DIAGNOSTICS, make_study
 from test_report import drawn, run_notebook
 from undrawn import undrawn_page
 
+from ngrpo.claims.verdicts import judge_claims
 from ngrpo.files import write_json
-from ngrpo.report.diagnostics import examples, read_diagnostics, totals, trajectory
-from ngrpo.report.drawing import svg
-from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
+from ngrpo.report.diagnostics import Share, examples, read_diagnostics, totals, trajectory
+from ngrpo.report.drawing import THEME, svg
+from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.study.layout import Results
 
 EXAMPLE = DIAGNOSTICS["examples"][0]
@@ -26,6 +27,25 @@ def test_every_point_lies_where_it_was_measured() -> None:
     assert len(noise) == 4
     assert {t.get_text() for t in axes.texts} == {r"\$a", "␣"}
     assert "50 %" in axes.get_xlabel()
+
+
+def test_lines_lead_from_a_token_over_noise_to_the_nearest_token() -> None:
+    axes = nearest_after_noise(DIAGNOSTICS).axes[0]
+    ends = [[tuple(map(float, point)) for point in zip(*line.get_data(), strict=True)] for line in axes.lines]
+    assert ends[:2] == [[(0.0, 0.0), (0.0, 0.5)], [(0.0, 0.5), (0.2, 0.3)]]
+    assert [line.get_color() for line in axes.lines].count(THEME["alert"][0]) == 2
+    older = [{k: v for k, v in token.items() if k != "noise_nearest"} for token in DIAGNOSTICS["tokens"]]
+    assert nearest_after_noise({**DIAGNOSTICS, "tokens": older}) is None
+
+
+def test_shares_that_flip_are_those_of_the_claims_with_their_interval(tmp_path: Path) -> None:
+    sums = totals(DIAGNOSTICS)
+    assert sums.flips["noise"].value == pytest.approx(0.375)
+    assert sums.flips["mixture"] == Share(0.0, 0.0, sums.flips["mixture"].high)
+    study, root = make_study(tmp_path, problems=2), Results(tmp_path / "toy")
+    claim = next(claim for claim in judge_claims(study, root) if claim.id == "noise-flips")
+    part, share = claim.parts[0], sums.flips["noise"]
+    assert (part.estimate, part.low, part.high) == (share.value, share.low, share.high)
 
 
 def test_shares_below_a_cosine_rise_to_all() -> None:

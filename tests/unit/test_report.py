@@ -132,7 +132,7 @@ def test_headings_are_in_order_and_figures_are_described(finished) -> None:
     assert all(b <= a + 1 for a, b in pairwise(levels))
     assert page.all("html")[0]["lang"] == "en"
     drawings = [a for a in page.all("svg") if "aria-labelledby" in a]
-    assert len(drawings) == 3 + 2 + 1 + len(figures.CURVES) + 2  # forests, Pass@k, problems, training, diagnostics
+    assert len(drawings) == 3 + 2 + 1 + len(figures.CURVES) + 3  # forests, Pass@k, problems, training, diagnostics
     assert len(page.all("desc")) == len(drawings)
     assert all("aria-hidden" in a or a.get("role") == "img" for a in page.all("svg"))
     assert all(attrs.get("scope") for attrs in page.all("th"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from ngrpo.audit.status import command
 from ngrpo.files import read_json
+from ngrpo.statistics.crossed import mean_of_values
 from ngrpo.study.cards import Diagnostics
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -29,6 +30,15 @@ class RunDiagnostics:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval over tokens."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Totals:
     """Over all of a run's mixed trajectories."""
 
@@ -43,6 +53,8 @@ class Totals:
     least: float
     low: float
     """Share of mixtures whose cosine lies below LOW_COSINE."""
+    flips: dict[str, Share]
+    """Of "noise" and "mixture": how many vectors lie nearest to another token; without what wasn't measured."""
 
 
 def read_diagnostics(study: Study, results: Results) -> list[RunDiagnostics]:
@@ -72,7 +84,17 @@ def totals(data: dict[str, Any]) -> Totals:
         mean=float(cosines.mean()) if some else float("nan"),
         least=float(cosines.min()) if some else float("nan"),
         low=float((cosines < LOW_COSINE).mean()) if some else float("nan"),
+        flips={kind: flips for kind in ("noise", "mixture") if (flips := _flips(data["tokens"], f"{kind}_flips"))},
     )
+
+
+def _flips(tokens: list[dict[str, Any]], key: str) -> Share | None:
+    """The mean over tokens of the shares of vectors that flip, as the claims on Figure 1 count it."""
+    if len(tokens) < 2 or any(key not in token for token in tokens):
+        return None
+    effect = mean_of_values(np.array([[token[key] for token in tokens]], dtype=float), trained=False)
+    low, high = effect.interval()
+    return Share(float(effect.estimate), max(0.0, float(low)), min(1.0, float(high)))
 
 
 def examples(data: dict[str, Any], count: int) -> list[str]:

@@ -38,6 +38,7 @@ from ngrpo.report.paper_tables import beside, write_tables
 from ngrpo.report.section_exploration import TRAINED, exploration_groups, training_change
 from ngrpo.report.section_figures import diagnostics_panels, problem_panels, training_panels
 from ngrpo.report.section_graders import second_opinion
+from ngrpo.report.section_paired import OUTCOMES, paired_outcomes, slowdowns
 from ngrpo.report.section_results import result_sentences, results_table
 from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.report.tables import read_table
@@ -200,6 +201,9 @@ def _sections(
         "exploration_limits": {"problems": PROBLEMS, "responses": RESPONSES, "words": WORDS},
         "training_change": training_change(study, runs),
         "trained_measures": TRAINED,
+        "paired": list(paired_outcomes(study, results, gathered.paper)),
+        "outcomes": OUTCOMES,
+        "slowdowns": list(slowdowns(study, runs, claims, gathered.paper)),
         "grades": [(grade, displayed(grade)) for grade in GRADES],
         "opinion": second_opinion(study, results),
         "cards": data_cards(study, results),

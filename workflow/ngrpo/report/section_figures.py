@@ -6,20 +6,25 @@ from typing import Any
 import pandas as pd
 
 from ngrpo.audit.status import RunState, read_grades
-from ngrpo.formatting import points, short
+from ngrpo.formatting import percent, points, short
 from ngrpo.report import figures
-from ngrpo.report.diagnostics import examples, read_diagnostics, totals
+from ngrpo.report.diagnostics import Totals, examples, read_diagnostics, totals
 from ngrpo.report.drawing import styles
 from ngrpo.report.figures_ablation import by_problem
-from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes
+from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.names import marked, place_title, slug, title_of
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
 FIGURE_1 = (
-    "The paper’s Figure 1: tokens’ embeddings, what mixing fed there, and Gaussian noise, on the two main axes of these"
-    " embeddings. Two axes hide most of the noise, which points in all directions."
+    "The paper’s Figure 1: tokens, Gaussian noise around each, and the vocabulary’s token that is then nearest, by"
+    " cosine in the whole space. Solid: from a token to a noisy vector. Dotted: on to the nearest token, red where it"
+    " is another one."
+)
+INPUTS = (
+    "The same tokens, what mixing fed there, and all draws of noise. Two axes hide most of the noise, which points in"
+    " all directions."
 )
 COSINES = "Whole vectors: how close to their anchor’s embedding mixtures and Gaussian noise lie."
 
@@ -64,11 +69,22 @@ def diagnostics_panels(study: Study, results: Results, gallery: Gallery) -> Iter
         inputs, cosines = inputs_on_two_axes(one.data), cosines_to_anchor(one.data)
         words = f"Mixtures: mean cosine {short(sums.mean, 4)}, least {short(sums.least, 4)}."
         panels = [
-            {"svg": gallery.draw(inputs, name, f"What is fed: {title}", words), "about": FIGURE_1},
+            {"svg": gallery.draw(inputs, name, f"What is fed: {title}", words), "about": INPUTS},
             {"svg": gallery.draw(cosines, f"{name}-cosines", f"Cosine to the anchor: {title}", words),
              "about": COSINES},
         ]  # fmt: skip
+        if nearest := nearest_after_noise(one.data):
+            drawn = gallery.draw(
+                nearest, f"{name}-nearest", f"Nearest token after noise: {title}", _flips_in_words(sums)
+            )
+            panels.insert(0, {"svg": drawn, "about": FIGURE_1})
         yield shown | {"title": title, "totals": sums, "panels": panels, "example": "".join(examples(one.data, 1))}
+
+
+def _flips_in_words(sums: Totals) -> str:
+    kinds = {"noise": "noise", "mixture": "mixing"}
+    shares = [f"{percent(share.value)} % under {kinds[kind]}" for kind, share in sums.flips.items()]
+    return f"Vectors that lie nearest to another token: {', '.join(shares) or 'not measured'}."
 
 
 # --- training ---

@@ -5,8 +5,9 @@ Written as JSON by the training environment, so that notebooks show it without t
 - `examples`: a problem's response under one seed, plain and mixed; every mixed step with its candidates, their weights
   and the cosine of what was fed and its anchor's embedding;
 - `tokens`: up to ten anchors with their embeddings, the mixtures that were fed there and as many draws of Gaussian
-  noise around them (STHT), all projected on the two main axes of these anchors' embeddings (paper Figure 1), and the
-  share of mixtures and of noisy vectors whose nearest token in E, by cosine, is another one (token flips).
+  noise around them (STHT), all projected on the two main axes of these anchors' embeddings (paper Figure 1); the
+  nearest token in E, by cosine, of each noisy vector and of each mixture, and where it lies; the shares of those whose
+  nearest token is another one (token flips).
 
 Departures: the paper doesn't say which ten tokens Figure 1 shows; here they are those that were mixed most often. The
 noise's size is STHT's own (0.33 of the root mean square of E). Cosines are of the whole vectors, not of the projection.
@@ -80,11 +81,17 @@ def _cosines(a: Tensor, b: Tensor) -> list[float]:
     return [round(c, 6) for c in torch.cosine_similarity(a, b, dim=-1).tolist()]
 
 
-def _flips(vectors: Tensor, anchor: int, E: Tensor) -> float:
-    """The share of vectors (M, d) that lie nearer, by cosine, to another row of E than to the anchor's."""
+def nearest_rows(vectors: Tensor, anchor: int, E: Tensor) -> list[int]:
+    """For vectors (M, d) the row of E that lies nearest by cosine; the anchor's where no other is nearer by TIE."""
     cosines = torch.nn.functional.normalize(vectors, dim=-1) @ E.T / E.norm(dim=-1).clamp_min(1e-12)
-    flipped = cosines.max(-1).values > cosines[:, anchor] + TIE
-    return round(float(flipped.float().mean()), 6)
+    nearest = cosines.max(-1)
+    own = nearest.values <= cosines[:, anchor] + TIE
+    return torch.where(own, torch.tensor(anchor), nearest.indices).tolist()
+
+
+def _share_of_others(rows: list[int], anchor: int) -> float:
+    """The share of rows of E that aren't the anchor's."""
+    return round(sum(row != anchor for row in rows) / len(rows), 6)
 
 
 def _fed(sample: Sample, E: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,22 +134,28 @@ def _clouds(samples: list[Sample], E: Tensor, names) -> dict:
     def at(vectors: Tensor) -> list[list[float]]:
         return [[round(x, 6) for x in row] for row in ((vectors - center) @ axes[:2].T).tolist()]
 
+    def near(rows: list[int]) -> list[list]:
+        return [[names(row), *at(E[row][None])[0]] for row in rows]
+
     tokens = []
     for anchor in anchors:
         parts = [_fed(s, E)[0][torch.from_numpy(s.record.ids[:, 0] == anchor)] for s in samples if len(s.record.index)]
         mixtures, here = torch.cat(parts)[:DRAWS], E[anchor][None]
         seed = torch.full((DRAWS,), anchor, dtype=torch.int64)
         noisy = here + sigma * rng.normal(seed, torch.arange(DRAWS), E.shape[1])
+        flipped, kept = nearest_rows(noisy, anchor, E), nearest_rows(mixtures, anchor, E)
         tokens.append(
             {
                 "token": names(anchor),
                 "at": at(here)[0],
                 "mixtures": at(mixtures),
                 "mixture_cosines": _cosines(mixtures, here),
-                "mixture_flips": _flips(mixtures, anchor, E),
+                "mixture_nearest": near(kept),
+                "mixture_flips": _share_of_others(kept, anchor),
                 "noise": at(noisy),
                 "noise_cosines": _cosines(noisy, here),
-                "noise_flips": _flips(noisy, anchor, E),
+                "noise_nearest": near(flipped),
+                "noise_flips": _share_of_others(flipped, anchor),
             }
         )
     share = spread.square() / spread.square().sum()

@@ -153,6 +153,10 @@ class MixedToken(TypedDict):
     mixture_cosines: list[float]
     noise: list[tuple[float, float]]
     noise_cosines: list[float]
+    noise_nearest: NotRequired[list[tuple[str, float, float]]]
+    """For every noisy vector the nearest token and where it lies; older files have none."""
+    noise_flips: NotRequired[float]
+    mixture_flips: NotRequired[float]
 
 
 @with_config(OPEN)
