@@ -143,19 +143,19 @@ def _clouds(samples: list[Sample], E: Tensor, names) -> dict:
         mixtures, here = torch.cat(parts)[:DRAWS], E[anchor][None]
         seed = torch.full((DRAWS,), anchor, dtype=torch.int64)
         noisy = here + sigma * rng.normal(seed, torch.arange(DRAWS), E.shape[1])
-        flipped, kept = nearest_rows(noisy, anchor, E), nearest_rows(mixtures, anchor, E)
+        of_noise, of_mixtures = nearest_rows(noisy, anchor, E), nearest_rows(mixtures, anchor, E)
         tokens.append(
             {
                 "token": names(anchor),
                 "at": at(here)[0],
                 "mixtures": at(mixtures),
                 "mixture_cosines": _cosines(mixtures, here),
-                "mixture_nearest": near(kept),
-                "mixture_flips": _share_of_others(kept, anchor),
+                "mixture_nearest": near(of_mixtures),
+                "mixture_flips": _share_of_others(of_mixtures, anchor),
                 "noise": at(noisy),
                 "noise_cosines": _cosines(noisy, here),
-                "noise_nearest": near(flipped),
-                "noise_flips": _share_of_others(flipped, anchor),
+                "noise_nearest": near(of_noise),
+                "noise_flips": _share_of_others(of_noise, anchor),
             }
         )
     share = spread.square() / spread.square().sum()
