@@ -1,18 +1,18 @@
 # Evaluations: n samples a problem in resumable shards, then grades. Benchmarks that share a start of the engine are one
 # job, and one rule a set of benchmarks (ngrpo.study.batches); samples that are whole stay when others are drawn.
-for _rule, _benchmarks in {batch.rule: batch.benchmarks for batch in BATCHES}.items():
+for _rule, _batch in {batch.rule: batch for batch in BATCHES}.items():
 
     rule:
         name:
             _rule
         input:
             unpack(policy_inputs),
-            specs=specs_of(_benchmarks),
-            problems=[RESULTS.dataset(b).problems for b in _benchmarks],
+            specs=specs_of(_batch.benchmarks),
+            problems=[RESULTS.dataset(b).problems for b in _batch.benchmarks],
         output:
-            update(of_system(_benchmarks, "samples", "samples_card")),
+            update(of_system(_batch.benchmarks, "samples", "samples_card")),
         log:
-            RESULTS.log("sample", "{system}/" + "+".join(_benchmarks)),
+            RESULTS.log("sample", "{system}/" + _batch.joined),
         wildcard_constraints:
             system=one_of(batch.system for batch in BATCHES if batch.rule == _rule),
         conda:

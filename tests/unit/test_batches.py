@@ -8,7 +8,7 @@ import yaml
 from synthetic_study import ROOT
 
 from ngrpo.planning.snakemake_dag import snakemake_dag
-from ngrpo.study.batches import batches, decide_batches
+from ngrpo.study.batches import Batch, batches, decide_batches
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 
@@ -74,3 +74,11 @@ def test_reading_the_study_again_writes_nothing(with_tables, tmp_path: Path) -> 
     stamp = results.batches.stat().st_mtime_ns
     decide_batches(with_tables("both"), results)
     assert results.batches.stat().st_mtime_ns == stamp
+
+
+def test_a_batch_of_many_benchmarks_has_a_name_that_files_can_have() -> None:
+    names = tuple(f"benchmark-number-{i}" for i in range(30))
+    many, others = Batch("base/standard", names), Batch("base/standard", (*names[:-1], "another"))
+    assert max(len(batch.rule) for batch in (many, others)) < 150
+    assert many.rule != others.rule
+    assert Batch("base/standard", ("a", "b")).rule == "sample-a+b"

@@ -1,5 +1,6 @@
 """Foreign text in pages, figures and tables is text: no attribute, no formula, no script, no control character."""
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ import yaml
 from synthetic_study import make_study
 from undrawn import undrawn_page
 
+from ngrpo.report.csv_text import csv_text
 from ngrpo.report.drawing import add_legend, draw_line, new_axes, set_title, styles, svg
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.paper_tables import beside, write_tables
@@ -30,6 +32,7 @@ TEXTS = {
     "latex": r"\input{/etc/passwd} \write18{id} {",
     "a template": "{{ 7 * 7 }} {% raw %} ${7*7}",
     "an underscore": "_hidden",
+    "a cell": '=HYPERLINK("http://x","y")',
 }
 
 
@@ -74,7 +77,9 @@ def test_a_figure_with_any_label_is_valid_and_shows_it_to_the_letter(name: str, 
     assert (tmp_path / "figures" / "x.png").exists()
 
 
-@pytest.mark.parametrize("name", ["an attribute", "an element", "a formula", "controls", "latex", "a template"])
+@pytest.mark.parametrize(
+    "name", ["an attribute", "an element", "a formula", "controls", "latex", "a template", "a cell"]
+)
 def test_titles_labels_and_values_of_any_text_leave_page_and_tables_harmless(name: str, tmp_path: Path) -> None:
     text = TEXTS[name]
     made, results = make_study(tmp_path, problems=2), Results(tmp_path / "toy")
@@ -94,7 +99,9 @@ def test_titles_labels_and_values_of_any_text_leave_page_and_tables_harmless(nam
     harmless(results.report.table("main", "html").read_text())
     tex = results.report.table("main", "tex").read_text()
     assert not re.search(r"(?<!\\)\\(input|write18|badcommand)\b", tex)
-    assert "\x1b" not in tex + results.report.table("main", "csv").read_text()
+    sheet_text = results.report.table("main", "csv").read_text()
+    assert "\x1b" not in tex + sheet_text
+    assert not re.search(r"(^|,)\"?=", sheet_text, re.MULTILINE)
 
 
 def titled(value: object, text: str, key: str = "") -> object:
@@ -106,3 +113,10 @@ def titled(value: object, text: str, key: str = "") -> object:
     if key == "title":
         return text
     return f"{text} {value}" if key == "label" else value
+
+
+def test_no_cell_of_a_csv_file_is_a_formula() -> None:
+    cells = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "-0.5", "a=b", ""]
+    written = pd.read_csv(io.StringIO(csv_text(pd.DataFrame({"a": cells, "b": [-1.5] * 9}))), keep_default_na=False)
+    assert written["a"].tolist() == ["'=1+1", "'+A1", "'-A1", "'@SUM(A1)", r"\t=1", r"\r=1", "-0.5", "a=b", ""]
+    assert written["b"].tolist() == [-1.5] * 9

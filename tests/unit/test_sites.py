@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from source_tree import ROOT
 
 from ngrpo.errors import UserError, ends_in_mistake
 from ngrpo.slurm.partitions import gpus_of
 from ngrpo.study.cluster import STAGES, Cluster
 from ngrpo.study.sbatch import sbatch_options
 from ngrpo.study.settings import Environments, Settings, read_settings
+from ngrpo.study.snapshot import start
 
 
 def cluster(**changes: Any) -> Cluster:
@@ -140,6 +143,11 @@ def test_another_generic_resource_beside_the_gpus() -> None:
         ({"extra": "qos=long"}, "'qos=long' is no sbatch option"),
         ({"extra": "--comment='open"}, "not readable as sbatch options"),
         ({"qos": "long", "extra": "-q short"}, "qos is given twice: long and, in extra, short"),
+        ({"extra": "--exclude --mail-type=END"}, "--exclude needs a value"),
+        ({"extra": "--reservation="}, "--reservation needs a value"),
+        ({"extra": "'-A x; rm'"}, "no sbatch option"),
+        ({"extra": "--a\x1b[31m"}, "no sbatch option"),
+        ({"tensor_parallel": {"big-model": 3}}, "4 GPUs of a node don't make engines of 3"),
     ],
 )
 def test_what_cannot_be_asked_for_so_is_refused_when_it_is_read(changes: dict, message: str) -> None:
@@ -204,3 +212,35 @@ def test_an_environment_that_is_not_there_is_a_mistake() -> None:
 def test_a_variable_that_is_none_is_named() -> None:
     with pytest.raises(UserError, match=r"environments\.variables\.HF-HOME"):
         read_settings({"environments": {"variables": {"HF-HOME": "x"}}})
+
+
+@pytest.mark.parametrize("key", ["account", "qos", "constraint", "reservation", "partition", "type"])
+def test_a_sites_name_means_nothing_to_a_shell(key: str) -> None:
+    def named(value: object) -> Cluster:
+        return cluster(gpu={key: value}) if key in ("partition", "type") else cluster(**{key: value})
+
+    for name in ("it's", "$(id)", "a b", "a\nb", "`id`", "a;b", "-x", "--wrap=id", True, 1.5, ["a"]):
+        with pytest.raises((UserError, ValidationError)):
+            named(name)
+    for name in ("", "  ", None):
+        assert not [word for word in submitted(named(name), "sample") if word in ("''", "--qos=", "--reservation=")]
+    for name in ("lab@h100", "a,b", "a-b_c.d", 2024):
+        assert str(name) in " ".join(submitted(named(name), "train"))
+
+
+def test_a_constraint_may_be_an_expression() -> None:
+    assert "[rack1*2&rack2*4]" in submitted(cluster(constraint="[rack1*2&rack2*4]"), "train")
+
+
+def test_nodes_and_engines_are_counted_from_one_and_given_to_what_there_is(tmp_path: Path) -> None:
+    for key in ("nodes", "tensor_parallel"):
+        for number in (0, -1, True, 1.5):
+            with pytest.raises((UserError, ValidationError)):
+                cluster(**{key: {"r1-qwen-7b": number}})
+    site = {"account": "lab", "nodes": {"r1-qwen-7B-x": 2}}
+    start_with = {"scale": "toy", "config": str(ROOT / "config"), "results": str(tmp_path)}
+    with pytest.raises(UserError, match=r"key|pattern|cluster\.nodes"):
+        start({**start_with, "cluster": site}, looks_only=True)
+    with pytest.raises(UserError, match="did you mean 'r1-qwen-7b'"):
+        start({**start_with, "cluster": {**site, "nodes": {"r1-qwn-7b": 2}}}, looks_only=True)
+    start({**start_with, "cluster": {**site, "nodes": {"r1-qwen-7b": 2, "ngrpo-r1-qwen-7b": 4}}}, looks_only=True)

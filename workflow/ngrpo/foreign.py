@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_TEXT = 2**30
 """Bytes of a text file that is read as a whole."""
+LONGEST_LINE = 2**28
+"""Bytes of a line of JSON Lines."""
 PLAIN_DATA, LARGEST_EXPANSION = 2**28, 100
 """A parquet file may unpack to so many bytes; a larger one to so many times its own size."""
 MOST_ROWS = 10**8
@@ -106,7 +108,13 @@ def stream_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     """As `json_lines`, of any text, for a file of any size, or a pipe: one line at a time is in memory."""
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+            kind = os.fstat(file.fileno()).st_mode
+            if stat.S_ISBLK(kind) or (stat.S_ISCHR(kind) and not file.isatty()):
+                raise UserError("this is a device, not a file", where=path, do="save it to a file first")
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:
+                    what = f"a line of more than {LONGEST_LINE:,} bytes"
+                    raise UserError(what, where=f"{path}, line {number}", do="write one row a line")
                 if line.strip():
                     at = f"{path}, line {number}"
                     yield at, parse_json(decoded(line, path, number), at, any_text=True)

@@ -71,6 +71,7 @@ def grade(answers: Path, problems: Path | None, workers: int, out: Path, **optio
     from ngrpo.grading import GradingLimits, ResponseFields, grade_file, grade_samples
     from ngrpo.progress import counter
 
+    _refuse_unused(answers, problems, options)
     settings = _settings(options)
     limits = GradingLimits(options["seconds"], options["memory_mb"], options["longest"])
     progress = counter("graded", "different answers")
@@ -85,6 +86,18 @@ def grade(answers: Path, problems: Path | None, workers: int, out: Path, **optio
         counts = grade_file(answers, out, workers, limits, settings, progress, fields, second=options["second"])
     echo(_summary(counts))
     echo(f"wrote {out}")
+
+
+def _refuse_unused(answers: Path, problems: Path | None, options: dict[str, Any]) -> None:
+    """Raises UserError for options that say something of the other kind of file."""
+    samples = answers.suffix == ".parquet"
+    names = ("id_field", "response_field", "answer_field", "kind")
+    defaults = {option.name: option.default for option in grade.params if option.name in names}
+    unused = [f"--{n.replace('_', '-')}" for n in names if samples and options[n] != defaults[n]]
+    unused += ["--problems"] if problems is not None and not samples else []
+    if unused:
+        kind = "samples in parquet" if samples else "rows in JSON Lines, which hold their answers"
+        raise UserError(f"{unused[0]} says nothing of {kind}", where="ngrpo grade", do="leave it out")
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 Unset, every setting is the paper's, and no grade differs from one that was given before the setting existed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,7 +29,7 @@ class GradingLimits:
     chars: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.memory_mb <= 0 or self.chars <= 0:
+        if not (0 < self.seconds < math.inf and self.memory_mb > 0 and self.chars > 0):
             raise UserError(f"grading limits must be positive: {self}", where="grading limits")
 
 

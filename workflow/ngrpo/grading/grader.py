@@ -175,6 +175,7 @@ class _Reading:
             raise UserError(
                 f"the reference of a choice must be one of {letters[0]} to {letters[-1]}, not '{str(reference)[:40]}'",
                 where=f"item '{item.id}'",
+                do=None if reference_choice(reference) is None else "take more letters in, as ABCDEFGHIJ",
             )
         if own:
             answer = choice_in(item.response)

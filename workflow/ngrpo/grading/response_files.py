@@ -1,5 +1,6 @@
 """Any system's JSONL of responses: which fields hold what, and rows as items. A mistake names its file and line."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def _row(row: object, fields: ResponseFields, where: str) -> ResponseRow:
             )
     if not isinstance(values["id"], str | int | float) or isinstance(values["id"], bool):
         raise UserError(f"the field '{fields.id}' must be a string or a number", where=where)
+    if not str(values["id"]).strip():
+        raise UserError(f"the field '{fields.id}' is empty", where=where, do="give each row an id")
     if not isinstance(values["response"], str):
         raise UserError(f"the field '{fields.response}' must be a string", where=where)
     if values["kind"] not in KINDS:
@@ -145,6 +148,10 @@ def read_graded(path: str | Path) -> list[dict[str, Any]]:
 def refuse_output(out: str | Path, inputs: Sequence[str | Path | None]) -> None:
     """Raises UserError for an output that would replace an input, a link, a device or a folder."""
     out = Path(out)
+    if str(out) == "-":
+        raise UserError(
+            "grades go to a file, not to the terminal", where="--out -", do="name a file; print it with cat"
+        )
     if out.is_symlink():
         raise UserError(
             "the output is a link, which grades would replace", where=out, do="name a file; print it with cat"
@@ -154,6 +161,8 @@ def refuse_output(out: str | Path, inputs: Sequence[str | Path | None]) -> None:
         raise UserError(f"the output is {what}, not a file", where=out, do="name a file; print it with cat")
     for given in inputs:
         path = None if given is None else Path(given)
-        same = path is not None and (path.resolve() == out.resolve() or (out.exists() and out.samefile(path)))
+        same = path is not None and (
+            os.path.realpath(path) == os.path.realpath(out) or (out.exists() and path.exists() and out.samefile(path))
+        )
         if same:
             raise UserError("the output is the input, which grades would replace", where=out, do="name another file")

@@ -68,7 +68,7 @@ def response_text(path: Path, name: str) -> str:
         second = grader.grade([row.item for row in rows], settings=SECOND)
     first = rows[0].item
     references = " or ".join((first.answer, *first.also))
-    problems = pd.DataFrame([{"id": name, "problem": "", "answer": references, "kind": first.kind}])
+    problems = pd.DataFrame([{"id": name, "problem": "", "answer": references, "kind": first.kind}], dtype=object)
     samples = [
         {"problem_id": name, "sample": number, "text": row.item.response, "finish_reason": row.item.finish_reason}
         for number, row in enumerate(rows)
@@ -78,7 +78,8 @@ def response_text(path: Path, name: str) -> str:
          "reason": grade.reason, "second_grade": other.grade}
         for number, (grade, other) in enumerate(zip(grades, second, strict=True))
     ]  # fmt: skip
-    return show(name, problems, pd.DataFrame(samples), pd.DataFrame(verdicts))
+    # objects: a model may write text that UTF-8, and so Arrow, can't hold
+    return show(name, problems, pd.DataFrame(samples, dtype=object), pd.DataFrame(verdicts, dtype=object))
 
 
 def graded_difference_text(first: Path, second: Path) -> str:

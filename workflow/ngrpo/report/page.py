@@ -29,6 +29,7 @@ from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, write_json
 from ngrpo.grades import GRADES, displayed
 from ngrpo.report.answer import answer
+from ngrpo.report.csv_text import csv_text
 from ngrpo.report.diagnostics import LOW_COSINE
 from ngrpo.report.drawing import THEME
 from ngrpo.report.exploration import PROBLEMS, RESPONSES
@@ -85,7 +86,8 @@ def write_report(study: Study, results: Path | Results, out: Path, *, links_to_c
     write_json(files.claims, [asdict(claim) for claim in gathered.claims])
     with whole_file(files.compliance) as part:
         columns = [field.name for field in fields(ComplianceCheck)]
-        pd.DataFrame([asdict(c) for c in gathered.checks], columns=columns).to_csv(part, index=False)
+        checks = pd.DataFrame([asdict(c) for c in gathered.checks], columns=columns)
+        part.write_text(csv_text(checks), encoding="utf-8")
     for sheet in gathered.sheets.values():
         write_tables(sheet, study, files)
     html = page(study, results, out.parent, gathered, gallery, links_to_code=links_to_code)

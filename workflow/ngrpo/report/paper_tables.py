@@ -14,6 +14,7 @@ from great_tables import GT, loc, style
 from ngrpo.audit.status import read_grades
 from ngrpo.files import whole_file
 from ngrpo.formatting import count, percent, percent_range, points
+from ngrpo.report.csv_text import csv_text
 from ngrpo.statistics.metrics import problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
@@ -131,7 +132,7 @@ def write_tables(sheet: pd.DataFrame, study: Study, report: ReportFiles) -> None
     name = sheet["table"].iloc[0]
     words = [column for column in sheet if not pd.api.types.is_numeric_dtype(sheet[column])]
     sheet = sheet.assign(**{c: [printable(v) if isinstance(v, str) else v for v in sheet[c]] for c in words})
-    texts = {"html": as_html(sheet, study), "tex": as_latex(sheet, study), "csv": sheet.to_csv(index=False)}
+    texts = {"html": as_html(sheet, study), "tex": as_latex(sheet, study), "csv": csv_text(sheet)}
     for kind, text in texts.items():
         with whole_file(report.table(name, kind)) as part:
             part.write_text(text, encoding="utf-8")

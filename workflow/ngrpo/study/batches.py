@@ -9,12 +9,14 @@ the file to have all batches decided anew.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ngrpo.files import read_json, write_json
+from ngrpo.files import digest, read_json, write_json
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
 Decided = Mapping[str, list[list[str]]]
 """policy/decoding: the benchmarks of each of its batches."""
+LONGEST_NAMES = 120
+"""Characters of a batch's benchmarks in names of rules and logs."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,22 @@ class Batch:
     benchmarks: tuple[str, ...]
 
     @property
+    def joined(self) -> str:
+        """The benchmarks as a part of a name: of many, which no file name would hold, the first and a digest of all."""
+        names = "+".join(self.benchmarks)
+        if len(names) <= LONGEST_NAMES:
+            return names
+        return f"{self.benchmarks[0]}+{len(self.benchmarks) - 1}.{digest(list(self.benchmarks))}"
+
+    @property
     def rule(self) -> str:
         """The name of the Snakemake rule that draws these benchmarks, whatever the policy."""
-        return f"sample-{'+'.join(self.benchmarks)}"
+        return f"sample-{self.joined}"
 
     @property
     def name(self) -> str:
         """system/benchmarks: the evaluation's path where there is one."""
-        return f"{self.system}/{'+'.join(self.benchmarks)}"
+        return f"{self.system}/{self.joined}"
 
     @property
     def evaluations(self) -> list[str]:

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from ngrpo.errors import UserError
 from ngrpo.study.base import Config, Id
@@ -18,20 +18,32 @@ PRE_TERMINATION_SECONDS = 300  # how long before its limit a training gets SIGTE
 _MINUTES = {"training-data": 120, "neighbors": 240, "diagnostics": 240, "grade": 120}
 _GRES_TYPE = re.compile(r"[a-zA-Z0-9_.]+")  # GPU types that the executor takes in --gres and --gpus
 
-Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
-"""A name that may be all digits: YAML reads 4090 and 2024 as numbers."""
+
+def _of_digits(value: Any) -> Any:
+    """YAML reads 4090 and 2024 as numbers; an empty name is none."""
+    if type(value) is int:
+        return str(value)
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+_NAMES = StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:@/+-]*$")
+_FEATURES = StringConstraints(pattern=r"^[A-Za-z0-9_(\[][A-Za-z0-9_.,:@/+&|()\[\]*!-]*$")
+Name = Annotated[Annotated[str, _NAMES] | None, BeforeValidator(_of_digits)]
+"""A name of the site's, or several with commas; it may be all digits. Nothing in it means anything to a shell."""
+Features = Annotated[Annotated[str, _FEATURES] | None, BeforeValidator(_of_digits)]
+"""As sbatch's --constraint takes them: a100&nvlink, [rack1|rack2]."""
 
 
 class Terms(Config):
     """On which terms a site takes jobs; what isn't set isn't asked for."""
 
-    account: Name | None = None
+    account: Name = None
     """What hours are booked on; the word "none" where the cluster knows no accounts."""
-    qos: Name | None = None
+    qos: Name = None
     """Quality of service (sbatch --qos)."""
-    constraint: Name | None = None
+    constraint: Features = None
     """Features that a node must have (sbatch --constraint)."""
-    reservation: Name | None = None
+    reservation: Name = None
     """A reservation to run in (sbatch --reservation)."""
     exclusive: bool | None = None
     """Whether a job takes whole nodes (sbatch --exclusive)."""
@@ -59,7 +71,7 @@ class Terms(Config):
 class Nodes(Terms):
     """Nodes of one kind; their terms count before the cluster's."""
 
-    partition: Name | None = None
+    partition: Name = None
     """Partition; must be set before anything is submitted."""
 
 
@@ -75,7 +87,7 @@ class CpuNodes(Nodes):
 class GpuNodes(Nodes):
     """Nodes for training and sampling."""
 
-    type: Name | None = None
+    type: Name = None
     """GPU type as `sinfo -o %G` shows it (gpu:TYPE:COUNT); None: any."""
     request: Literal["gres", "gpus-per-node", "gpus"] = "gres"
     """The sbatch option that asks for GPUs. A type that the executor refuses in --gres goes to --gpus-per-node."""
@@ -100,9 +112,9 @@ class Cluster(Terms):
     """Minutes of a training or sampling job; a training that needs more continues in the next job."""
     checkpoint_minutes: float = Field(CHECKPOINT_MINUTES, gt=0)
     """A training is saved at least this often: the most that a fault can cost."""
-    nodes: dict[Id, int] = Field(default_factory=dict)
+    nodes: dict[Id, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Nodes of a training, by run or by base model; 1 where nothing is said. More nodes change no result's identity."""
-    tensor_parallel: dict[Id, int] = Field(default_factory=dict)
+    tensor_parallel: dict[Id, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """GPUs that share a rollout engine of a training, by run or by base model; 1 where nothing is said."""
 
     @model_validator(mode="after")
@@ -120,6 +132,13 @@ class Cluster(Terms):
                 where=f"{SITE_FILE}: cluster.gpu.request",
                 do="write gpus-per-node",
             )
+        for name, shared in self.tensor_parallel.items():
+            if self.gpu.per_node % shared:
+                raise UserError(
+                    f"{self.gpu.per_node} GPUs of a node don't make engines of {shared}",
+                    where=f"{SITE_FILE}: cluster.tensor_parallel.{name}",
+                    do="choose a number that divides cluster.gpu.per_node",
+                )
         for on_gpu in (False, True):
             self.terms(on_gpu)
         return self

@@ -5,13 +5,13 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.hub import is_commit
-from ngrpo.study.base import Config, Id, Seeds
+from ngrpo.study.base import Config, Id, Seeds, Shown
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import DecodingMixer, NoMixer, TrainingMixer
 from ngrpo.study.objective import Objective
@@ -23,7 +23,7 @@ from ngrpo.study.specs import Training
 class Method(Config):
     """One training system: objective × exploration."""
 
-    title: str
+    title: Shown
     """How tables name it."""
     objective: Objective = Objective()
     """What training minimizes."""
@@ -38,7 +38,7 @@ class Method(Config):
 class DecodingMethod(Config):
     """One way to decode; temperature and lengths come from the scale."""
 
-    title: str
+    title: Shown
     """How tables name it."""
     mixer: DecodingMixer = NoMixer()
     """The input mixer of decoding."""
@@ -47,7 +47,7 @@ class DecodingMethod(Config):
 class Row(Config):
     """One system of a table, for each of its models: a method's run, or the base model where no method is named."""
 
-    label: str
+    label: Shown
     """How the table names the system."""
     method: Id | None = None
     """The training system; None: the base model."""
@@ -60,7 +60,7 @@ class Row(Config):
 class ResultTable(Config):
     """Rows (systems) × benchmarks × metrics, for one or more models."""
 
-    title: str
+    title: Shown
     """The table's heading."""
     rows: tuple[Row, ...] = Field(min_length=1)
     """The systems, in the table's order."""
@@ -101,7 +101,7 @@ class Evaluation(Config):
 
     samples: int = Field(32, ge=1)
     """n, samples a problem."""
-    pass_at: tuple[int, ...] = (16, 32)
+    pass_at: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32)
     """The k of Pass@k; none above n."""
     engine: EngineName = "sglang"
     """Who samples: sglang everywhere; transformers only where sglang can't run."""
@@ -134,7 +134,7 @@ class Grading(Config):
 class ScaleFile(Config):
     """config/scales/{scale}.yaml: models, data, hyperparameters and sizes."""
 
-    title: str
+    title: Shown
     """How the report names the scale."""
     verdicts: bool
     """Whether its cells count as evidence about the paper; toy and smoke cells never do."""
@@ -262,6 +262,7 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
         _known("data set", getattr(size, key), size.datasets, f"{here}: {key}")
     for name in size.benchmarks:
         _known("data set", name, size.datasets, f"{here}: benchmarks")
+    _check_training_data(study, size, here)
     for name in size.grading:
         _known("data set", name, size.datasets, f"{here}: grading")
     _check_revisions(size, here)
@@ -288,6 +289,18 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
             do="raise evaluation.samples or drop that k",
         )
     return study, size
+
+
+def _check_training_data(study: StudyFile, size: ScaleFile, here: Path) -> None:
+    """Raises UserError where the problems to train on are asked, too: all of them would be left out of training."""
+    tables = {f"{name}.benchmarks": study.tables[name].benchmarks or () for name in size.tables if name in study.tables}
+    for key, names in {"validation": (size.validation,), "benchmarks": size.benchmarks, **tables}.items():
+        if size.training_data in names:
+            raise UserError(
+                f"'{size.training_data}' is trained on and asked ({key}): what is asked leaves the training data",
+                where=f"{here}: training_data",
+                do="name another data set",
+            )
 
 
 def check_seeds(asked: int | None, size: ScaleFile, where: object) -> None:

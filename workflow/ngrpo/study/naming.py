@@ -75,6 +75,10 @@ def name_of(wanted: str, made: Iterable[str]) -> str:
     return wanted if wanted in there or not there else there[0]
 
 
+LONGEST_PART = 180
+"""Characters of a file's name: file systems take 255, of which a temporary name needs some."""
+
+
 @dataclass
 class Names:
     """Who has which name, so that a second one is refused."""
@@ -113,13 +117,21 @@ def check_targets(kinds: Mapping[str, Iterable[str]], datasets: Iterable[str], w
 
 
 def check_files(owners: Mapping[str, Iterable[Path]], where: object) -> None:
-    """Raises UserError where files of two owners would be one, or where one's file would be another's folder.
+    """Raises UserError where files of two owners would be one, where one's file would be another's folder, and where a
+    name is longer than file systems take.
 
     owners: files and folders, relative to the results, of each thing in words.
     """
     taken: dict[Path, str] = {}
     for what, paths in owners.items():
         for path in paths:
+            if long := next((part for part in path.parts if len(part) > LONGEST_PART), None):
+                raise UserError(
+                    f"{what} would be at a name of {len(long)} characters, and file systems take few more than"
+                    f" {LONGEST_PART}: {long}",
+                    where=where,
+                    do="choose shorter ids",
+                )
             if (other := taken.setdefault(path, what)) != what:
                 raise _same_place(path, other, what, where)
     for path, what in taken.items():

@@ -4,6 +4,7 @@ The SLURM executor refuses in its free text (`slurm_extra`) what it has a settin
 here: one that has a key in slurm/site.yaml is taken for that key; one that the workflow sets itself is refused.
 """
 
+import re
 import shlex
 
 from ngrpo.errors import UserError
@@ -25,6 +26,11 @@ _WITHOUT_VALUE = {
     "parsable", "test-only", "reboot",
     "help", "usage", "version",
 }  # fmt: skip
+
+_WITH_VALUE = {*_SHORT.values(), *KEYS, "gres", "mail-type", "mail-user", "tmp", "hint", "switches"} - _WITHOUT_VALUE
+_FOR_A_SHELL, _CONTROL = re.compile(r"[\x00-\x20'\"`$;<>\\]"), re.compile(r"[\x00-\x1f]")
+"""In names that the executor puts into its command by quotes of its own, and in all values."""
+_OPTION = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 
 _MEMORY = "set cluster.cpu.memory_gb and cluster.gpu.memory_gb (how they are asked for: cluster.memory)"
 _CPUS = "set cluster.cpu.cpus and cluster.gpu.cpus"
@@ -77,12 +83,21 @@ def _option(words: list[str], text: str, where: str) -> tuple[str, str | None]:
     elif word.startswith("-") and word[1:2] in _SHORT:
         name, given = _SHORT[word[1]], word[2:].removeprefix("=") or None
     else:
-        raise UserError(
-            f"'{word}' is no sbatch option: {text}", where=where, do="write options as sbatch takes them: --name=value"
-        )
+        raise _no_option(word, text, where)
     if given is None and name not in _WITHOUT_VALUE and words and not words[0].startswith("-"):
         given = words.pop(0)
+    unsafe = _FOR_A_SHELL if name in KEYS else _CONTROL
+    if not _OPTION.fullmatch(name) or unsafe.search(given or ""):
+        raise _no_option(word, text, where)
+    if not given and name in _WITH_VALUE:
+        raise UserError(f"the sbatch option --{name} needs a value", where=where, do=f"write --{name}=VALUE")
     return name, given
+
+
+def _no_option(word: str, text: str, where: str) -> UserError:
+    return UserError(
+        f"'{word}' is no sbatch option: {text}", where=where, do="write options as sbatch takes them: --name=value"
+    )
 
 
 def as_text(options: Options) -> str:

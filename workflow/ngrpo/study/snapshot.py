@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, read_json, whole_folder, write_json
 from ngrpo.study.batches import Batch, decide_batches
+from ngrpo.study.config import ScaleFile
 from ngrpo.study.expand import DECIDED_FILE, Study, load_study
 from ngrpo.study.layout import Results
-from ngrpo.study.reading import parse
+from ngrpo.study.reading import parse, read_yaml
+from ngrpo.study.sbatch import SITE_FILE
 from ngrpo.study.settings import Settings, read_settings
 
 SETTINGS_FILE = "settings.json"
@@ -102,12 +104,30 @@ def start(config: Mapping[str, Any], *, looks_only: bool = False, deciding: Sequ
     growing = dict.fromkeys((*deciding, *settings.asked_claims), settings.max_seeds)
     asked = load_study(Path(settings.config), settings.scale, results.root)
     study = load_study(Path(settings.config), settings.scale, results.root, growing) if growing else asked
+    _check_layouts(settings, study)
     batches = decide_batches(study, results)
     taken = Snapshot.take(config, study, batches, growing)
     snapshot = results.snapshot(taken.digest)
     if not looks_only:
         taken.write(snapshot)
     return Start(settings, study, results, batches, snapshot, asked)
+
+
+def _check_layouts(settings: Settings, study: Study) -> None:
+    """Raises UserError, with the nearest name, where nodes or engines are given to a run or model of no scale."""
+    if settings.cluster is None:
+        return
+    given = {"nodes": settings.cluster.nodes, "tensor_parallel": settings.cluster.tensor_parallel}
+    known = {*study.models, *study.runs, *study.also}
+    if {*given["nodes"], *given["tensor_parallel"]} <= known:
+        return
+    for path in (study.folder or Path()).glob("scales/*.yaml"):
+        models = read_yaml(ScaleFile, path).models
+        known |= {*models, *(f"{method}-{model}" for method in study.study.methods for model in models)}
+    for key, names in given.items():
+        for name in names:
+            if name not in known:
+                raise unknown_name("run or model", name, known, where=f"{SITE_FILE}: cluster.{key}")
 
 
 def _of_job(snapshot: Path) -> Start:

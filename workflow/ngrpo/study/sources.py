@@ -2,30 +2,32 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from ngrpo.study.base import Config
+from ngrpo.study.base import Config, PathText, Shown
+
+Repo = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
 
 
 class ToyModel(Config):
     """A tiny Qwen2 that the workflow pre-trains on generated arithmetic with worked solutions, some of them sloppy."""
 
     kind: Literal["toy"]
-    hidden_size: int = 128
+    hidden_size: int = Field(128, ge=1)
     """Width of the model, and of an embedding."""
-    intermediate_size: int = 256
+    intermediate_size: int = Field(256, ge=1)
     """Width of the feed-forward layers."""
-    layers: int = 2
+    layers: int = Field(2, ge=1)
     """Transformer layers."""
-    heads: int = 4
+    heads: int = Field(4, ge=1)
     """Attention heads."""
-    kv_heads: int = 2
+    kv_heads: int = Field(2, ge=1)
     """Heads of keys and values."""
-    steps: int = 1000
+    steps: int = Field(1000, ge=1)
     """Optimizer steps of pre-training."""
-    batch_size: int = 32
+    batch_size: int = Field(32, ge=1)
     """Problems an optimizer step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = Field(3e-3, gt=0)
     """Peak of pre-training's learning rate."""
     clean_share: float = Field(0.75, ge=0, le=1)
     """First share of the steps, whose traces are all correct."""
@@ -39,7 +41,7 @@ class HubModel(Config):
     """A model on the Hugging Face hub."""
 
     kind: Literal["hub"]
-    repo: str
+    repo: Repo
     """owner/name."""
     revision: str
     """Commit, 40 hexadecimal digits; a branch or tag only at scales without `verdicts`."""
@@ -61,7 +63,7 @@ class FolderModel(Config):
     """A Hugging Face folder that is already there."""
 
     kind: Literal["folder"]
-    path: str
+    path: PathText
     """The folder."""
 
 
@@ -88,7 +90,7 @@ class HubDataset(Config):
     """A data set on the Hugging Face hub."""
 
     kind: Literal["hub"]
-    repo: str
+    repo: Repo
     """owner/name."""
     revision: str
     """Commit, 40 hexadecimal digits; a branch or tag only at scales without `verdicts`."""
@@ -108,7 +110,7 @@ class FolderDataset(Config):
     """A .jsonl, .json or .parquet file in the folder that the user names (`data_folder`)."""
 
     kind: Literal["folder"]
-    file: str
+    file: PathText
     """Its name in that folder."""
 
 
@@ -150,7 +152,7 @@ class Dataset(Config):
     """Train on, or ask, only the first so many problems (trials); all of them are kept out of training."""
     instruction: str
     """What is asked for after the problem; the math prompt joins them by a space, the choice prompt by a blank line."""
-    title: str | None = None
+    title: Shown | None = None
     """How tables name it."""
 
 
@@ -159,7 +161,7 @@ class Model(Config):
 
     source: ModelSource
     """Where it comes from."""
-    title: str | None = None
+    title: Shown | None = None
     """How tables name it."""
     template: Literal["chat", "plain"] = "chat"
     """chat: the tokenizer's chat template, one user turn; plain: the prompt as it is (base models, the toy)."""

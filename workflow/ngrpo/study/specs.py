@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json, digest, read_json, write_json
@@ -111,9 +112,9 @@ class Training(Config):
     """AdamW's."""
     temperature: float = Field(0.7, gt=0)
     """τ of rollout, mixing weights and log-probs (Eq. 2, 9)."""
-    max_prompt_tokens: int = 4096
+    max_prompt_tokens: int = Field(4096, ge=1)
     """Longest prompt; longer problems are left out of training."""
-    max_response_tokens: int = 8192
+    max_response_tokens: int = Field(8192, ge=1)
     """Tokens after which a rollout's response is cut."""
     validate_every: int = Field(10, ge=1)
     """Steps between validations; the best checkpoint is chosen among these. The paper doesn't say; the release: 1."""
@@ -129,6 +130,16 @@ class Training(Config):
     stop_without_gradient: int | None = Field(None, ge=0)
     """Steps in a row without any policy gradient (each group got one reward, so that all advantages are 0) after which
     a run ends, marked as one that learned nothing; 0: never. None: 20."""
+
+    @model_validator(mode="after")
+    def _updates_are_whole(self) -> "Training":
+        if self.batch_prompts % self.mini_batch_prompts:
+            raise PydanticCustomError(
+                "updates",
+                "{batch} prompts of a batch (batch_prompts) don't divide into updates of {part} (mini_batch_prompts)",
+                {"batch": self.batch_prompts, "part": self.mini_batch_prompts},
+            )
+        return self
 
     @property
     def idle_steps(self) -> int:
