@@ -153,3 +153,46 @@ def test_links_are_left_alone(study: Study, results: Results, tmp_path: Path) ->
         (results.root / "runs" / name).symlink_to(elsewhere)
     assert clean(study, results, [], remove=True) == "removed 0, 0 B"
     assert (elsewhere / "file").exists()
+
+
+def test_an_evaluations_files_are_its_own(study: Study, results: Results) -> None:
+    """A benchmark's id may hold a dot: `old` and `old.part-2` share a folder and the beginning of their names."""
+    folder = results.evaluation("toy/standard/old").folder
+    folder.mkdir(parents=True)
+    for name in ("old", "old.part-2"):
+        for ending in ("samples.parquet", "grades.parquet", "samples.card.json"):
+            (folder / f"{name}.{ending}").write_bytes(bytes(10))
+    clean(study, results, ["evaluations/toy/standard/old"], remove=True)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "old.part-2.grades.parquet",
+        "old.part-2.samples.card.json",
+        "old.part-2.samples.parquet",
+    ]
+
+
+def test_data_specs_and_copies_of_other_studies_go_by_their_names(study: Study, results: Results) -> None:
+    study.store_specs(results)
+    kept = {*_all(results)}
+    asked = [results.dataset("toy-train"), results.training_data("toy-train", "toy")]
+    gone = [results.dataset("old-set"), results.training_data("old-set", "old-model")]
+    for files in (*asked, *gone):
+        results.data.mkdir(exist_ok=True)
+        for path in (files.problems, files.card, files.spec):
+            path.write_bytes(bytes(10))
+    kept |= {
+        str(path.relative_to(results.root)) for files in asked for path in (files.problems, files.card, files.spec)
+    }
+    (results.root / "specs" / f"{'0' * 12}.json").write_bytes(bytes(10))
+    old, new = (results.snapshot(digest) for digest in ("1" * 12, "2" * 12))
+    for copy in (old, new):
+        copy.mkdir(parents=True)
+        (copy / "study.yaml").touch()
+    for path in (old / "study.yaml", old):
+        os.utime(path, (OLD, OLD))
+    text = clean(study, results, [], remove=True)
+    assert "data/old-set.old-model" in text
+    assert "data/toy-train" not in text
+    names = ["data/old-set", "data/old-set.old-model", "specs", "studies"]
+    clean(study, results, names, remove=True)
+    assert {*_all(results)} == kept | {str((new / "study.yaml").relative_to(results.root))}
+    assert not old.exists()

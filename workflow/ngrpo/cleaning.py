@@ -3,8 +3,8 @@
 Two kinds, which are never mixed:
 - **needed by nothing**: checkpoints of finished runs, temporary files that a killed job left a day ago or more, shards
   of evaluations that are whole. `ngrpo clean --yes` removes them.
-- **asked for by nobody**: runs, evaluations, models, neighbor tables, diagnostics and tables that the configuration
-  doesn't name, and runs that were moved aside. They may be all that is left of another configuration, so each goes only
+- **asked for by nobody**: runs, evaluations, models, data, neighbor tables, diagnostics and tables that the
+  configuration doesn't name, specs and copies of other configurations, and runs that were moved aside. They may be all that is left of another configuration, so each goes only
   by its name.
 
 What a finished table, the report or a resumed job needs is neither: the checkpoints of a run that isn't finished,
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
 from ngrpo.formatting import size_text
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import EvaluationFiles, Results, RunFiles
+from ngrpo.study.layout import DatasetFiles, EvaluationFiles, Results, RunFiles
+from ngrpo.study.naming import files_of
 from ngrpo.terminal import text_table
 from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.lease import LEASE_SECONDS
@@ -36,12 +37,13 @@ SHARDS = re.compile(r"\.(?P<benchmark>.+)\.samples\.parquet\.shards-(?P<spec>[0-
 
 @dataclass(frozen=True)
 class Needless:
-    """Something that could go. name: its path below the results. bytes: what would be free."""
+    """Something that could go. name: its path below the results. bytes: what would be free. paths: all of it."""
 
     name: str
     path: Path
     bytes: int
     why: str
+    paths: tuple[Path, ...] = ()
 
 
 def needed_by_nothing(study: Study, results: Results) -> list[Needless]:
@@ -72,11 +74,37 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
         files = EvaluationFiles(path.parent, path.name.removesuffix(".samples.parquet"))
         name = files.spec.relative_to(results.root / "evaluations").as_posix().removesuffix(".spec.json")
         if name not in study.evaluations:
-            size = sum(_size(each) for each in path.parent.glob(f"{files.benchmark}.*"))
-            listed.append(Needless(f"evaluations/{name}", path, size, unnamed))
+            listed.append(_together(f"evaluations/{name}", files_of(files), unnamed))
+    listed += [*_data(study, results, unnamed), *_records(study, results)]
     for path in _entries(results.root / "runs", "*/superseded/*"):
         listed.append(_needless(results, path, "a run of other settings that was moved aside"))
     return sorted(listed, key=lambda each: each.name)
+
+
+def _together(name: str, paths: Iterable[Path], why: str) -> Needless:
+    there = tuple(path for path in dict.fromkeys(paths) if path.exists() and not path.is_symlink())
+    return Needless(name, there[0], sum(map(_size, there)), why, there)
+
+
+def _data(study: Study, results: Results, why: str) -> Iterator[Needless]:
+    """Data sets and filtered training problems that the configuration doesn't name."""
+    named = [results.dataset(name) for name in study.datasets]
+    named += [results.training_data(data.dataset.id, model) for model, data in study.training_data.items()]
+    wanted = {files.problems for files in named}
+    for path in _entries(results.data, "*.parquet"):
+        if path not in wanted:
+            files = DatasetFiles(path.parent, path.name.removesuffix(".parquet"))
+            yield _together(f"data/{files.name}", files_of(files), why)
+
+
+def _records(study: Study, results: Results) -> Iterator[Needless]:
+    """Specs and copies of configurations of other settings, each kind as one: small, and queued jobs read them."""
+    asked = {spec.digest for spec in study.specs().values()}
+    specs = [path for path in _entries(results.root / "specs", "*.json") if path.stem not in asked]
+    copies = [path for path in _entries(results.root / "studies", "*") if time.time() - _newest(path) > DAY]
+    for name, paths in (("specs", specs), ("studies", copies)):
+        if paths:
+            yield _together(name, paths, f"{len(paths)} of other settings or starts; jobs in the queue read them")
 
 
 def _checkpoints(results: Results) -> Iterator[Needless]:
@@ -201,10 +229,8 @@ def _remove(what: Needless, results: Results) -> None:
         run = RunFiles(what.path.parent)
         Checkpoints(run, read_json(what.path / "checkpoint.json")["spec"]).finish(run.model)
         return
-    paths = [what.path]
-    if what.name.startswith("evaluations/") and not what.path.name.startswith("."):
-        paths = list(what.path.parent.glob(f"{what.path.name.removesuffix('.samples.parquet')}.*"))
-    elif what.name.startswith(("neighbors/", "models/")):
+    paths = list(what.paths or (what.path,))
+    if what.name.startswith(("neighbors/", "models/")):
         spec = what.path.with_name(f"{what.path.name.removesuffix('.safetensors')}.spec.json")
         paths += [spec] if spec.exists() else []
     for path in paths:
