@@ -4,8 +4,8 @@ Two kinds, which are never mixed:
 - **needed by nothing**: checkpoints of finished runs, temporary files that a killed job left a day ago or more, shards
   of evaluations that are whole. `ngrpo clean --yes` removes them.
 - **asked for by nobody**: runs, evaluations, models, data, neighbor tables, diagnostics and tables that the
-  configuration doesn't name, specs and copies of other configurations, and runs that were moved aside. They may be all that is left of another configuration, so each goes only
-  by its name.
+  configuration doesn't name, specs and copies of other configurations, and runs that were moved aside. They may be all
+  that is left of another configuration, so each goes only by its name.
 
 What a finished table, the report or a resumed job needs is neither: the checkpoints of a run that isn't finished,
 shards of an evaluation that isn't whole, and all that the configuration names. Links are not followed, and a folder

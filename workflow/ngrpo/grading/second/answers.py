@@ -6,6 +6,7 @@ r"""An answer's structure: words, a formula with its unit, an equation, an inequ
 import re
 from dataclasses import dataclass, replace
 
+from ngrpo.grading.second.composed import determinant, in_two_units
 from ngrpo.grading.second.formulas import FUNCTIONS, Node, Unreadable, number
 from ngrpo.grading.second.latex import parse_formula
 from ngrpo.grading.second.spelling import NEW_ROW, magnitude, number_word, spelled, squeezed
@@ -95,6 +96,7 @@ _SIGNS = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|notin)(?![A-Za-z])|<|>|=")
 _SETS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
 _MINUS_SET = re.compile(r"(\\mathbb\{[RZNQC]\})\s*-\s*(?=\\\{)")
 _MATRIX = re.compile(r"\\begin\{([a-zA-Z]*(?:matrix|array|cases)\*?)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*(?:T|\{\s*T\s*\}|\\top|\{\s*\\top\s*\})", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 _FOR_ALL = re.compile(r"^\\forall[^,:]{1,40}[,:]\s*")
 _DOMAIN = re.compile(
@@ -104,10 +106,17 @@ _DOMAIN = re.compile(
 _BASED = re.compile(r"\(?(\d[0-9A-Fa-f ]*)\)?\s*_\s*\{?\s*(?:«base»|base)?\s*(\d{1,2}|«[a-z]+»)\s*\}?")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:«([^»]*)»|([AaPp]\.?\s?[Mm]\.?))?")
 _LETTERS_ONLY = re.compile(r"[A-Za-z][A-Za-z'\-]*(?:\s+[A-Za-z'\-]+)*")
+_COUNTED = re.compile(r"«-?\d")
+_LETTERS = re.compile(r"«(?:[A-J]|\d+)(?:\s*(?:,|&|,?\s*and|or)\s*(?:[A-J]|\d+)(?![A-Za-z]))+»[.]?")
 _WORDS_ONLY = re.compile(r"«[^»]*»[.!]?")
+_SAME_WORDS = {
+    **dict.fromkeys(("dne", "doesn't exist", "does not exist"), "does not exist"),
+    **dict.fromkeys(("infinitely many", "infinitely many solutions", "infinite solutions"), "infinitely many"),
+    **dict.fromkeys(("there is no solution", "there are no solutions", "no solution exists"), "no solution"),
+}
 _VARIABLES = re.compile(r"(?!.*(.).*\1)[abcdkmnpqrstuvwxyz]{2,3}")
 _TRAILING = re.compile(
-    r"^(.*[\d)}\]!%a-zA-Z])\s*(«[^»]*»(?:\s*\^\s*\{?\d\}?)?|\^\s*\\circ|\^\s*\{\s*\\circ\s*\}|%)$", re.DOTALL
+    r"^(.*[\d)}\]!%a-zA-Z])\s*(«[^»]*»(?:\s*\^\s*\{?-?\d\}?)?|\^\s*\\circ|\^\s*\{\s*\\circ\s*\}|%)$", re.DOTALL
 )
 _BARE_UNIT = re.compile(
     r"(?<=[\d)}])(?:\s+|(?<=\d))([A-Za-z]{2,40}(?:[ /]{1,3}[A-Za-z]{1,40}|\^\{?\d\}?){0,4}|(?<=\s)[a-zA-Z])$"
@@ -128,8 +137,8 @@ def _read(text: str, depth: int) -> Answer:
     text = _FOR_ALL.sub("", text.strip())
     without_domain = _DOMAIN.sub("", text)
     text = without_domain or text
-    if matrix := _MATRIX.fullmatch(text):
-        return _matrix(matrix[2], depth)
+    if matrix := _written_matrix(text, depth):
+        return matrix
     if groups := _groups(text, depth):
         return groups
     if joined := _joined(text, depth):
@@ -182,6 +191,33 @@ def _list(items: list[Answer]) -> Answer:
     for item in items:
         flat += item.items if isinstance(item, Several) and not item.opening else [item]
     return flat[0] if len(flat) == 1 else Several(tuple(flat[:MOST_ITEMS]))
+
+
+def _written_matrix(text: str, depth: int) -> Answer | None:
+    """A matrix, a multiple of one, one that is transposed, a determinant, a system of equations in cases."""
+    if transposed := _TRANSPOSED.fullmatch(text):
+        held = _read(transposed[1], depth + 1)
+        if isinstance(held, Grid) and len({len(row) for row in held.rows}) == 1:
+            return Grid(tuple(zip(*held.rows, strict=True)))
+        return held if isinstance(held, Several) and held.opening else None
+    if not (found := _MATRIX.search(text)) or found.end() < len(text):
+        return None
+    held, factor = _matrix(found[2], depth), text[: found.start()].strip()
+    if not isinstance(held, Grid):
+        return held if not factor else None
+    cells = [[cell.node for cell in row if isinstance(cell, Formula)] for row in held.rows]
+    plain = all(len(row) == len(whole) for row, whole in zip(cells, held.rows, strict=True))
+    if found[1].startswith("vmatrix"):
+        value = determinant(cells) if plain else None
+        return Formula(value) if value is not None and not factor else None
+    if found[1].startswith("cases") and all(len(row) == 1 and isinstance(row[0], Equation) for row in held.rows):
+        return _list([row[0] for row in held.rows])
+    if not factor:
+        return held
+    by = _parsed(factor) if plain else None
+    if by is None:
+        return None
+    return Grid(tuple(tuple(Formula(Node("multiply", (by, cell))) for cell in row) for row in cells))
 
 
 def _matrix(body: str, depth: int) -> Answer:
@@ -248,7 +284,11 @@ def _held(text: str, depth: int) -> Answer | None:
     if len(parts) == 1:
         parts = split_top(inner, ";")
     if len(parts) > 1 and all(part.strip() for part in parts):
-        return Several(tuple(_read(part, depth + 1) for part in parts[:MOST_ITEMS]), opening, closing)
+        items = tuple(_read(part, depth + 1) for part in parts[:MOST_ITEMS])
+        rows = [item.items for item in items if isinstance(item, Several) and item.opening == "["]
+        if opening == "[" and len(rows) == len(items) and len({len(row) for row in rows}) == 1:
+            return Grid(tuple(rows))  # a list of rows, as programs write a matrix
+        return Several(items, opening, closing)
     if opening == "(" and (relation := _relation(inner, depth + 1)):
         return relation
     return None
@@ -267,6 +307,8 @@ def _single(text: str, depth: int) -> Answer:
     ratio = split_top(text, ":")
     if len(ratio) > 1 and all(part.strip() for part in ratio):
         return Ratio(tuple(_read(part, depth + 1) for part in ratio))
+    if _WORDS_ONLY.fullmatch(text) and (_COUNTED.match(text) or _LETTERS.fullmatch(text)):
+        return _read(text.strip("«».! "), depth + 1)  # all of it is in \\text
     if _WORDS_ONLY.fullmatch(text) or (
         not _VARIABLES.fullmatch(text) and len(text) > 1 and _LETTERS_ONLY.fullmatch(text)
     ):
@@ -281,11 +323,13 @@ def _words(text: str) -> Answer:
         return Formula(number(value))
     if plain.lower() == "infinity":
         return Formula(Node("symbol", value="infinity"))
-    return Words(plain if len(plain) == 1 else plain.lower())
+    return Words(plain if len(plain) == 1 else _SAME_WORDS.get(plain.lower(), plain.lower()))
 
 
 def _quantity(text: str) -> Answer | None:
     """A formula with what stands around it: money, percent, degrees, a unit, a word before or after."""
+    if compound := in_two_units(text):
+        return Formula(*compound)
     unit: Unit | None = None
     if money := _MONEY.match(text) or _MONEY_AFTER.search(text):
         sign, symbol = (money[1], money[2]) if money.re is _MONEY else ("", money[1])

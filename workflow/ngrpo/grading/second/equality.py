@@ -28,6 +28,7 @@ from ngrpo.grading.second.spelling import spelled, squeezed
 from ngrpo.grading.second.stated import reference_text
 
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d{1,2}|\d{4,})")
+_OPTION = re.compile(r"\(([A-J])\)\s*([^\s,].*)", re.DOTALL)
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 ELLIPSIS = Words("\\ldots")
 
@@ -39,6 +40,8 @@ def second_verdict(reference: object, answer: str) -> bool:
         return True
     if equal(read(gold), read(answer)):
         return True
+    if option := _OPTION.fullmatch(spelled(gold)):  # a letter with what it stands for: either is the answer
+        return any(equal(read(part), read(answer)) for part in option.groups())
     comma = _DECIMAL_COMMA.fullmatch(answer.strip())
     return comma is not None and equal(read(gold), read(f"{comma[1]}.{comma[2]}")) and "," not in gold
 
@@ -76,7 +79,8 @@ def equal(gold: Answer, answer: Answer) -> bool:
     if isinstance(answer, Equation):
         return _equals_equation(gold, answer)
     if isinstance(gold, Several) or isinstance(answer, Several):
-        return _same_several(gold, answer)
+        whole = _without_domain(gold, answer), _without_domain(answer, gold)
+        return _same_several(gold, answer) if whole == (gold, answer) else equal(*whole)
     if isinstance(gold, Grid) and isinstance(answer, Grid):
         return [len(r) for r in gold.rows] == [len(r) for r in answer.rows] and all(
             equal(a, b)
@@ -94,7 +98,9 @@ def _is_set(answer: Answer) -> bool:
     """Whether an answer can only be a set of reals."""
     if isinstance(answer, Several):
         mixed = len(answer.items) == 2 and (answer.opening, answer.closing) in (("(", "]"), ("[", ")"), ("[", "]"))
-        return mixed or any(_infinite(item) for item in answer.items if len(answer.items) == 2 and answer.opening)
+        conditions = not answer.opening and any(isinstance(item, Inequality) for item in answer.items[:1])
+        ends = answer.items if len(answer.items) == 2 and answer.opening else ()
+        return conditions or mixed or any(_infinite(item) for item in ends)
     if isinstance(answer, Words):
         return region_of(answer) is not None
     named = isinstance(answer, Formula) and answer.node.op == "symbol" and str(answer.node.value).startswith("mathbb")
@@ -187,6 +193,9 @@ def _same_several(gold: Answer, answer: Answer) -> bool:
             cells = [row[0] for row in other.rows if len(row) == 1]
             return len(cells) == len(other.rows) and one.opening == "(" and _in_order(one.items, tuple(cells))
         return len(one.items) == 1 and one.opening == "{" and equal(one.items[0], other)
+    for one, whole in ((gold, answer), (answer, gold)):
+        if one.opening == "{" and len(one.items) == 1 and isinstance(one.items[0], Several) and whole.opening == "(":
+            return equal(one.items[0], whole)
     brackets = {gold.opening + gold.closing, answer.opening + answer.closing}
     if brackets <= {"", "{}"}:
         if _needs_order(gold, answer):
@@ -199,12 +208,22 @@ def _same_several(gold: Answer, answer: Answer) -> bool:
     return _in_order(gold.items, answer.items)
 
 
+def _without_domain(one: Answer, other: Answer) -> Answer:
+    """f(x) = x², x > 0 without its condition, where the other side has none."""
+    if isinstance(one, Several) and not isinstance(other, Several) and not one.opening and len(one.items) == 2:
+        said, condition = one.items
+        if isinstance(said, Equation) and isinstance(condition, Inequality):
+            return said
+    return one
+
+
 def _needs_order(gold: Several, answer: Several) -> bool:
     """Sequences with an ellipsis, and values against differently named values."""
     if any(_ellipsis(item) for item in (*gold.items, *answer.items)):
         return True
     names = [{i.name for i in side.items if isinstance(i, Equation)} for side in (gold, answer)]
-    return bool(names[0]) != bool(names[1]) and max(len(names[0]), len(names[1])) > 1
+    roots = all(re.fullmatch(r"x_\{?\d\}?", str(name)) for name in names[0] | names[1])
+    return not roots and bool(names[0]) != bool(names[1]) and max(len(names[0]), len(names[1])) > 1
 
 
 def _ellipsis(item: Answer) -> bool:

@@ -20,6 +20,8 @@ CONTEXT.dps = 40
 MOST_BITS = 200_000
 MOST_TERMS = 20_000
 LARGEST_EXPONENT = 10**12
+BINDING = ("sum", "product", "integral", "limit")
+"""Operators with a variable of their own."""
 SAME = CONTEXT.mpf(10) ** -25
 NOTHING = CONTEXT.mpf(10) ** -28
 """Differences that rounding at forty digits leaves."""
@@ -38,7 +40,7 @@ def symbols_of(node: Node) -> frozenset[str]:
     if node.op == "symbol":
         return frozenset() if node.value in CONSTANTS else frozenset({str(node.value)})
     inner = frozenset().union(*(symbols_of(arg) for arg in node.args)) if node.args else frozenset()
-    return inner - {str(node.value)} if node.op in ("sum", "product") else inner
+    return inner - {str(node.value)} if node.op in BINDING else inner
 
 
 def whole_symbols(node: Node) -> frozenset[str]:
@@ -79,6 +81,8 @@ def _evaluate(node: Node, at: Mapping[str, Value]) -> Value:
         return _symbol(str(node.value), at)
     if node.op in ("sum", "product"):
         return _series(node, at)
+    if node.op in BINDING:
+        return _analytic(node, at)
     args = [_evaluate(arg, at) for arg in node.args]
     if node.op == "call":
         return _call(str(node.value), args)
@@ -240,6 +244,17 @@ def _near_whole(value: Value) -> Value:
 def _unknown(name: str, args: list[Value]) -> Value:
     text = name + ";".join(CONTEXT.nstr(inexact(arg), 20) for arg in args)
     return Fraction(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]), 2**40)
+
+
+def _analytic(node: Node, at: Mapping[str, Value]) -> Value:
+    """An integral between two ends, or a limit, to forty digits."""
+    *ends, body = node.args
+
+    def value(x: Value) -> Value:
+        return inexact(_evaluate(body, {**at, str(node.value): x}))
+
+    places = [inexact(_evaluate(end, at)) for end in ends]
+    return _near_whole(CONTEXT.quad(value, places) if node.op == "integral" else CONTEXT.limit(value, places[0]))
 
 
 def _series(node: Node, at: Mapping[str, Value]) -> Value:

@@ -9,7 +9,8 @@ r"""A formula of LaTeX as a tree: tokens, then recursive descent. `spelling.spel
 | negate, factorial, double factorial, absolute, floor, ceiling, percent, degree | | one |
 | plus-minus, minus-plus | | two |
 | call | function's name | arguments |
-| sum, product | index | first, last, body |
+| sum, product, integral | index | first, last, body |
+| limit | variable | where, body |
 """
 
 import re
@@ -29,8 +30,8 @@ FUNCTIONS = frozenset((
     "lg", "exp", "gcd", "lcm", "max", "min", "det", "arg",
 ))  # fmt: skip
 COMMANDS = frozenset((
-    "frac", "sqrt", "binom", "lfloor", "lceil", "sum", "prod", "mathbb", "overline", "dot", "angle", "triangle", "vec",
-    "hat",
+    "frac", "sqrt", "binom", "lfloor", "lceil", "sum", "prod", "int", "lim", "mathbb", "overline", "dot", "angle",
+    "triangle", "vec", "hat",
 ))  # fmt: skip
 """Those that begin a factor, beside the names above."""
 UNKNOWN_FUNCTIONS = frozenset("fghFGHPQWT")

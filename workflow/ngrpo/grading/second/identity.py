@@ -22,6 +22,8 @@ from ngrpo.grading.second.units import in_common_unit
 ENOUGH_POINTS = 3
 SIGNIFICANT = 6
 LARGE = 10**25
+DIGITS_OF_PROGRAMS, NEXT_NUMBER = (16, 17), Fraction(1, 2**52)
+"""Significant digits of 0.1 + 0.2 as a program writes it, and how far (a share) numbers of programs are apart."""
 ADDED_CONSTANTS = frozenset(("C", "c", "K", "k", "C_1", "c_1", "C_0", "C_2"))
 
 
@@ -88,6 +90,8 @@ def _rounded(node: Node, decimal: Value, value: Value) -> bool:
     digits = str(abs(decimal.numerator * 10**node.decimals // decimal.denominator)).lstrip("0")
     if len(digits) < SIGNIFICANT:
         return False
+    if len(digits) in DIGITS_OF_PROGRAMS and exact(value):
+        return bool(abs(value - decimal) <= abs(decimal) * NEXT_NUMBER)
     if exact(value) and (10**node.decimals * value).denominator == 1:
         return False  # as many digits would have said it exactly
     return bool(abs(inexact(value) - inexact(decimal)) < CONTEXT.mpf(10) ** -node.decimals)

@@ -2,6 +2,7 @@ r"""The set of reals that an answer says: an interval, a union, an inequality in
 
 import itertools
 from fractions import Fraction
+from functools import reduce
 
 from ngrpo.grading.second.answers import Answer, Equation, Formula, Inequality, SetOperation, Several, Words
 from ngrpo.grading.second.evaluation import Undefined, Value, close, evaluate, inexact, symbols_of
@@ -51,7 +52,18 @@ def _region(answer: Answer) -> Region | None:
 
 
 def _several(answer: Several) -> Region | None:
-    """An interval, or a finite set."""
+    """An interval, or a finite set; of inequalities what all allow, or, where that is nothing, what any allows."""
+    if not answer.opening and all(isinstance(item, Inequality) for item in answer.items):
+        parts = [region_of(item) for item in answer.items]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return reduce(intersection, known) or united([one for part in known for one in part])
+    first, *others = answer.items
+    if not answer.opening and isinstance(first, Inequality) and first.signs == (r"\ne",):  # x ≠ 0, 1
+        apart = [region_of(Inequality((first.sides[0], other), first.signs)) for other in others]
+        known = [part for part in (region_of(first), *apart) if part is not None]
+        return reduce(intersection, known) if len(known) == len(answer.items) else None
     ends = [item.node for item in answer.items if isinstance(item, Formula) and constant(item.node)]
     if len(ends) != len(answer.items):
         return None

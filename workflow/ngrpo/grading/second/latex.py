@@ -33,6 +33,8 @@ class LatexParser(Parser):
             return Node("floor" if name == "lfloor" else "ceiling", (inner,))
         if name in ("sum", "prod"):
             return self._series("sum" if name == "sum" else "product")
+        if name in ("int", "lim"):
+            return self._integral() if name == "int" else self._limit()
         if name in FUNCTIONS:
             return self._function(name)
         if name in GREEK:
@@ -65,6 +67,28 @@ class LatexParser(Parser):
         if first is None or last is None:
             raise Unreadable("a sum without ends")
         return Node(op, (first, last, self.product()), index)
+
+    def _integral(self) -> Node:
+        r"""\int_a^b body dx."""
+        ends: dict[str, Node] = {}
+        for _ in range(2):
+            if (mark := self.peek()) in ("_", "^"):
+                self.take()
+                ends[str(mark)] = LatexParser(" ".join(self.group())).whole()
+        at = next((i for i in range(self.at, len(self.tokens) - 1) if self.tokens[i] == "d"), None)
+        if len(ends) < 2 or at is None or not self.tokens[at + 1].isalpha():
+            raise Unreadable("no integral between two ends")
+        body, variable = " ".join(self.tokens[self.at : at]) or "1", self.tokens[at + 1]
+        self.at = at + 2
+        return Node("integral", (ends["_"], ends["^"], LatexParser(body).whole()), variable)
+
+    def _limit(self) -> Node:
+        r"""\lim_{x \to a} body."""
+        self.take("_")
+        tokens = self.group()
+        if len(tokens) < 3 or tokens[1] != r"\to":
+            raise Unreadable("a limit of nothing")
+        return Node("limit", (LatexParser(" ".join(tokens[2:])).whole(), self.product()), tokens[0])
 
     def _function(self, name: str) -> Node:
         r"""\sin^2 x, \log_2 8, \gcd(a, b), \sin 2x: without parentheses the argument is the product that follows."""

@@ -7,6 +7,9 @@ multiply.
 import re
 import unicodedata
 
+from ngrpo.grading.second.habits import without_habits
+from ngrpo.grading.second.units import unit_of
+
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ",
     "÷": r"\div ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
@@ -33,12 +36,15 @@ _SYNONYMS = {
     "cong": "approx", "backslash": "setminus", "smallsetminus": "setminus", "rightarrow": "to", "R": "mathbb{R}",
     "Z": "mathbb{Z}", "N": "mathbb{N}", "reals": "mathbb{R}", "colon": "colon", "lt": "lt", "gt": "gt", "log": "log",
     "arcsin": "arcsin", "degree": "circ", "textdegree": "circ", "vdots": "ldots", "choose": "choose",
+    "overrightarrow": "vec",
 }  # fmt: skip
 _SPELLED_OUT = {"lt": "<", "gt": ">", "colon": ":", "vert": "|", "{": r"\{", "}": r"\}", "[": "[", "]": "]"}
 _WITHOUT_MEANING = (
     "displaystyle", "textstyle", "scriptstyle", "left", "right", "bigl", "bigr", "Bigl", "Bigr", "biggl",
     "biggr", "Biggl", "Biggr", "big", "Big", "bigg", "Bigg", "limits", "nolimits", "quad", "qquad", "thinspace",
-    "medspace", "enspace", "hfill", "bf", "rm", "it", "mathstrut", "middle", "nonumber", "notag",
+    "medspace", "enspace", "hfill", "bf", "rm", "it",
+    "sf", "tt", "tiny", "small", "normalsize", "large", "Large", "huge", "Huge",
+    "mathstrut", "middle", "nonumber", "notag",
 )  # fmt: skip
 _STYLES = r"mathrm|mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|underline|operatorname\*?|emph|hbox|boxed|fbox"
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|mbox|textnormal)\s{0,4}\{([^{}]{0,400})\}")
@@ -68,7 +74,7 @@ _LEADING_WORDS = re.compile(
 
 def spelled(text: str) -> str:
     """An answer in one spelling; words as `«words»`, set braces as `\\{ \\}`, a number's digits without separators."""
-    text = _ESCAPED_TWICE.sub(r"\\", text).replace("\\\\", NEW_ROW)
+    text = without_habits(_ESCAPED_TWICE.sub(r"\\", text)).replace("\\\\", NEW_ROW)
     for old, new in (("\\$", "\\dollar "), ("$", " "), (r"\(", " "), (r"\)", " "), (r"\[", " "), (r"\]", " ")):
         text = text.replace(old, new)
     text = _plain_signs(text).replace("...", r"\ldots ")
@@ -130,6 +136,8 @@ def _as_styled(match: re.Match[str]) -> str:
     inner = match[1]
     if match[0].startswith((r"\mathrm", r"\operatorname")) and re.search(r"[A-Za-z]{2}", inner) and "\\" not in inner:
         return _as_words(match)
+    if match[0].startswith(r"\mathrm") and re.search(r"\d[\s~\\,]*$", match.string[: match.start()]) and unit_of(inner):
+        return f"«{inner}»"
     return f"{{{inner}}}"
 
 
