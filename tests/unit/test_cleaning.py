@@ -172,14 +172,14 @@ def test_an_evaluations_files_are_its_own(study: Study, results: Results) -> Non
 
 def test_data_specs_and_copies_of_other_studies_go_by_their_names(study: Study, results: Results) -> None:
     study.store_specs(results)
-    kept = {*_all(results)}
+    staying = {*_all(results)}
     asked = [results.dataset("toy-train"), results.training_data("toy-train", "toy")]
     gone = [results.dataset("old-set"), results.training_data("old-set", "old-model")]
     for files in (*asked, *gone):
         results.data.mkdir(exist_ok=True)
         for path in (files.problems, files.card, files.spec):
             path.write_bytes(bytes(10))
-    kept |= {
+    staying |= {
         str(path.relative_to(results.root)) for files in asked for path in (files.problems, files.card, files.spec)
     }
     (results.root / "specs" / f"{'0' * 12}.json").write_bytes(bytes(10))
@@ -194,5 +194,5 @@ def test_data_specs_and_copies_of_other_studies_go_by_their_names(study: Study, 
     assert "data/toy-train" not in text
     names = ["data/old-set", "data/old-set.old-model", "specs", "studies"]
     clean(study, results, names, remove=True)
-    assert {*_all(results)} == kept | {str((new / "study.yaml").relative_to(results.root))}
+    assert {*_all(results)} == staying | {str((new / "study.yaml").relative_to(results.root))}
     assert not old.exists()

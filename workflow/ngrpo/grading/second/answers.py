@@ -200,17 +200,17 @@ def _written_matrix(text: str, depth: int) -> Answer | None:
         if isinstance(held, Grid) and len({len(row) for row in held.rows}) == 1:
             return Grid(tuple(zip(*held.rows, strict=True)))
         return held if isinstance(held, Several) and held.opening else None
-    if not (found := _MATRIX.search(text)) or found.end() < len(text):
+    if not (match := _MATRIX.search(text)) or match.end() < len(text):
         return None
-    held, factor = _matrix(found[2], depth), text[: found.start()].strip()
+    held, factor = _matrix(match[2], depth), text[: match.start()].strip()
     if not isinstance(held, Grid):
         return held if not factor else None
     cells = [[cell.node for cell in row if isinstance(cell, Formula)] for row in held.rows]
     plain = all(len(row) == len(whole) for row, whole in zip(cells, held.rows, strict=True))
-    if found[1].startswith("vmatrix"):
+    if match[1].startswith("vmatrix"):
         value = determinant(cells) if plain else None
         return Formula(value) if value is not None and not factor else None
-    if found[1].startswith("cases") and all(len(row) == 1 and isinstance(row[0], Equation) for row in held.rows):
+    if match[1].startswith("cases") and all(len(row) == 1 and isinstance(row[0], Equation) for row in held.rows):
         return _list([row[0] for row in held.rows])
     if not factor:
         return held

@@ -35,16 +35,16 @@ def in_two_units(text: str) -> tuple[Node, Unit] | None:
     if angle := _MINUTES.fullmatch(text.strip()):
         degrees, minutes, seconds = (int(part or 0) for part in angle.groups())
         return number(degrees + Fraction(minutes, 60) + Fraction(seconds, 3600)), ANGLE
-    if not (found := _TWO.fullmatch(text.strip())):
+    if not (matched := _TWO.fullmatch(text.strip())):
         return None
-    first_unit, second_unit = unit_of(found[2]), unit_of(found[4])
+    first_unit, second_unit = unit_of(matched[2]), unit_of(matched[4])
     if first_unit is None or second_unit is None or first_unit[0] != second_unit[0]:
         return None
     larger, smaller = first_unit[1], second_unit[1]
     if larger is None or smaller is None or larger == smaller:
         return None
     try:
-        first, second = parse_formula(found[1]), parse_formula(found[3])
+        first, second = parse_formula(matched[1]), parse_formula(matched[3])
     except Unreadable:
         return None
     return Node("add", (first, Node("multiply", (second, number(smaller / larger))))), first_unit
