@@ -10,7 +10,7 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
-from ngrpo.errors import UserError, unknown_name
+from ngrpo.errors import UserError, file_error, unknown_name
 from ngrpo.files import digest, file_sha256, read_json
 from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import Results
@@ -36,6 +36,8 @@ try:
         from ngrpo.planning.sequential import claim_to_decide
 
         claim_to_decide(name, STUDY, SETTINGS.max_seeds)
+except OSError as e:
+    raise WorkflowError(str(file_error(e))) from None
 except UserError as e:
     raise WorkflowError(str(e)) from None
 

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,12 @@ def test_a_data_folder_that_moved_is_the_same_data(tmp_path: Path) -> None:
                 jobs = sorted((j for j in dag.jobs if j.rule.name == "dataset"), key=str)
                 given.append([(sorted(map(str, job.input)), dict(job.params.items())) for job in jobs])
     assert given[0] == given[1] != given[2]
+
+
+def test_a_place_where_no_folder_can_be_is_named_when_snakemake_starts() -> None:
+    command = [sys.executable, "-m", "snakemake", "-n", "-q", "--cores", "1", "--config", "results=/dev/null"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = ended.stdout + ended.stderr
+    assert "not a directory" in said
+    assert "name a folder; a part of this path is a file" in said
+    assert "pathlib.py" not in said

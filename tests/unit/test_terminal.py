@@ -139,3 +139,8 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError) as raised:
         write_json(tmp_path / "file" / "x.json", {})
     assert "move what is there" in str(file_error(raised.value))
+
+
+def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    echo("nobody reads this")

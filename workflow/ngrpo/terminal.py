@@ -50,6 +50,8 @@ def echo(text: object = "", *, err: bool = False) -> None:
     Characters that the terminal's encoding lacks are escaped, too.
     """
     stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by who started the command
+        return
     encoding = stream.encoding or "utf-8"
     print(escaped(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
