@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import training_runs
-from tiny_runs import LIMIT, MIXING, Run, finish, make_files, make_run, tiny_spec
+from tiny_runs import LIMIT, MIXING, STEPS, Run, finish, make_files, make_run, tiny_spec
 
 from ngrpo.method.rewards import rewards
 from ngrpo.method.rng import derive_seed
+from ngrpo.study.layout import Results
 from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import RunSpec
+from ngrpo.training.watching import watched_run
 
 pytestmark = [pytest.mark.train, pytest.mark.verl]
 
@@ -63,7 +65,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Every planned run, made two at a time."""
-    root = tmp_path_factory.mktemp("runs")
+    root = tmp_path_factory.mktemp("study") / "runs"
 
     def make(name: str) -> Run:
         spec, plugin = PLANS[name]
@@ -184,6 +186,19 @@ def test_a_killed_run_resumes_to_the_same_bytes(runs: dict[str, Run]) -> None:
         return [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in run.metrics]
 
     assert science(killed) == science(undisturbed)
+
+
+def test_a_killed_and_resumed_run_is_watched_truly(runs: dict[str, Run]) -> None:
+    killed = runs["killed"]
+    assert killed.after_kill is not None
+    assert (killed.after_kill.state, killed.after_kill.ends) == ("killed", None)
+    assert 2 <= killed.after_kill.done < STEPS
+    now = watched_run(Results(killed.folder.parent.parent), "killed", PLANS["killed"][0])
+    assert (now.state, now.done, now.steps) == ("finished", STEPS, STEPS)
+    assert {"rollout", "update"} <= dict(now.phases).keys()
+    page = Results(killed.folder.parent.parent).report.live.read_text()
+    assert '<th scope="row">killed</th><td>finished</td><td>6 of 6</td>' in page
+    assert '<th scope="row">nan</th><td>failed' in page
 
 
 def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(runs: dict[str, Run]) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import training_runs
@@ -13,7 +13,7 @@ from ngrpo.data.datasets import make_dataset
 from ngrpo.files import write_json
 from ngrpo.stages.base_models import make_model
 from ngrpo.stages.neighbor_tables import make_table
-from ngrpo.study.layout import RunFiles
+from ngrpo.study.layout import Results, RunFiles
 from ngrpo.study.mixing import NeighborMixer
 from ngrpo.study.objective import Objective
 from ngrpo.study.run_log import read_metrics
@@ -27,6 +27,7 @@ from ngrpo.study.specs import (
     Training,
     TrainingDataSpec,
 )
+from ngrpo.training.watching import WatchedRun, watched_run
 
 STEPS, LIMIT = 6, 1e-3
 TOY = ToyModel(kind="toy", steps=220)  # enough to be right now and then: without rewards nothing would be tested
@@ -77,6 +78,8 @@ class Run:
 
     folder: Path
     code: int
+    after_kill: WatchedRun | None = None
+    """How it was watched when its first process had been killed."""
 
     @property
     def metrics(self) -> list[dict]:
@@ -95,9 +98,11 @@ def make_run(folder: Path, spec: RunSpec, files: Path, *, plugin: str = "whole",
     """Train a run in a process of its own, or two where the first is killed (-9) in the middle."""
     path = folder / "spec.json"
     write_json(path, spec.json_value())
+    seen = None
     if kill:
         kill_in_the_middle(path, files, plugin, ranks)
-    return finish(training_runs.start(path, files, folder / "model", plugin, **ranks), folder)
+        seen = watched_run(Results(folder.parent.parent), folder.name, spec)
+    return replace(finish(training_runs.start(path, files, folder / "model", plugin, **ranks), folder), after_kill=seen)
 
 
 def finish(process, folder: Path) -> Run:

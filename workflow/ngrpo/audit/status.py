@@ -211,7 +211,8 @@ class RunState:
         return float(values.agg(how)) if len(values) else None
 
 
-def _steps(spec: RunSpec, results: Results) -> int | None:
+def steps_of(spec: RunSpec, results: Results) -> int | None:
+    """The steps that a run shall have; None where they follow from data that isn't there."""
     if spec.training.steps is not None:
         return spec.training.steps
     data = results.training_data(spec.data.dataset.id, spec.model.id)
@@ -245,7 +246,7 @@ def _learned_nothing(log: pd.DataFrame, equals_base: bool) -> str:
 def run_state(study: Study, results: Results, run: str) -> RunState:
     """One run's state, from its exported model's card and its log."""
     spec, files = study.runs[run], results.run(run)
-    log, steps = _with_throughput(read_log(files.metrics), spec, files), _steps(spec, results)
+    log, steps = _with_throughput(read_log(files.metrics), spec, files), steps_of(spec, results)
     make = command(study, results, run)
     if files.model_card.exists():
         made: ModelCard = read_json(files.model_card, ModelCard)

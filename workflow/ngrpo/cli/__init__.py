@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 for _command in (
     *(inputs.dataset, inputs.model, inputs.training_data, inputs.neighbors),
-    *(runs.train, runs.sample, runs.diagnostics),
+    *(runs.train, runs.watch, runs.sample, runs.diagnostics),
     *(results.analyze, results.report, results.crate, results.verify, results.table),
     *(graded.grade, graded.show, graded.diff),
     *(

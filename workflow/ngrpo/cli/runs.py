@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ngrpo.cli.options import FILE, FOLDER, SPEC, out_option, spec_argument
+from ngrpo.cli.options import FILE, FOLDER, SPEC, out_option, spec_argument, with_study
+from ngrpo.terminal import echo
 
 
 @click.command()
@@ -61,6 +62,31 @@ def train(
         tensor_parallel=tensor_parallel,
         keep_checkpoints=checkpoints == "keep",
     )
+
+
+@click.command()
+@with_study
+@click.option("--every", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--once", is_flag=True, help="Look once.")
+def watch(config: Path, scale: str, results: Path, every: float, once: bool) -> None:
+    """Watch trainings: state, step, reward, mismatch, seconds a step, expected end; until all are finished."""
+    import sys
+    import time
+
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+    from ngrpo.training.watching import watch_text, watched
+
+    made = Results(results / scale)
+    runs = load_study(config, scale, made.root).runs
+    while True:
+        seen = watched(made, runs)
+        if sys.stdout.isatty() and not once:
+            click.clear()
+        echo(watch_text(seen))
+        if once or all(run.state == "finished" for run in seen):
+            return
+        time.sleep(every)
 
 
 @click.command()

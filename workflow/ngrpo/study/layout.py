@@ -18,7 +18,7 @@ evaluations/batches.json                                        which evaluation
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
 exploration/{table}.parquet                                     how diverse a table's systems answer
-report/index.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
+report/index.html  live.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
 looks.json                                                      verdicts that were given so far
 decisions/{claim}.{seeds}.json                                  a claim's, where seeds are added until it is decided
 logs/{stage}/{name}.log
@@ -203,6 +203,11 @@ class ReportFiles:
     def page(self) -> Path:
         """The page."""
         return self.folder / "index.html"
+
+    @property
+    def live(self) -> Path:
+        """Every run as it is now; written while one is trained."""
+        return self.folder / "live.html"
 
     @property
     def figures(self) -> Path:

@@ -38,6 +38,16 @@ LOGGED = {
     "rollout_seconds": "seconds/rollout",
 }
 """Column of a run's log as analysis names it: the key in metrics.jsonl."""
+PHASES = {
+    "rollout": "seconds/rollout",
+    "reward": "seconds/reward",
+    "log-probs": "seconds/log_prob",
+    "reference": "seconds/reference",
+    "update": "seconds/update",
+    "validation": "seconds/validation",
+    "checkpoint": "seconds/checkpoint",
+}
+"""A step's phases, in their order: the key in metrics.jsonl."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -21,13 +21,14 @@ from ngrpo.slurm.squeue import job_end
 from ngrpo.stages.weights import check_weights
 from ngrpo.statistics.mismatch import MismatchLimits, limits_of, nearly_stopped
 from ngrpo.study.cards import FailureCard
-from ngrpo.study.layout import MODEL_CARD, RunFiles
+from ngrpo.study.layout import MODEL_CARD, Results, RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.study.specs import RunSpec, keep_spec
 from ngrpo.terminal import echo
 from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.idle import same_weights, warning
 from ngrpo.training.lease import Lease
+from ngrpo.training.live_page import live_page
 from ngrpo.training.nodes import set_environment
 from ngrpo.training.verl import accelerator
 from ngrpo.training.verl.ray_job import run_verl
@@ -72,7 +73,7 @@ def train(
     run = RunFiles(run_dir.resolve())
     inputs = RunInputs(model, data, validation, neighbors).resolved()
     label, began = f"[train {spec.id}]", time.monotonic()
-    with Lease(run) as lease, _orderly_end(run.stop, lease, label):
+    with _shown_live(run), Lease(run) as lease, _orderly_end(run.stop, lease, label):
         keep_spec(spec, run.spec)
         checkpoints = Checkpoints(run, spec.digest)
         start = checkpoints.prepare(_contents(inputs))
@@ -150,6 +151,13 @@ def _note_hardware(path: Path, start: int) -> None:
     """Add this job to those that have trained the run: the step after which it took over, and what it has."""
     before = [job for job in (read_json(path) if path.exists() and start else []) if job["after_step"] < start]
     write_json(path, [*before, {"after_step": start, **hardware()}])
+
+
+def _shown_live(run: RunFiles) -> contextlib.AbstractContextManager[None]:
+    """Keeps the live page of the study that a run folder lies in; of one that lies elsewhere there is none."""
+    results = Results(run.folder.parent.parent)
+    inside = results.run(run.folder.name).folder == run.folder
+    return live_page(results) if inside else contextlib.nullcontext()
 
 
 def _time_to_save(checkpoint_minutes: float) -> float | None:

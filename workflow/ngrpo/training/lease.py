@@ -30,6 +30,20 @@ def _started(pid: int) -> str | None:
     return None if state == "Z" else rest[18]
 
 
+def is_trained(run: RunFiles) -> bool:
+    """Whether a trainer is at work in a run's folder: its lease beats and, on this host, its process lives."""
+    held = _read(run.lease)
+    if held is None or time.time() - held["heartbeat"] > LEASE_SECONDS:
+        return False
+    return held["host"] != socket.gethostname() or _started(held["pid"]) == held["started"]
+
+
+def silence(run: RunFiles) -> float | None:
+    """Seconds since the last sign of life of a trainer that has left its lease behind; None where none has."""
+    held = _read(run.lease)
+    return None if held is None or is_trained(run) else max(0.0, time.time() - held["heartbeat"])
+
+
 def check_lease(run: RunFiles, holder: dict[str, Any]) -> None:
     """Raise Unfinished unless `holder` (a `Lease.holder`) still has this run folder; asked before each write to it.
 
