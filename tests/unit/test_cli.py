@@ -48,7 +48,7 @@ COMMANDS = {
                       "--out", "out.parquet"],
     "neighbors": [TOY.neighbors("toy.cosine.k3").spec, "--model", BASE.folder, "--out", "out.safetensors"],
     "train": [RUN.spec, "--model", BASE.folder, "--data", PROBLEMS, "--validation", PROBLEMS, "--out", "out"],
-    "watch": ["--once"],
+    "watch": [],
     "sample": [EVALUATION.spec, "--model", BASE.folder, "--data", TOY.data, "--out", "out"],
     "diagnostics": [RUN.spec, "--model", BASE.folder, "--neighbors", "none", "--problems", PROBLEMS,
                     "--out", "out.json"],

@@ -69,7 +69,10 @@ def train(
 @click.option("--every", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Look once.")
 def watch(config: Path, scale: str, results: Path, every: float, once: bool) -> None:
-    """Watch trainings: state, step, reward, mismatch, seconds a step, expected end; until all are finished."""
+    """Watch trainings: state, step, reward, mismatch, seconds a step, expected end; until all are finished.
+
+    Where the output is no terminal it looks once.
+    """
     import sys
     import time
 
@@ -79,9 +82,10 @@ def watch(config: Path, scale: str, results: Path, every: float, once: bool) -> 
 
     made = Results(results / scale)
     runs = load_study(config, scale, made.root).runs
+    once = once or not sys.stdout.isatty()
     while True:
         seen = watched(made, runs)
-        if sys.stdout.isatty() and not once:
+        if not once:
             click.clear()
         echo(watch_text(seen))
         if once or all(run.state == "finished" for run in seen):
