@@ -5,6 +5,7 @@ rule analyze:
     output:
         table=RESULTS.table("{table}"),
         exploration=RESULTS.exploration("{table}"),
+        excerpts=RESULTS.excerpts("{table}"),
     log:
         RESULTS.log("analyze", "{table}"),
     conda:
@@ -14,7 +15,7 @@ rule analyze:
         shown=shown_in_table,
     shell:
         "with_study workflow_env ngrpo analyze {wildcards.table:q} --out {output.table:q}"
-        " --exploration {output.exploration:q} 2>&1 | tee {log:q}"
+        " --exploration {output.exploration:q} --excerpts {output.excerpts:q} 2>&1 | tee {log:q}"
 
 
 rule notebook:
@@ -38,6 +39,7 @@ rule report:
     input:
         tables=[RESULTS.table(table) for table in TABLES],
         exploration=[RESULTS.exploration(table) for table in TABLES],
+        excerpts=[RESULTS.excerpts(table) for table in TABLES],
         extra_seeds=extra_seeds_of,
         notebook=RESULTS.report.notebook("results"),
         diagnostics=diagnostics_files(),
@@ -53,6 +55,7 @@ rule report:
             caption="captions/figure.rst",
             category="Figures",
         ),
+        problems=directory(RESULTS.report.problems),
         claims=RESULTS.report.claims,
         compliance=RESULTS.report.compliance,
         tables=expand(

@@ -89,7 +89,8 @@ def _outputs(study: Study, files: Results) -> list[Path]:
         *map(files.diagnostics, study.mixing_runs),
         *map(files.table, study.cells),
         *map(files.exploration, study.cells),
+        *map(files.excerpts, study.cells),
         page.notebook("results"),
-        *(page.page, page.figures / "a.svg", page.claims, page.compliance),
+        *(page.page, page.figures / "a.svg", page.problems / "a.html", page.claims, page.compliance),
         *(page.table(name, kind) for name in study.cells for kind in ("html", "tex", "csv")),
     ]

@@ -62,6 +62,7 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
         "diagnostics": (study.mixing_runs, "*.json"),
         "analysis": (study.cells, "*.parquet"),
         "exploration": (study.cells, "*.parquet"),
+        "excerpts": (study.cells, "*.parquet"),
     }
     listed = []
     for folder, (names, pattern) in folders.items():

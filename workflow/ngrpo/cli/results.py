@@ -14,12 +14,15 @@ from ngrpo.terminal import echo, printable
 @with_study
 @out_option
 @click.option("--exploration", type=PATH, help="Where to write how diverse the table's systems answer, too.")
-def analyze(table: str, config: Path, scale: str, results: Path, out: Path, exploration: Path | None) -> None:
+@click.option("--excerpts", type=PATH, help="Where to write some of their responses, too.")
+def analyze(
+    table: str, config: Path, scale: str, results: Path, out: Path, exploration: Path | None, excerpts: Path | None
+) -> None:
     """Compute one table's metrics and intervals from its grades."""
     from ngrpo.report.tables import analyze as compute
     from ngrpo.study.expand import load_study
 
-    compute(table, load_study(config, scale, results / scale), results / scale, out, exploration)
+    compute(table, load_study(config, scale, results / scale), results / scale, out, exploration, excerpts)
 
 
 @click.command()

@@ -64,6 +64,7 @@ def report_patterns(study: Study, results: Results) -> Iterator[str]:
     report = results.report
     files = [report.page, report.claims, report.compliance, report.notebook("*")]
     files += [report.figures / f"*.{kind}" for kind in ("svg", "png")]
+    files += [report.problems / "*.html"]
     files += [report.table(name, kind) for name in study.cells for kind in ("html", "tex", "csv")]
     yield from map(results.relative, files)
 

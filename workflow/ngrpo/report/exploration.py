@@ -54,7 +54,7 @@ SHARES = ("gained", "lost")
 OF_TEXTS = ("distinct_1", "distinct_2", "distinct_4", "self_bleu")
 OF_SAMPLES = (*OF_TEXTS, "tokens")
 """Measures that grades don't tell."""
-_ANSWERS = pa.schema([*GRADE_COLUMNS, ("extracted", pa.string())])
+ANSWERS = pa.schema([*GRADE_COLUMNS, ("extracted", pa.string())])
 _TEXTS = pa.schema([*list(GRADE_COLUMNS)[:2], ("text", pa.string()), ("tokens", pa.int32()), ("spec", pa.string())])
 SCHEMA = pa.schema(
     [
@@ -126,7 +126,7 @@ def by_problem(study: Study, results: Results, evaluation: str) -> tuple[pd.Data
     if grades.frame is None:
         return pd.DataFrame(), f"{grades.status}: {grades.note}"
     files = results.evaluation(evaluation)
-    frame = read_parquet(files.grades, _ANSWERS).to_pandas()
+    frame = read_parquet(files.grades, ANSWERS).to_pandas()
     frame["problem_id"] = frame["problem_id"].astype(str)
     by_id = {problem: _answers(part) for problem, part in frame.groupby("problem_id", sort=True)}
     values = pd.DataFrame.from_dict(by_id, orient="index")
@@ -149,9 +149,7 @@ def _texts(path: Path, digest: str) -> pd.DataFrame:
     frame["problem_id"] = frame["problem_id"].astype(str)
     if set(frame["spec"]) != {digest}:
         return pd.DataFrame({"tokens": pd.Series(dtype=float)})
-    names = sorted(frame["problem_id"].unique())
-    chosen = {names[int(i)] for i in np.linspace(0, len(names) - 1, min(PROBLEMS, len(names)))}
-    rows = {}
+    chosen, rows = spread(frame["problem_id"], PROBLEMS), {}
     for problem, part in frame[frame["problem_id"].isin(chosen)].groupby("problem_id", sort=True):
         first = part.sort_values("sample").head(RESPONSES)
         said = [words(text) for text in first["text"].astype(str)]
@@ -159,6 +157,12 @@ def _texts(path: Path, digest: str) -> pd.DataFrame:
         rows[problem] |= {"self_bleu": self_bleu(said), "texts": len(said)}
     tokens = frame.groupby("problem_id")["tokens"].mean()
     return pd.DataFrame.from_dict(rows, orient="index").join(tokens, how="right")
+
+
+def spread(names: pd.Series, most: int) -> set[str]:
+    """At most so many of these names, at equal distances in their order."""
+    known = sorted(names.unique())
+    return {known[int(i)] for i in np.linspace(0, len(known) - 1, min(most, len(known)))}
 
 
 # --- over problems ---

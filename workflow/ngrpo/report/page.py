@@ -26,7 +26,7 @@ from ngrpo.audit.status import RunState, command, run_state
 from ngrpo.claims.looks import Looks, record_looks
 from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
-from ngrpo.files import whole_file, write_json
+from ngrpo.files import whole_file, whole_folder, write_json
 from ngrpo.grades import GRADES, displayed
 from ngrpo.report.answer import answer
 from ngrpo.report.csv_text import csv_text
@@ -40,6 +40,7 @@ from ngrpo.report.section_exploration import TRAINED, exploration_groups, traini
 from ngrpo.report.section_figures import diagnostics_panels, problem_panels, training_panels
 from ngrpo.report.section_graders import second_opinion
 from ngrpo.report.section_paired import OUTCOMES, paired_outcomes, slowdowns
+from ngrpo.report.section_problems import mixing_pages, page_of, problem_pages
 from ngrpo.report.section_results import result_sentences, results_table
 from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unfinished
 from ngrpo.report.tables import read_table
@@ -92,6 +93,7 @@ def write_report(study: Study, results: Path | Results, out: Path, *, links_to_c
         write_tables(sheet, study, files)
     html = page(study, results, out.parent, gathered, gallery, links_to_code=links_to_code)
     gallery.write(files)
+    write_problems(study, results, files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
     record_looks(results, gathered.looks)
@@ -122,17 +124,34 @@ def page(
     """The page's HTML. folder: where it will lie; gallery: holds the figures, whose files the page links to."""
     results, gallery = Results.of(results), gallery or Gallery()
     gathered = gathered or gather(study, results)
-    environment = Environment(
-        loader=PackageLoader("ngrpo.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=_shown,
-    )  # fmt: skip
-    environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
     values = {
         **_helpers(study, results, folder),
         "links_to_code": links_to_code,
         **_sections(study, results, ReportFiles(folder), gathered, gallery),
     }
-    return environment.get_template("report.html.j2").render(values)
+    return _templates().get_template("report.html.j2").render(values)
+
+
+def write_problems(study: Study, results: Results, files: ReportFiles) -> None:
+    """Write the pages that a table's systems and what mixing feeds lead to, in place of those that are there."""
+    templates, same = _templates(), {"scale": study.scale, "theme": THEME, **_helpers(study, results, files.problems)}
+    with whole_folder(files.problems) as part:
+        for name, opened in problem_pages(study, results):
+            grades = results.evaluation(opened["evaluation"]).grades
+            html = templates.get_template("opened_problems.html.j2").render(same, opened=opened, grades_file=grades)
+            (part / name).write_text(html, encoding="utf-8")
+        for name, opened in mixing_pages(study, results):
+            html = templates.get_template("opened_mixing.html.j2").render(same, opened=opened)
+            (part / name).write_text(html, encoding="utf-8")
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ngrpo.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=_shown,
+    )  # fmt: skip
+    environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
+    return environment
 
 
 def _shown(value: Any) -> Any:
@@ -155,7 +174,10 @@ def _helpers(study: Study, results: Results, folder: Path) -> dict[str, Any]:
     def make(target: Path | str) -> str:
         return command(study, results, target)
 
-    return {"results": results, "link": link, "exists": exists, "command": make}
+    def opened(name: str) -> str:
+        return f"{ReportFiles(Path()).problems.as_posix()}/{page_of(name)}"
+
+    return {"results": results, "link": link, "exists": exists, "command": make, "page_of": opened}
 
 
 def _sections(

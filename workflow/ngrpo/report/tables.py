@@ -22,6 +22,7 @@ from ngrpo.files import whole_file
 from ngrpo.foreign import read_parquet
 from ngrpo.formatting import percent
 from ngrpo.grades import GRADES
+from ngrpo.report.excerpts import write_excerpts
 from ngrpo.report.exploration import write_exploration
 from ngrpo.statistics.metrics import compare, summarize
 from ngrpo.study.expand import Cell, Study
@@ -74,9 +75,18 @@ def curve_ks(n: int, wanted: Iterable[int]) -> list[int]:
     return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n} | set(wanted))
 
 
-def analyze(table_id: str, study: Study, results: Path | Results, out: Path, exploration: Path | None = None) -> None:
-    """Compute one table, write it to `out` (SCHEMA) and print it. results: results/{scale}; exploration: where to write
-    how diverse its systems answer, too (`ngrpo.report.exploration`).
+def analyze(
+    table_id: str,
+    study: Study,
+    results: Path | Results,
+    out: Path,
+    exploration: Path | None = None,
+    excerpts: Path | None = None,
+) -> None:
+    """Compute one table, write it to `out` (SCHEMA) and print it.
+
+    results: results/{scale}. exploration: where to write how diverse its systems answer, too
+    (`ngrpo.report.exploration`); excerpts: where some of their responses go (`ngrpo.report.excerpts`).
 
     Raises UserError for a table that the study doesn't have.
     """
@@ -86,6 +96,8 @@ def analyze(table_id: str, study: Study, results: Path | Results, out: Path, exp
         pq.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False), part)
     if exploration is not None:
         write_exploration(table_id, study, Results.of(results), exploration)
+    if excerpts is not None:
+        write_excerpts(table_id, study, Results.of(results), excerpts)
     echo(terminal_table(frame))
 
 

@@ -352,7 +352,7 @@ def _check_names(study: Study, folder: Path) -> None:
         owners[f"the training problems of model '{name}'"] = files_of(BELOW.training_data(data.dataset.id, name))
     for name in study.cells:
         shown = [report.table(name, kind) for kind in ("html", "tex", "csv")]
-        owners[f"the table '{name}'"] = [BELOW.table(name), BELOW.exploration(name), *shown]
+        owners[f"the table '{name}'"] = [BELOW.table(name), BELOW.exploration(name), BELOW.excerpts(name), *shown]
     owners["the list of batches"] = [BELOW.batches]
     owners["the report"] = [report.page, report.claims, report.compliance, *map(report.notebook, NOTEBOOKS)]
     check_files(owners, folder)

@@ -18,6 +18,7 @@ evaluations/batches.json                                        which evaluation
 diagnostics/{run}.json                                          what mixing feeds on a run's base model
 analysis/{table}.parquet                                        metrics with intervals
 exploration/{table}.parquet                                     how diverse a table's systems answer
+excerpts/{table}.parquet                                        some responses, for the report's problems
 report/index.html  live.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
 looks.json                                                      verdicts that were given so far
 decisions/{claim}.{seeds}.json                                  a claim's, where seeds are added until it is decided
@@ -215,6 +216,11 @@ class ReportFiles:
         return self.folder / "figures"
 
     @property
+    def problems(self) -> Path:
+        """A page for each evaluation and each diagnosed base model: what a number was computed from."""
+        return self.folder / "problems"
+
+    @property
     def claims(self) -> Path:
         """Every claim with its evidence and verdict."""
         return self.folder / "claims.json"
@@ -299,6 +305,10 @@ class Results:
     def exploration(self, name: str) -> Path:
         """How diverse a table's systems answer, one row a number."""
         return self.root / "exploration" / f"{name}.parquet"
+
+    def excerpts(self, name: str) -> Path:
+        """Some responses of a table's systems, for the report's problems."""
+        return self.root / "excerpts" / f"{name}.parquet"
 
     @property
     def report(self) -> ReportFiles:
