@@ -353,7 +353,9 @@ def finished_besides(wildcards):
     sees no change."""
     waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
     waited_for |= {
-        made(t) for made in (RESULTS.table, RESULTS.exploration, RESULTS.excerpts) for t in TABLES
+        made(t)
+        for made in (RESULTS.table, RESULTS.exploration, RESULTS.excerpts)
+        for t in TABLES
     }
     asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
     grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
