@@ -51,13 +51,13 @@ def test_a_problem_has_its_counts_its_answers_and_a_right_and_a_wrong_response(s
         right = (part["grade"] == "correct").sum()
         assert f"{name} responses {right} of 32" in words
     samples = pd.read_parquet(results.evaluation(MIXED).samples)
-    kept = read_excerpts(results.excerpts("main"))
-    kept = kept[kept["evaluation"] == MIXED]
-    both = kept.merge(grades, on=["problem_id", "sample"])
+    chosen = read_excerpts(results.excerpts("main"))
+    chosen = chosen[chosen["evaluation"] == MIXED]
+    both = chosen.merge(grades, on=["problem_id", "sample"])
     assert both.groupby(["problem_id", both["grade"] == "correct"]).size().max() == 1
     assert set(both["grade"] == "correct") == {True, False}
     texts = samples.set_index(["problem_id", "sample"])["text"]
-    for row in kept.itertuples():
+    for row in chosen.itertuples():
         assert row.text == texts[row.problem_id, row.sample]
         assert row.text in words
     assert "3 < 7?" in words
@@ -91,5 +91,5 @@ def test_long_texts_are_cut_in_their_middle_and_few_problems_are_kept(study, tmp
     assert shortened("short") == "short"
     monkeypatch.setattr(excerpts, "PROBLEMS", 2)
     write_excerpts("main", *study, tmp_path / "few.parquet")
-    kept = read_excerpts(tmp_path / "few.parquet")
-    assert set(kept["problem_id"]) == {"toy-held-out-0000", "toy-held-out-0005"}
+    chosen = read_excerpts(tmp_path / "few.parquet")
+    assert set(chosen["problem_id"]) == {"toy-held-out-0000", "toy-held-out-0005"}

@@ -34,8 +34,8 @@ def problem_pages(study: Study, results: Results) -> Iterator[tuple[str, dict[st
         cells.setdefault(cell.evaluation, cell)
     paths = [path for name in study.size.tables if (path := results.excerpts(name)).exists()]
     frames = [read_excerpts(path) for path in paths]
-    kept = pd.concat(frames).drop_duplicates(["evaluation", "problem_id", "sample"]) if frames else pd.DataFrame()
-    texts = dict(list(kept.groupby("evaluation"))) if len(kept) else {}
+    excerpts = pd.concat(frames).drop_duplicates(["evaluation", "problem_id", "sample"]) if frames else pd.DataFrame()
+    texts = dict(list(excerpts.groupby("evaluation"))) if len(excerpts) else {}
     for evaluation, cell in cells.items():
         if read_grades(study, results, evaluation).frame is not None:
             shown_page = _page(study, results, cell, texts.get(evaluation, pd.DataFrame()))
