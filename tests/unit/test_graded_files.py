@@ -335,7 +335,7 @@ def test_the_command_knows_the_conventions():
 def test_a_truncated_parquet_is_named(tmp_path, size):
     samples, problems = _parquets(tmp_path)
     samples.write_bytes(samples.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"not a whole parquet file.*\n.*samples.parquet"):
+    with pytest.raises(UserError, match=r"not a readable parquet file.*\n.*samples.parquet"):
         grade_samples(samples, problems, tmp_path / "grades.parquet")
 
 

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from ngrpo.cli import main
 from ngrpo.errors import UserError
-from ngrpo.grading import GradingLimits, grade_file
+from ngrpo.grading import GradingLimits, grade_file, grade_samples
 
 ROW = {"id": "1", "response": r"\boxed{27}", "answer": "27.0", "kind": "math"}
 
@@ -60,3 +62,21 @@ def test_a_response_that_utf8_cant_hold_is_shown(tmp_path):
     source = written(tmp_path / "in.jsonl", {**ROW, "response": "\\boxed{\ud800}"})
     shown = subprocess.run([sys.executable, "-m", "ngrpo", "show", str(source), "1"], capture_output=True, text=True)
     assert "\\ud800" in shown.stdout, shown.stderr
+
+
+def test_a_key_that_is_given_twice_is_named(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": "1", "answer": "1", "answer": "2", "response": "", "kind": "math"}')
+    with pytest.raises(UserError, match="the key 'answer' is given twice"):
+        grade_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+def test_samples_that_unpack_beyond_all_measure_are_refused_before_they_do(tmp_path):
+    rows = 40_000
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 100_000]))
+    columns = {"problem_id": ["p"] * rows, "text": same}
+    columns |= {"finish_reason": ["stop"] * rows, "spec": ["s"] * rows}
+    pq.write_table(pa.table({**columns, "sample": list(range(rows))}), tmp_path / "s.parquet")
+    problems = pa.table({"id": ["p"], "problem": ["?"], "answer": ["1"], "kind": ["math"]})
+    pq.write_table(problems, tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="unpacks to more than"):
+        grade_samples(tmp_path / "s.parquet", tmp_path / "p.parquet", tmp_path / "out.parquet")

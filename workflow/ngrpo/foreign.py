@@ -69,6 +69,18 @@ def decoded(content: bytes, path: object, line: int = 1) -> str:
         raise UserError(what, where=f"{path}, line {line}", do="save it as UTF-8") from None
 
 
+class _GivenTwice(Exception):
+    """A key that an object has twice: JSON leaves open which counts."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _GivenTwice(next(name for name in names if names.count(name) > 1))
+    return value
+
+
 def parse_json(text: str, where: object, *, decimals: bool = False, any_text: bool = False) -> Any:
     """A JSON value; whatever is wrong with it is a UserError.
 
@@ -76,9 +88,12 @@ def parse_json(text: str, where: object, *, decimals: bool = False, any_text: bo
     text that UTF-8 can't hold (half of a surrogate pair), which a model may write, is no mistake.
     """
     try:
-        value = json.loads(text, parse_float=Decimal, parse_int=Decimal) if decimals else json.loads(text)
+        numbers: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal} if decimals else {}
+        value = json.loads(text, object_pairs_hook=_once_each, **numbers)
         if not any_text and ("\\ud" in text or "\\uD" in text):
             json.dumps(value, ensure_ascii=False).encode()
+    except _GivenTwice as e:
+        raise UserError(f"the key '{quoted(e)}' is given twice", where=where, do="keep one of them") from None
     except json.JSONDecodeError as e:
         at = f"line {e.lineno}, column {e.colno}" if e.lineno > 1 else f"column {e.colno}"
         raise UserError(f"not readable as JSON: {e.msg} ({at})", where=where) from None

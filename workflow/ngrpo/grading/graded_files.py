@@ -13,6 +13,7 @@ from typing import Any
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import whole_file
+from ngrpo.foreign import read_parquet
 from ngrpo.grading.conventions import PAPER, SECOND, GradingLimits, GradingSettings
 from ngrpo.grading.grader import KINDS, Grade, Grader, Item
 from ngrpo.grading.response_files import ResponseFields, finish_reason, read_responses, refuse_output
@@ -87,39 +88,21 @@ def grade_file(
     return GradeCounts(grades, others)
 
 
-def _check_types(path: str | Path) -> None:
-    """Raises UserError where samples name problems by something else than text: nothing would match."""
+def _columns(path: str | Path, names: tuple[str, ...]) -> dict[str, list]:
+    """The named columns of a parquet file, as lists; raises UserError for a missing, broken or short file, and for
+    samples that name problems by something else than text: nothing would match."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    for field in pq.read_schema(path):
+    table = read_parquet(path, names, make="remove it and make it again; it may be cut off")
+    for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
         if field.name in ("problem_id", "text") and not text:
             raise UserError(
                 f"the column '{field.name}' holds {field.type}, not text", where=path, do="write it as strings"
             )
-
-
-def _columns(path: str | Path, names: tuple[str, ...]) -> dict[str, list]:
-    """The named columns of a parquet file, as lists; raises UserError for a missing, broken or short file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        present = pq.read_schema(path).names
-        _check_types(path)
-        missing = [name for name in names if name not in present]
-        if missing:
-            raise UserError(f"the column '{missing[0]}' is missing", where=path, do=f"present: {', '.join(present)}")
-        return pq.read_table(path, columns=list(names)).to_pydict()
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except (pa.ArrowException, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"not a whole parquet file: {first}", where=path, do="remove it and make it again; it may be cut off"
-        ) from None
+    columns: dict[str, list] = table.select(list(names)).to_pydict()
+    return columns
 
 
 def _problems(path: str | Path) -> dict[str, tuple[str, str]]:
