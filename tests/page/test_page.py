@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,7 +14,9 @@ from synthetic_study import make_study
 from ngrpo.formatting import percent
 from ngrpo.report.page import report
 from ngrpo.report.tables import analyze
+from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.training.live_page import write_live_page
 
 pytest.importorskip("playwright", reason="`make test-page` installs playwright")
 from playwright.sync_api import Page, sync_playwright
@@ -38,10 +41,26 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The results of a finished synthetic study with its page."""
     folder = tmp_path_factory.mktemp("study")
     made, results = make_study(folder, "paper", problems=12, seeds=2), Results(folder / "paper")
-    for table in made.cells:
-        analyze(table, made, results, results.table(table))
-    report(made, results, results.report.page)
+    write_all(made, results)
     return results
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The same of a toy study with two tables, whose runs are watched."""
+    folder = tmp_path_factory.mktemp("toy")
+    made = make_study(folder, "toy", problems=12, tables=("main", "ablation-inference"))
+    results = Results(folder / "toy")
+    write_all(made, results)
+    write_live_page(results)
+    return results
+
+
+def write_all(made: Study, results: Results) -> None:
+    """Every table of a study, and its report."""
+    for table in made.cells:
+        analyze(table, made, results, results.table(table), results.exploration(table), results.excerpts(table))
+    report(made, results, results.report.page)
 
 
 @pytest.fixture
@@ -99,6 +118,60 @@ def test_every_link_and_anchor_resolves(opened, study: Results) -> None:
 def test_a_phone_needs_no_sideways_scrolling(opened, scheme: str) -> None:
     page = opened(PHONE, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+CUT = """() => {
+  const cut = [];
+  const aside = '.settings, pre, svg, details:not([open]) > :not(summary), .skip, .unseen, .stack thead';
+  for (const e of document.querySelectorAll('main *, header *')) {
+    if (e.closest(aside)) continue;
+    const r = e.getBoundingClientRect();
+    if (r.width && r.height && (r.right > innerWidth + 1 || r.left < -1)) cut.push(e.tagName + ': ' + e.innerText);
+  }
+  for (const e of document.querySelectorAll('.scroll'))
+    if (!e.querySelector('.settings') && e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+      cut.push(e.getAttribute('aria-label'));
+  return document.documentElement.scrollWidth > innerWidth ? ['the page', ...cut] : cut;
+}"""
+"""What lies beyond the window, all details open: elements, regions that must be scrolled, the page. Tables of settings,
+whose lines are code, may scroll in a region of their own."""
+OPEN = "document.querySelectorAll('details').forEach(d => d.open = true)"
+
+
+def opened_pages(results: Results) -> list[Path]:
+    """The report, the page of one evaluation, and that of what was fed."""
+    report = results.report
+    return [report.page, *sorted(report.problems.glob("*standard*"))[:1], *report.problems.glob("mixing-*")]
+
+
+@pytest.mark.parametrize("scale", ["toy", "study"])
+def test_nothing_is_cut_from_a_phone_to_a_wide_screen_and_axe_finds_nothing(opened, scale: str, request) -> None:
+    axe = Path(str(files("axe_playwright_python").joinpath("axe.min.js"))).read_text()
+    for path in opened_pages(request.getfixturevalue(scale)):
+        page = opened(color_scheme="dark" if scale == "toy" else "light")
+        page.goto(path.as_uri())
+        page.evaluate(OPEN)
+        for width in (360, 768, 1280, 1920):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(CUT) == [], (path.name, width)
+        page.evaluate(axe)
+        violations = page.evaluate("axe.run()")["violations"]
+        assert [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in violations] == [], path.name
+    page.add_style_tag(content="main p { min-width: 150vw; color: #999; background: #888 }")
+    page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<img src=\"data:,\">')")
+    assert page.evaluate(CUT)  # the negative controls
+    assert {"color-contrast", "image-alt"} <= {v["id"] for v in page.evaluate("axe.run()")["violations"]}
+
+
+def test_the_live_page_reads_without_scripts_and_axe_finds_nothing(opened, toy: Results) -> None:
+    page = opened()
+    page.goto(toy.report.live.as_uri())
+    assert page.locator("#old").is_hidden()
+    page.evaluate(Path(str(files("axe_playwright_python").joinpath("axe.min.js"))).read_text())
+    assert [v["id"] for v in page.evaluate("axe.run()")["violations"]] == []
+    page = opened(java_script_enabled=False)
+    page.goto(toy.report.live.as_uri())
+    assert "finished" in page.locator("table").inner_text()
 
 
 def test_headings_go_down_one_level_at_a_time_and_figures_have_texts(opened) -> None:

@@ -34,7 +34,7 @@ flex-wrap: wrap; gap: .2rem 1.2rem; } .keys svg { display: inline-block; margin-
 """
 SCRIPT = (
     "const age=()=>{{const old=Date.now()/1000-{written:.0f}>{old};document.getElementById('old').hidden=!old}};"
-    "age();setInterval(age,5000)"
+    "age();setInterval(age,5000);setTimeout(()=>location.reload(),{every:.0f})"
 )
 
 
@@ -78,12 +78,12 @@ def live_html(runs: Iterable[WatchedRun], scale: str, now: float) -> str:
         for name in ("Run", "State", "Step", "Reward", "Mismatch", "Seconds a step", "Ends about")
     )
     rows = "".join(_row(run, colors) for run in runs)
-    script = SCRIPT.format(written=now, old=OLD)
+    script = SCRIPT.format(written=now, old=OLD, every=1000 * EVERY)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="refresh" content="{EVERY:.0f}">
+<noscript><meta http-equiv="refresh" content="{EVERY:.0f}"></noscript>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Trainings of {_text(scale)}</title>
 <link rel="icon" href="data:,">
