@@ -1,8 +1,10 @@
 # Two environments, then everything else. `make help` lists the targets.
 PYTHON ?= python3.11
+PYTHON_CURRENT ?= python3.12
 WORKFLOW := .venv
 TRAIN := .venv-train
 GPU := .venv-gpu
+CURRENT := .venv-current
 VALIDATE := .venv-validate
 UV ?= $(WORKFLOW)/bin/uv
 CORES ?= 2
@@ -11,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs
 
-.PHONY: help env env-gpu demo docs test test-docs test-workflow test-train test-sglang test-layouts test-faults test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+.PHONY: help env env-gpu env-current demo docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock
 .DEFAULT_GOAL := help
 
@@ -41,6 +43,15 @@ env-gpu: ## the locked CUDA environment in .venv-gpu, on a node with nvcc
 	@MAX_JOBS=8 $(GPU)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation flash-attn==2.7.4.post1
 	@$(GPU)/bin/pip install $(PIP_FLAGS) --no-deps -e .
 
+env-current: $(CURRENT)/.ready ## the same with a current torch and no compiled extras, in .venv-current (Python 3.12; 6 GB; GPU or not)
+
+$(CURRENT)/.ready: envs/train-gpu-current.lock pyproject.toml
+	@echo "[env] $(CURRENT): torch 2.11, verl, sglang, ray (about five minutes, 6 GB)"
+	@$(PYTHON_CURRENT) -m venv --clear $(CURRENT)
+	@$(CURRENT)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/train-gpu-current.lock
+	@$(CURRENT)/bin/pip install $(PIP_FLAGS) --no-deps -e .
+	@touch $@
+
 demo: ## the toy study, from generated problems to its report (about 5 minutes after the environments)
 	@$(MAKE) --no-print-directory -j2 env
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo max_seeds=1
@@ -62,6 +73,9 @@ test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
 test-sglang: $(TRAIN)/.ready ## what every engine promises, on the real sglang engine on CPU; training on two ranks and with TP 2
 	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) -m "not layouts" tests/contract tests/workflow/test_layouts.py
 
+test-current: $(CURRENT)/.ready ## what every engine promises, in the environment with a current torch (about 15 minutes)
+	$(CURRENT)/bin/pytest $(PYTEST_FLAGS) tests/contract
+
 test-layouts: $(TRAIN)/.ready ## every mixer through verl on one rank, two ranks and TP 2, with a resume (about 20 minutes)
 	$(TRAIN)/bin/pytest tests/workflow/test_layouts.py
 
@@ -82,10 +96,10 @@ test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
 
-check-gpu-lock: $(UV) ## envs/train-gpu.lock is what envs/train-gpu.in resolves to (seconds; downloads metadata only)
+check-gpu-lock: $(UV) ## both locks for GPUs are what their .in files resolve to (seconds; downloads metadata only)
 	@UV="$(abspath $(UV))" envs/resolve-gpu.sh check
 
-gpu-lock: $(UV) ## resolve envs/train-gpu.in into its lock again
+gpu-lock: $(UV) ## resolve envs/train-gpu.in and envs/train-gpu-current.in into their locks again
 	@UV="$(abspath $(UV))" envs/resolve-gpu.sh write
 
 hash-locks: $(UV) ## write the locks with the sha256 of every file of the pinned versions

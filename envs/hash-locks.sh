@@ -12,13 +12,14 @@ pins() { # a lock's lines without comments and hashes
 
 for lock in "${@:-*.lock}"; do
     for lock in $lock; do
+        python=$([ "$lock" = train-gpu-current.lock ] && echo 3.12 || echo 3.11)
         any=$([ "$lock" = train-cpu.lock ] && echo '^torch==' || echo '^$')
         pins "$lock" | grep -vE "$any" >"$work/pins.in"
         {
             sed '/^[^#]/,$d' "$lock"
             pins "$lock" | grep -E "$any" || true
             "${UV:-uv}" pip compile "$work/pins.in" --quiet --no-config --no-deps --generate-hashes --no-header \
-                --no-annotate --no-emit-index-url --python-version 3.11
+                --no-annotate --no-emit-index-url --python-version "$python"
         } >"$work/whole"
         cp "$work/whole" "$lock"
     done

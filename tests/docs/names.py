@@ -46,7 +46,7 @@ OUTSIDE = {
         "KillWait", "MinJobAge", "gpu:h100:8", "h100", "1g.10gb", "gpu:1g.10gb:7", "scancel", "--gres=gpu:h100:8",
         "--mem", "--mem-per-cpu", "--exclude=node7 --mail-type=FAIL",
     },
-    "environments": {".venv", ".venv-train", ".venv-gpu", ".venv/bin/snakemake"},
+    "environments": {".venv", ".venv-train", ".venv-gpu", ".venv-current", ".venv/bin/snakemake"},
     "LaTeX": {r"\boxed", r"\boxed{…}", r"\fbox"},
     "prompts": {"Answer: X"},
     "RO-Crate": {"softwareVersion", "workflow-run-crate"},

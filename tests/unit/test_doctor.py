@@ -297,26 +297,32 @@ def test_what_is_made_already_needs_no_more_room(tmp_path):
     assert doctor.disk_needs(tmp_path, tmp_path) == {}  # no configuration there
 
 
-# --- the GPU lock ---------------------------------------------------------------------------------------------------
+# --- the GPU locks ---------------------------------------------------------------------------------------------------
 
 
-def test_the_gpu_lock_holds_what_is_asked_for_and_names_no_registry():
-    lock = environments.read_lock(PROJECT / "envs/train-gpu.lock")
-    asked = (PROJECT / "envs/train-gpu.in").read_text()
+@pytest.mark.parametrize("name", ["train-gpu", "train-gpu-current"])
+def test_a_gpu_lock_holds_what_is_asked_for_and_names_no_registry(name):
+    lock = environments.read_lock(PROJECT / f"envs/{name}.lock")
+    asked = (PROJECT / f"envs/{name}.in").read_text()
     pins = [row.split("==") for row in asked.splitlines() if "==" in row and not row.startswith("#")]
-    assert len(pins) >= 14
-    for name, version in pins:
-        assert lock[environments.plain(name.split("[")[0])] == version
-    for path in ("train-gpu.in", "train-gpu.lock", "check.lock"):
+    assert len(pins) >= 11
+    for package, version in pins:
+        assert lock[environments.plain(package.split("[")[0])] == version
+    for path in (f"{name}.in", f"{name}.lock", "check.lock"):
         text = (PROJECT / "envs" / path).read_text()
         assert "://" not in text
         assert "--index" not in text
 
 
 def test_rollout_relevant_packages_are_the_same_on_cpu_and_gpu():
-    cpu, gpu = (environments.read_lock(PROJECT / f"envs/train-{name}.lock") for name in ("cpu", "gpu"))
+    locks = (environments.read_lock(PROJECT / f"envs/train-{name}.lock") for name in ("cpu", "gpu", "gpu-current"))
+    cpu, gpu, current = locks
     differing = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
     assert differing == {"torch", "sympy"}  # torch 2.6.0 asks for sympy 1.13.1
+    assert {name for name in cpu.keys() & current.keys() if cpu[name] != current[name]} == {"torch", "triton"}
+    assert (
+        not {"sgl-kernel", "flashinfer-python", "flash-attn", "xgrammar"} & current.keys()
+    )  # nothing compiled for one torch
 
 
 def test_a_scale_of_ones_own_is_looked_at_and_a_mistyped_one_is_named(programs, tmp_path, monkeypatch, capsys):

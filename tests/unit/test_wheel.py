@@ -21,7 +21,7 @@ def build(folder: Path, project: str) -> set[str]:
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+        return {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
 
 
 def package_files() -> set[str]:

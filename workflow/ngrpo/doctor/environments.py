@@ -81,7 +81,7 @@ def environment(name: str, folder: str, locks: list[Path]) -> tuple[list[Diagnos
 
 
 def _make(name: str, lock: Path) -> str:
-    return "make env-gpu" if "gpu" in lock.name else "make env"
+    return {"train-gpu.lock": "make env-gpu", "train-gpu-current.lock": "make env-current"}.get(lock.name, "make env")
 
 
 def stack(have: dict[str, str], lock: Path | None) -> list[Diagnosis]:

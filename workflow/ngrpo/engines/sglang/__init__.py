@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from ngrpo.engines.model_folder import open_table
-from ngrpo.engines.sglang import cpu, hooks
+from ngrpo.engines.sglang import cpu, hooks, newer
 from ngrpo.engines.sglang.hooks import check_server, run_detokenizer, run_scheduler
 from ngrpo.engines.sglang.state import KEY, VERSION, PluginSettings
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.method.mixers import Mixer
 from ngrpo.method.neighbor_table import Table
 from ngrpo.method.records import Record
+
+newer.prepare()  # now: a spawned process imports sglang as it unpickles its arguments, before any function of ours runs
 
 _settings: PluginSettings | None = None  # of the latest `install` in this process
 

@@ -1,4 +1,4 @@
-"""What stock sglang 0.4.6.post5 needs to run without a GPU; on a GPU every function here changes nothing.
+"""What stock sglang 0.4.6.post5 needs to run without a GPU; a GPU sees nothing of it (but see `newer`, `unusual`).
 
 1. `sgl_kernel` and `vllm` are imported but not used on CPU: stand-ins are put on the path (stubs/).
 2. torch.compile would look for a C++ tool chain: off.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ngrpo.engines.sglang import unusual
+from ngrpo.engines.sglang import newer, unusual
 from ngrpo.engines.sglang.unusual import STUBS
 
 NAP = 0.001  # seconds that an idle scheduler sleeps between two looks at its queue
@@ -86,5 +86,5 @@ def patch() -> None:
 def server_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """These server arguments, made to fit this machine."""
     if not on_cpu():
-        return unusual.server_arguments({**GPU_DEFAULTS, **given})
+        return newer.server_arguments(unusual.server_arguments({**GPU_DEFAULTS, **given}))
     return {**_DEFAULTS, **{k: v for k, v in given.items() if v not in (None, "auto")}, **_FORCED}

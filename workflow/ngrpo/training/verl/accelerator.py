@@ -19,6 +19,7 @@ from torch.distributed.distributed_c10d import init_process_group as _init_proce
 from torch.distributed.fsdp import CPUOffloadPolicy
 
 from ngrpo.engines.model_folder import engine_dtype, model_config
+from ngrpo.engines.sglang import newer
 from ngrpo.gpu_memory import Budget, budget, shape_of
 from ngrpo.training.verl.replacing import Replacement
 
@@ -116,6 +117,7 @@ def replacements() -> tuple[Replacement, ...]:
 
 def patch() -> None:
     """Make verl's workers run in this process without a GPU; call before a worker is built; again changes nothing."""
+    newer.prepare()  # before verl looks for flash-attn
     for replacement in replacements():
         import_module(replacement.owner)  # all of verl first: what it imports of torch by name is stock
     for replacement in replacements():
@@ -207,6 +209,7 @@ def settings(
     trained; aggregation: of the loss. A float32 model, such as the toy's, is trained on a
     GPU as on a CPU: in plain float32, whose rounding its scale's parity limit is made for, and without flash-attn.
     """
+    keeps = _kept_memory() if newer.stands_in() else {}
     if fits is not None:
         return {
             "trainer.device": "cuda",
@@ -216,6 +219,7 @@ def settings(
             "actor_rollout_ref.actor.fsdp_config.optimizer_offload": fits.optimizer_offload,
             "actor_rollout_ref.rollout.dtype": engine_dtype(dtype, on_cpu=False),
             "actor_rollout_ref.rollout.gpu_memory_utilization": fits.engine_fraction,
+            **keeps,
         }
     full = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     plain = {
@@ -233,4 +237,14 @@ def settings(
     }
     if on_cpu():
         return {"trainer.device": "cpu", **plain, "actor_rollout_ref.rollout.free_cache_engine": False}
-    return {"trainer.device": "cuda", **plain, "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7}
+    return {"trainer.device": "cuda", **plain, "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7, **keeps}
+
+
+KEPT = 0.25
+"""Of a GPU's memory, for an engine that can't give it to the trainer and take it back."""
+
+
+def _kept_memory() -> dict[str, Any]:
+    """verl's settings where torch-memory-saver, built for the paper's torch, isn't there."""
+    rollout = "actor_rollout_ref.rollout"
+    return {f"{rollout}.free_cache_engine": False, f"{rollout}.gpu_memory_utilization": KEPT}
