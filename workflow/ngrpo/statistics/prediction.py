@@ -51,6 +51,8 @@ class DrawnProblems:
     alike: np.ndarray
     run_problem: np.ndarray
     chance: np.ndarray
+    shrinks: float
+    """By how much noise gets less, as a factor, where one system is better by one of log-odds."""
     mean_gain: float
     """The mean of `gain` over all problems: shares for one of log-odds."""
     seed: float
@@ -70,6 +72,15 @@ class DrawnProblems:
         """The variance (DRAWS, N) of a problem's difference under one seed, by how many of its systems are trained."""
         one = self.samples + self.run_problem
         return np.zeros_like(one), one, 2 * (one - self.alike)
+
+    @cached_property
+    def mean_inside(self) -> tuple[np.ndarray, ...]:
+        """Its mean over problems (DRAWS,)."""
+        return tuple(variance.mean(-1) for variance in self.inside)
+
+    def lessened(self, odds: float) -> float:
+        """The factor of that variance where one system is better by so much; beyond one of log-odds as at one."""
+        return float(self.shrinks ** np.clip(odds, 0.0, 1.0))
 
     @cached_property
     def noise(self) -> tuple[np.ndarray, ...]:
@@ -111,10 +122,13 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoi
     a, b = (base + noise.draw(rng, noise.method_problem, base.shape) for _ in range(2))
     at_a, at_b, at_middle = (_nearest(x) for x in (a, b, (a + b) / 2))
     left = covariance_left(GRID, np.sqrt(2) * float(np.hypot(noise.run, noise.run_problem)))
+    noisy = 2 * (inside + of_runs - alike)
+    lessened = noisy[_nearest((a + b + PROBE) / 2)].mean() / noisy[at_middle].mean()
     own, gain = value[at_a] - value[at_b], (value[_nearest(a + PROBE)] - value[at_a]) / PROBE
     return DrawnProblems(
         own=own - own.mean(),  # neither system is better than its effect says
         gain=gain,
+        shrinks=float(lessened ** (1 / PROBE)),
         mean_gain=float(gain.mean()),
         rates=(_RATE[at_a], _RATE[at_b]),
         samples=inside[at_middle],
@@ -151,37 +165,43 @@ class Planned:
     trained: tuple[bool, bool] = (True, True)
 
     @cached_property
-    def variances(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Of the difference on these benchmarks, (DRAWS,) each: what falls with seeds, under one seed; what doesn't.
-        And the least that the first is taken for."""
-        weight, sides = 1 / len(self.benchmarks), sum(self.trained)
-        seed = sides / 2 * sum(weight * np.sqrt(b.seed) for b in self.benchmarks) ** 2  # the same runs on all of them
-        noise = sum(weight**2 * b.inside[sides].mean(-1) / b.size for b in self.benchmarks)
-        still = sum(weight**2 * (2 - sides) * b.samples.mean(-1) / b.size for b in self.benchmarks)
-        floor = sum(rounding(np.array(b.g), b.size, weight) for b in self.benchmarks) if sides else 0.0
-        return np.asarray(seed + noise), np.asarray(still), float(floor)
+    def floor(self) -> float:
+        """The least that the variance of seeds' means is taken for."""
+        weight = 1 / len(self.benchmarks)
+        return sum(rounding(np.array(b.g), b.size, weight) for b in self.benchmarks)
 
-    def here(self, seeds: int) -> tuple[list[Arm], np.ndarray]:
+    def odds(self, size: float) -> float:
+        """By how many log-odds a system is better, the same on all benchmarks, whose average is better by `size`."""
+        return size * len(self.benchmarks) / sum(b.mean_gain for b in self.benchmarks)
+
+    def variances(self, size: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of the difference on these benchmarks, (DRAWS,) each: what falls with seeds, under one seed; what doesn't."""
+        weight, sides, odds = 1 / len(self.benchmarks), sum(self.trained), self.odds(size)
+        seed = sides / 2 * sum(weight * np.sqrt(b.seed) for b in self.benchmarks) ** 2  # the same runs on all of them
+        noise = sum(weight**2 * b.lessened(odds) * b.mean_inside[sides] / b.size for b in self.benchmarks)
+        still = sum(weight**2 * (2 - sides) * b.samples.mean(-1) / b.size for b in self.benchmarks)
+        return np.asarray(seed + noise), np.asarray(still)
+
+    def here(self, seeds: int, size: float) -> tuple[list[Arm], np.ndarray]:
         """Drawn errors on these benchmarks, and the true standard errors (DRAWS,)."""
-        falls, still, floor = self.variances
+        falls, still = self.variances(size)
         arms = []
         if np.any(falls):
-            arms.append(Arm(np.sqrt(np.maximum(falls * _luck(seeds - 1), floor) / seeds), float(seeds - 1)))
+            arms.append(Arm(np.sqrt(np.maximum(falls * _luck(seeds - 1), self.floor) / seeds), float(seeds - 1)))
         if np.any(still):
             arms.append(Arm(np.sqrt(still), np.inf))
         return arms, np.sqrt(falls / seeds + still)
 
     def problems(self, seeds: int, size: float) -> tuple[list[Arm], np.ndarray]:
         """Drawn errors over problems, and the effect on the drawn problems (DRAWS,)."""
-        weight, sides = 1 / len(self.benchmarks), sum(self.trained)
+        weight, sides, odds = 1 / len(self.benchmarks), sum(self.trained), self.odds(size)
         arms, effect = [], np.zeros(DRAWS)
-        odds = size / (weight * sum(b.mean_gain for b in self.benchmarks))  # as much better on all of them
         for b in self.benchmarks:
-            true = b.own + odds * b.gain
-            seen = true + b.noise[sides] / np.sqrt(seeds)
+            true, less = b.own + odds * b.gain, b.lessened(odds)
+            seen = true + b.noise[sides] * np.sqrt(less / seeds)
             if sides < 2:
                 seen = seen + np.sqrt((2 - sides) * b.samples) * b.chance[::-1]
-            known = b.inside[sides].mean(-1) / seeds if seeds > 1 else 0.0
+            known = less * b.mean_inside[sides] / seeds if seeds > 1 else 0.0
             arms.append(problem_arm(seen, known, weight, b.unseen(seeds)))
             effect += weight * true.mean(-1)
         return arms, effect
@@ -194,10 +214,11 @@ def power_curve(planned: Planned, seeds: int, question: str, similar: bool = Fal
     def power(size: float) -> float:
         if seeds < 2 and any(planned.trained):
             return 0.0
-        arms, error = planned.here(seeds)
-        half, effect = reach(arms, TAIL, -1), np.full(DRAWS, 0.0 if similar else size)
+        true = 0.0 if similar else size
+        arms, error = planned.here(seeds, true)
+        half, effect = reach(arms, TAIL, -1), np.full(DRAWS, true)
         if question == QUESTIONS[1]:
-            more, effect = planned.problems(seeds, 0.0 if similar else size)
+            more, effect = planned.problems(seeds, true)
             beyond = more + [arm for arm in arms if np.isfinite(arm.freedom)]
             half = np.maximum(half, np.maximum(reach(beyond, TAIL, -1), reach(beyond, TAIL, 1) if similar else 0.0))
         if similar:
