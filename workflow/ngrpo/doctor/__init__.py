@@ -65,9 +65,35 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
             *checks,
             outside.hub(options.config, options.results),
             outside.data_folder(options.config, options.results, options.data_folder),
+            *decisions(options.config, options.results),
         ]
     except ImportError:
         return [*checks, Diagnosis("sources", "not looked at: this Python has no yaml", "run .venv/bin/ngrpo doctor")]
+
+
+def decisions(config: Path, results: Path) -> list[Diagnosis]:
+    """A line for each scale that gives verdicts: what its training seeds can decide, at what price; none without the
+    packages."""
+    try:
+        from ngrpo.errors import UserError
+        from ngrpo.planning.costs import Costs
+        from ngrpo.planning.power import Planner
+        from ngrpo.planning.power_text import decidable
+        from ngrpo.study.expand import load_study
+        from ngrpo.study.layout import Results
+    except ImportError:
+        return []
+    found = []
+    for scale in scales_of(config):
+        try:
+            study, files = load_study(config, scale, results / scale), Results(results / scale)
+            said = decidable(Planner(study, Costs(study, files)))
+        except UserError:  # a broken configuration: Snakemake says what is wrong with it
+            continue
+        if said:
+            do = f"before it is spent: ngrpo power --scale {scale}"
+            found.append(Diagnosis(f"verdicts of {scale}", f"decided by its seeds: {said}", do))
+    return found
 
 
 def disk_needs(config: Path, results: Path) -> dict[str, tuple[float, float]]:

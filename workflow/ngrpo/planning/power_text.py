@@ -41,18 +41,35 @@ def power_text(
     return "\n".join([*lines, "", *_notes(planner)])
 
 
-def decidable_line(study: Study, costs: Costs) -> str:
-    """One line for a plan: how many claims about trained policies the study's seeds can decide, on these benchmarks.
-    Empty at scales that give no verdicts, and where no noise is declared."""
-    if not study.size.verdicts or costs.file.noise is None:
+def decidable(planner: Planner) -> str:
+    """How many claims about trained policies the study's seeds decide with 80 % power on these benchmarks, and which
+    takes least, at what price. Empty at scales that give no verdicts, and where no noise is declared."""
+    study = planner.study
+    if not study.size.verdicts or planner.costs.file.noise is None:
         return ""
-    if not study.extra_seeds:
-        return "decides     no claim about a trained policy: one training seed a run (ngrpo power says what it takes)"
-    claims = [c for c in Planner(study, costs).claims() if isinstance(c, PlannedClaim) and c.runs]
+    claims = [c for c in planner.claims() if isinstance(c, PlannedClaim) and c.runs]
+    if not claims:
+        return ""
     enough = [c for c in claims if c.seeds > 1 and c.power(c.seeds, QUESTIONS[0]) >= POWER]
     seeds = seeds_text({len(each) for each in study.seeds_of_runs.values()})
-    share = f"{len(enough) or 'none'} of {len(claims)} claims about trained policies with 80 % power"
-    return f"decides     {share}: {seeds} (ngrpo power says what it takes)"
+    said = f"{len(enough) or 'none'} of {len(claims)} claims about trained policies, with {seeds}"
+    priced = [(c, d) for c in enough or claims if (d := c.decision(QUESTIONS[0])).seeds and d.hours]
+    if not priced:
+        return f"{said}; no number of seeds decides one"
+    claim, decision = min(priced, key=_price_of)
+    assert decision.hours is not None, "only such were kept"
+    hours = f"{_span(decision.hours)} {planner.costs.declared.device}-hours"
+    return f"{said}; {claim.name} takes least: {decision.seeds} seeds, {hours}"
+
+
+def _price_of(priced: tuple[PlannedClaim, Decision]) -> float:
+    return priced[1].hours.high if priced[1].hours else np.inf
+
+
+def decidable_line(study: Study, costs: Costs) -> str:
+    """The same as one line for a plan; empty as `decidable`."""
+    said = decidable(Planner(study, costs))
+    return f"decides     {said} (ngrpo power)" if said else ""
 
 
 def _points(share: float) -> str:
