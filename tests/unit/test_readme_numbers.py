@@ -48,14 +48,14 @@ CLAIMED = {  # the claim: table, model, the system's row and the other's
 
 def power_lines() -> dict[str, list[list[str]]]:
     """README's claims: the cells of their line for each question, from `effect` and from `shows` on."""
-    found: dict[str, list[list[str]]] = {}
+    of_claims: dict[str, list[list[str]]] = {}
     name = ""
     for line in block("ngrpo power --scale paper")[2:]:
         if line.strip() != "…":
             cells = re.split(r"\s{2,}", line.strip())
             name, cells = (cells[0], cells[1:]) if not line.startswith(" ") else (name, cells)
-            found.setdefault(name, []).append(cells)
-    return found
+            of_claims.setdefault(name, []).append(cells)
+    return of_claims
 
 
 @pytest.mark.parametrize("claim", CLAIMED)

@@ -83,7 +83,7 @@ def decisions(config: Path, results: Path) -> list[Diagnosis]:
         from ngrpo.study.layout import Results
     except ImportError:
         return []
-    found = []
+    lines = []
     for scale in scales_of(config):
         try:
             study, files = load_study(config, scale, results / scale), Results(results / scale)
@@ -92,8 +92,8 @@ def decisions(config: Path, results: Path) -> list[Diagnosis]:
             continue
         if said:
             do = f"before it is spent: ngrpo power --scale {scale}"
-            found.append(Diagnosis(f"verdicts of {scale}", f"decided by its seeds: {said}", do))
-    return found
+            lines.append(Diagnosis(f"verdicts of {scale}", f"decided by its seeds: {said}", do))
+    return lines
 
 
 def disk_needs(config: Path, results: Path) -> dict[str, tuple[float, float]]:
