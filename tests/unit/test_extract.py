@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.grading.comparison import integer_verdict, math_verify_verdict, string_verdict
-from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, strict_choice
+from ngrpo.grading.extract import clean_gold, gold_choice, last_boxed, lenient_choice, line_number, strict_choice
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,27 @@ def test_choices_are_read_strictly_or_leniently(text, strict, lenient):
 )
 def test_references_lose_their_wrapping_only(answer, bare):
     assert clean_gold(answer) == bare
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (" 19\n4 + 4 = 8", "19"),
+        ("19", "19"),
+        ("-3", "-3"),
+        ("+2.50  ", "+2.50"),
+        ("1,024\n", "1024"),
+        ("\n19", None),
+        ("19 apples", None),
+        ("about 19", None),
+        ("1,02", None),
+        ("٣", None),
+        ("", None),
+        ("9" * 100_000, None),
+    ],
+)
+def test_a_number_is_all_of_the_first_line(text, number):
+    assert line_number(text) == number
 
 
 def test_references_of_choices_are_letters():

@@ -17,8 +17,9 @@ PLAIN = Model(source=ToyModel(kind="toy"), template="plain")
 THINKING = "{{ 'Q:' + messages[0]['content'] }}{% if add_generation_prompt %}{{ 'A:<think>' }}{% endif %}"
 
 
-def _dataset(kind: str = "math", instruction: str = "") -> Dataset:
-    return Dataset(source=FolderDataset(kind="folder", file="x"), kind=kind, instruction=instruction)
+def _dataset(kind: str = "math", instruction: str = "", examples: str | None = None) -> Dataset:
+    source = FolderDataset(kind="folder", file="x")
+    return Dataset(source=source, kind=kind, instruction=instruction, examples=examples)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,8 @@ def _dataset(kind: str = "math", instruction: str = "") -> Dataset:
         (_dataset("choice", "Choose."), "1?\n\nChoose."),
         (_dataset("math"), "1?"),
         (_dataset("choice"), "1?"),
+        (_dataset("number", " ="), "1? ="),
+        (_dataset("number", " =", "2 = 2\n"), "2 = 2\n1? ="),
     ],
 )
 def test_the_instruction_follows_as_the_kind_asks(dataset: Dataset, text: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngrpo.data.toy import draw, is_held_out, is_validation, make_problems, solve, trace
+from ngrpo.data.generated import is_held_out, is_validation
+from ngrpo.data.toy import draw, make_problems, solve, trace
 from ngrpo.errors import UserError
 from ngrpo.study.sources import ToyProblems
 
@@ -81,6 +82,6 @@ def test_splits_are_disjoint_and_seeds_fix_them() -> None:
 
 def test_more_problems_than_there_are_is_a_clear_error_and_soon() -> None:
     start = time.process_time()
-    with pytest.raises(UserError, match="hasn't 100000"):
+    with pytest.raises(UserError, match="aren't 100000 such problems"):
         make_problems(_source(count=100_000, terms=(2, 2)))
     assert time.process_time() - start < 30

@@ -18,6 +18,7 @@ from ngrpo.study.expand import Study, load_study
 from ngrpo.study.reading import parse
 from ngrpo.study.reference import models_in
 from ngrpo.study.shown import page_digest, table_digest
+from ngrpo.study.sources import ToyModel
 
 NOTHING: frozenset[str] = frozenset()
 PAGE = frozenset({"notebook", "report"})
@@ -41,6 +42,7 @@ DATA = {
 MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "training_data"}}
 """What makes the value's part of a study: which stages make something anew, where the value stands there."""
 
+DATA_FIELDS = ("source", "kind", "fields")
 OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation")
 IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
@@ -81,20 +83,15 @@ STAGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("seeds", "table_seeds"), SEEDS),
         **dict.fromkeys((*IDLE, "max_seeds"), NOTHING),
     },
-    "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "dtype": MODEL},
-    "Dataset": {**dict.fromkeys(("source", "kind", "fields", "rows", "limit", "instruction"), DATA), "title": PAGE},
+    "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "stop": MODEL, "dtype": MODEL},
+    "Dataset": {**dict.fromkeys((*DATA_FIELDS, "rows", "limit", "instruction", "examples"), DATA), "title": PAGE},
     "Fields": dict.fromkeys(("problem", "answer", "solution", "choices", "id", "boxes"), DATA),
-    "ToyModel": dict.fromkeys(
-        (
-            *("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "steps", "batch_size"),
-            *("learning_rate", "clean_share", "forget", "seed"),
-        ),
-        MODEL,
-    ),
+    "ToyModel": dict.fromkeys((name for name in ToyModel.model_fields if name != "kind"), MODEL),
     "HubModel": dict.fromkeys(("repo", "revision"), MODEL),
     "PackageModel": dict.fromkeys(("package", "version", "file"), MODEL),
     "FolderModel": dict.fromkeys(("path",), MODEL),
-    "ToyProblems": dict.fromkeys(("count", "terms", "held_out", "seed", "validation"), DATA),
+    "ToyProblems": dict.fromkeys(("count", "terms", *(GENERATED := ("held_out", "seed", "validation"))), DATA),
+    "ArithmeticProblems": dict.fromkeys(("count", "operations", "largest", *GENERATED), DATA),
     "HubDataset": dict.fromkeys(("repo", "revision", "split", "subset"), DATA) | {"mirror": NOTHING, "sha256": NOTHING},
     "FolderDataset": dict.fromkeys(("file",), DATA),
     "Training": {

@@ -40,7 +40,7 @@ _field_options = [
     click.option("--response-field", default="response", show_default=True, help="Where it holds the response."),
     click.option("--answer-field", default="answer", show_default=True,
                  help="Where it holds the reference, or a list of them; reward_model.ground_truth goes inside."),
-    click.option("--kind", type=click.Choice(["math", "choice"]), help="The kind of rows that name none."),
+    click.option("--kind", type=click.Choice(["math", "choice", "number"]), help="The kind of rows that name none."),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Data sets as the workflow reads them: one parquet file of problems with answers, and a card of where they came from.
 
-Sources: generated (toy), the Hugging Face hub at a revision, or a file in the user's folder (`ngrpo.data.row_files`).
+Sources: generated (`ngrpo.data.toy`, `ngrpo.data.generated`), the Hugging Face hub at a revision, or a file in the
+user's folder (`ngrpo.data.row_files`).
 What a row's columns may hold: `ngrpo.data.values`; multiple choice: `ngrpo.data.choices`.
 """
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from ngrpo.data import toy
 from ngrpo.data.choices import choice_row
 from ngrpo.data.fetching import Archive, hub_rows
+from ngrpo.data.generated import arithmetic
 from ngrpo.data.gradable import ungradable
 from ngrpo.data.row_files import read_rows
 from ngrpo.data.values import answer_text, field, is_null, text_of
@@ -21,7 +23,7 @@ from ngrpo.errors import UserError
 from ngrpo.files import file_sha256, whole_file, write_json
 from ngrpo.grading.extract import boxes, last_boxed
 from ngrpo.study.cards import id_digest
-from ngrpo.study.sources import Fields, FolderDataset, ToyProblems
+from ngrpo.study.sources import ArithmeticProblems, Fields, FolderDataset, ToyProblems
 from ngrpo.study.specs import DatasetSpec
 from ngrpo.terminal import echo
 
@@ -31,7 +33,7 @@ SCHEMA = pa.schema(
         pa.field("problem", pa.string(), nullable=False),
         pa.field("answer", pa.string()),  # null: the source gives none
         pa.field("solution", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # math | choice
+        pa.field("kind", pa.string(), nullable=False),  # math | choice | number
         pa.field("order", pa.string()),  # choice: the source's option behind each letter, "2013"
     ]
 )
@@ -55,9 +57,11 @@ def make_dataset(
     problems without an answer, or another number of rows, or other rows, than those that were asked for.
     """
     source = spec.dataset.source
+    where: object = f"dataset {spec.id}"
     if isinstance(source, ToyProblems):
         raw, origin = toy.make_problems(source), "generated"
-        where: object = f"dataset {spec.id}"
+    elif isinstance(source, ArithmeticProblems):
+        raw, origin = arithmetic(source, spec.dataset.examples or ""), "generated"
     elif isinstance(source, FolderDataset):
         if data_folder is None:
             raise UserError(f"data set '{spec.id}' needs a data folder", do="add --data-folder PATH")

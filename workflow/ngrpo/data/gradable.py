@@ -6,9 +6,10 @@ from ngrpo.grading import Grader, Item
 
 
 def ungradable(rows: list[dict[str, Any]], workers: int = 2) -> set[str]:
-    """Ids of mathematical problems with an answer that the grader doesn't match with itself."""
-    asked = [r for r in rows if r["kind"] == "math" and r["answer"]]
-    items = [Item(r["id"], f"\\boxed{{{r['answer']}}}", r["answer"]) for r in asked]
+    """Ids of problems (but for choices) with an answer that the grader doesn't match with itself."""
+    asked = [r for r in rows if r["kind"] != "choice" and r["answer"]]
+    written = {"math": "\\boxed{{{}}}", "number": "{}"}
+    items = [Item(r["id"], written[r["kind"]].format(r["answer"]), r["answer"], r["kind"]) for r in asked]
     with Grader(workers=workers) as grader:
         grades = grader.grade(items)
     return {item.id for item, grade in zip(items, grades, strict=True) if grade.grade != "correct"}

@@ -1,7 +1,8 @@
 """Prompts: a problem and its instruction, as one user turn in the model's own template (paper §4.1).
 
 Mathematics: the problem, a space, the instruction. Multiple choice: the question with its options, a blank line, the
-instruction. Training, filtering and sampling render through this module alone.
+instruction. A number: the problem and the instruction. A data set's examples stand before. Training, filtering and
+sampling render through this module alone.
 """
 
 import signal
@@ -16,6 +17,7 @@ from ngrpo.errors import UserError
 from ngrpo.study.sources import Dataset, Model
 from ngrpo.terminal import quoted
 
+_BETWEEN = {"math": " ", "choice": "\n\n", "number": ""}
 TEMPLATE_SECONDS = 10.0
 """Within which a chat template has to write one prompt; such programs take a millisecond."""
 
@@ -31,9 +33,8 @@ def open_tokenizer(model: Path) -> Any:
 
 def messages(dataset: Dataset, problem: str) -> list[dict[str, str]]:
     """The conversation that asks this problem."""
-    between = " " if dataset.kind == "math" else "\n\n"
-    text = f"{problem}{between}{dataset.instruction}" if dataset.instruction else problem
-    return [{"role": "user", "content": text}]
+    text = f"{problem}{_BETWEEN[dataset.kind]}{dataset.instruction}" if dataset.instruction else problem
+    return [{"role": "user", "content": f"{dataset.examples or ''}{text}"}]
 
 
 def prompt_ids(tokenizer: Any, model: Model, dataset: Dataset, problem: str) -> list[int]:

@@ -4,30 +4,15 @@ A trace of "47+38-16" is `<think>c158c196</think>\\boxed{69}`: for each further 
 borrow: c1, c0), the units digit and the tens digit of the partial result, then the result in a box. A sloppy trace
 forgets some of the carries that it needs and follows the wrong flag from there on, so that a model pre-trained on
 sloppy traces errs for one reason, which reinforcement learning can mend.
-
-Problems are split by a hash of their text: training, validation and benchmark problems are disjoint by construction.
 """
 
 import random
 import re
-import zlib
 
-from ngrpo.errors import UserError
+from ngrpo.data.generated import distinct
 from ngrpo.study.sources import ToyProblems
 
-PATIENCE = 100_000  # draws in a row without a new problem, after which there are no more
-
 _TERM = re.compile(r"[+-]?\d\d")
-
-
-def is_held_out(problem: str) -> bool:
-    """Whether a problem is in the held-out eighth."""
-    return zlib.crc32(problem.encode()) % 8 == 0
-
-
-def is_validation(problem: str) -> bool:
-    """Which half of the held-out problems: the one that chooses checkpoints (True) or the benchmark's."""
-    return zlib.crc32(problem.encode()) // 8 % 2 == 0
 
 
 def draw(rng: random.Random, terms: tuple[int, int]) -> str:
@@ -70,20 +55,5 @@ def make_problems(source: ToyProblems) -> list[dict[str, str]]:
 
     Raises UserError where there aren't so many.
     """
-    rng = random.Random(source.seed)
-    problems: dict[str, None] = {}
-    unlucky = 0
-    while unlucky < PATIENCE:
-        problem, before = draw(rng, source.terms), len(problems)
-        if is_held_out(problem) == source.held_out and (
-            not source.held_out or is_validation(problem) == source.validation
-        ):
-            problems.setdefault(problem)
-        if len(problems) == source.count:
-            return [{"problem": p, "answer": str(solve(p)), "solution": trace(p)} for p in problems]
-        unlucky = unlucky + 1 if len(problems) == before else 0
-    raise UserError(
-        f"the toy task hasn't {source.count} such problems (there are {len(problems)})",
-        where="dataset source: count",
-        do="ask for fewer, or allow more terms",
-    )
+    problems = distinct(source, lambda rng: draw(rng, source.terms))
+    return [{"problem": p, "answer": str(solve(p)), "solution": trace(p)} for p in problems]

@@ -12,6 +12,7 @@ Where this departs from calling Math-Verify directly:
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache, lru_cache
 
 # At most 9 digits, so that a Float of the same text is exact and rounding at six decimals changes nothing.
@@ -24,6 +25,11 @@ def integer_verdict(gold: str, answer: str) -> bool | None:
     if left is None or right is None:
         return None
     return int(left.group(1)) == int(right.group(1))
+
+
+def number_verdict(gold: str, answer: str) -> bool:
+    """Whether two numbers, as `line_number` reads them, are equal: 7, 7.0 and +7 are."""
+    return Decimal(gold) == Decimal(answer)
 
 
 @cache

@@ -1,4 +1,5 @@
-"""What a response answers: the last \\boxed{} for mathematics, the line `Answer: X` for multiple choice.
+"""What a response answers: the last \\boxed{} for mathematics, the line `Answer: X` for multiple choice, the first line
+for a number.
 
 Paper §4.1; docs/method.md. Every function is linear in the response's length and runs in the caller's process:
 a hostile response can't slow it down, and nothing of a response is ever evaluated here.
@@ -14,6 +15,7 @@ LENIENT_TAIL = 500
 
 _BRACES = re.compile(r"(?P<box>\\boxed\s{0,8}\{)|\\\\(?!boxed)|\\[{}]|(?P<open>\{)|(?P<close>\})")
 _MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,20}|\d{1,60})(?:\.\d{1,60})?", re.ASCII)
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;$&.]|\\[()\[\]]|\\(?:quad|qquad|,|;)|and|or|\\text\{\s{0,4}(?:and|or)\s{0,4}\})*")
 _FORM_OF_LETTER = re.compile(
     r"(?:\\(?:text|mathrm|mathbf|textbf)\{)?[\s(*]{0,8}([A-Ja-j])(?:[\s.:)}*]{0,8}|[).:]\s.{1,2000})", re.DOTALL
@@ -118,6 +120,12 @@ def lenient_choice(text: str, letters: str = CHOICES) -> str | None:
             return str(read[-1]).upper()
     read = patterns.any.findall(text[-LENIENT_TAIL:])
     return read[-1] if read else None
+
+
+def line_number(text: str) -> str | None:
+    """The number that is all of the first line ("19", "-3", "2.50", "1,024"), without commas; None for another line."""
+    match = _NUMBER.fullmatch(text.lstrip(" \t").partition("\n")[0].rstrip())
+    return match.group(0).replace(",", "") if match else None
 
 
 def clean_gold(answer: object) -> str:

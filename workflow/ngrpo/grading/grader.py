@@ -17,13 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.grading.comparison import integer_verdict, string_verdict
+from ngrpo.grading.comparison import integer_verdict, number_verdict, string_verdict
 from ngrpo.grading.conventions import PAPER, GradingLimits, GradingSettings
-from ngrpo.grading.extract import clean_gold, final_boxes, gold_choice, last_boxed, lenient_choice, strict_choice
+from ngrpo.grading.extract import (
+    clean_gold,
+    final_boxes,
+    gold_choice,
+    last_boxed,
+    lenient_choice,
+    line_number,
+    strict_choice,
+)
 from ngrpo.grading.pool import Pair, Verdict, WorkerPool
 from ngrpo.grading.second import answer_in, choice_in, quick_verdict, reference_choice, reference_text
 
-KINDS = ("math", "choice")
+KINDS = ("math", "choice", "number")
 FINISH_REASONS = ("stop", "length")
 REMEMBERED_PAIRS = 200_000
 SHOWN_CHARS = 200
@@ -35,8 +43,7 @@ RESPONSE_FACTOR = 20
 class Item:
     """One response to grade.
 
-    answer: the reference; also: other accepted references. kind: "math" or "choice". finish_reason: "stop", "length",
-    None.
+    answer: the reference; also: other accepted references. kind: one of KINDS. finish_reason: "stop", "length", None.
     """
 
     id: str
@@ -122,6 +129,8 @@ class _Reading:
         """(the answer as it is shown, what is known or to compare for each reference)."""
         if item.kind == "choice":
             return "", [self._choice(item, reference) for reference in (item.answer, *item.also)]
+        if item.kind == "number":
+            return "", [self._number(item, reference) for reference in (item.answer, *item.also)]
         if item.kind != "math":
             raise unknown_name("kind", item.kind, KINDS, where=f"item '{item.id}'")
         answer, compared = self._answer(item.response)
@@ -166,6 +175,12 @@ class _Reading:
             return None
         reason = f"answer of {length} characters, over the limit of {limit}"
         return Grade("grader_error", answer[:SHOWN_CHARS] + "…", reason)
+
+    def _number(self, item: Item, reference: str) -> Grade:
+        gold, answer = line_number(str(reference)), line_number(item.response)
+        if gold is None:
+            raise UserError(f"the reference isn't a number: '{str(reference)[:40]}'", where=f"item '{item.id}'")
+        return _missing(item) if answer is None else _compared(number_verdict(gold, answer), answer)
 
     def _choice(self, item: Item, reference: str) -> Grade:
         letters = self.settings.letters

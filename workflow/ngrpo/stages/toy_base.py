@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ngrpo.data.toy import draw, is_held_out, solve, trace
+from ngrpo.data.generated import is_held_out
+from ngrpo.data.toy import draw, solve, trace
 from ngrpo.study.sources import ToyModel
 from ngrpo.terminal import echo
 

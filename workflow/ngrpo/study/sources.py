@@ -86,6 +86,25 @@ class ToyProblems(Config):
     """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
 
 
+class ArithmeticProblems(Config):
+    """Generated sums and products of two numbers, such as "7 + 12"; training and held-out problems are disjoint by a
+    hash of the problem, and from the data set's `examples`."""
+
+    kind: Literal["arithmetic"]
+    count: int = Field(ge=1)
+    """How many distinct problems."""
+    operations: tuple[Literal["+", "*"], ...] = Field(("+", "*"), min_length=1)
+    """What is asked for, each as often."""
+    largest: int = Field(20, ge=2)
+    """Numbers are 1 to this large in sums, and 2 to 12, or this large if that is less, in products."""
+    held_out: bool
+    """Draw from the held-out eighth of all problems (validation, benchmarks) or from the rest (training)."""
+    seed: int
+    """Of the draw of problems."""
+    validation: bool = False
+    """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
+
+
 class HubDataset(Config):
     """A data set on the Hugging Face hub."""
 
@@ -114,7 +133,7 @@ class FolderDataset(Config):
     """Its name in that folder."""
 
 
-DatasetSource = Annotated[ToyProblems | HubDataset | FolderDataset, Field(discriminator="kind")]
+DatasetSource = Annotated[ToyProblems | ArithmeticProblems | HubDataset | FolderDataset, Field(discriminator="kind")]
 
 
 class Fields(Config):
@@ -142,8 +161,9 @@ class Dataset(Config):
 
     source: DatasetSource
     """Where it comes from."""
-    kind: Literal["math", "choice"] = "math"
-    """math: \\boxed{} and Math-Verify; choice: "Answer: X"."""
+    kind: Literal["math", "choice", "number"] = "math"
+    """math: \\boxed{} and Math-Verify; choice: "Answer: X"; number: the response's first line is a number and nothing
+    else."""
     fields: Fields = Fields()
     """What the source calls its columns."""
     rows: int | None = Field(None, ge=1)
@@ -151,7 +171,10 @@ class Dataset(Config):
     limit: int | None = Field(None, ge=1)
     """Train on, or ask, only the first so many problems (trials); all of them are kept out of training."""
     instruction: str
-    """What is asked for after the problem; the math prompt joins them by a space, the choice prompt by a blank line."""
+    """What is asked for after the problem; the math prompt joins them by a space, the choice prompt by a blank line,
+    the number prompt by nothing."""
+    examples: str | None = None
+    """What stands before the problem, such as lines with solved ones (few-shot prompts); None: nothing."""
     title: Shown | None = None
     """How tables name it."""
 
@@ -165,5 +188,7 @@ class Model(Config):
     """How tables name it."""
     template: Literal["chat", "plain"] = "chat"
     """chat: the tokenizer's chat template, one user turn; plain: the prompt as it is (base models, the toy)."""
+    stop: str | None = None
+    """A token that ends a response, too, beside the model's own, such as "\\n" for answers of a line; None: none."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of rollout and training arithmetic; float32 on CPU."""
