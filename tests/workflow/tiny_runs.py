@@ -31,7 +31,8 @@ from ngrpo.training.watching import WatchedRun, watched_run
 
 STEPS, LIMIT = 6, 1e-3
 TOY = ToyModel(kind="toy", steps=220)  # enough to be right now and then: without rewards nothing would be tested
-MODEL = ModelSpec(id="tiny", model=Model(source=TOY, dtype="float32"))
+STOP = "}"  # ends a response, too: rollout, training and evaluation must agree on where it ends
+MODEL = ModelSpec(id="tiny", model=Model(source=TOY, dtype="float32", stop=STOP))
 MIXING = NeighborMixer(kind="neighbors", rho=0.5)
 
 

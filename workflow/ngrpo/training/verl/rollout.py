@@ -16,6 +16,7 @@ from verl import DataProto
 from verl.workers.rollout.sglang_rollout.sglang_rollout import AsyncEngine, SGLangRollout
 
 from ngrpo.engines import sglang as plugin
+from ngrpo.engines.model_folder import end_tokens
 from ngrpo.engines.sglang import cpu
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.method.mixers import Mixer, NoMixer, mixer_from
@@ -89,6 +90,7 @@ class MixingRollout(SGLangRollout):
         if self._engine is not None:
             check_built(self._engine, MixingEngine, "engine")
         self.calls = itertools.count()
+        self.ends = list(end_tokens(Path(actor_module)))
 
     def _init_distributed_env(self, *args, **kwargs) -> None:
         if cpu.on_cpu():
@@ -96,7 +98,11 @@ class MixingRollout(SGLangRollout):
         super()._init_distributed_env(*args, **kwargs)
 
     def generate_sequences(self, prompts: DataProto, **kwargs) -> DataProto:
-        """As stock; adds the records to the non-tensor part. Validation never mixes."""
+        """As stock; adds the records to the non-tensor part. Validation never mixes.
+
+        The same tokens end a response in sglang (which reads config.json for them), in verl's mask (which reads
+        generation_config.json) and in evaluation: those of all the model's files.
+        """
         validating = prompts.meta_info.get("validate", False)
         purpose, mixer = ("validation", NoMixer()) if validating else ("rollout", self.exploration)
         step, rows = prompts.meta_info["global_steps"], len(prompts)
@@ -116,7 +122,8 @@ class MixingRollout(SGLangRollout):
             self._engine.pending = [plugin.request_params(mixer, seed, batch) for seed in seeds]
         try:
             with replaced(stock, "_post_process_outputs", collect):
-                out = super().generate_sequences(prompts, **kwargs)
+                prompts.meta_info["eos_token_id"] = self.ends
+                out = super().generate_sequences(prompts, stop_token_ids=self.ends, **kwargs)
         finally:
             if self._engine is not None:
                 self._engine.pending = None
