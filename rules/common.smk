@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
 from ngrpo.errors import UserError, file_error, unknown_name
-from ngrpo.files import file_sha256, read_json
+from ngrpo.files import digest, file_sha256, read_json
 from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import Results
 from ngrpo.study.naming import DECIDE, NOTEBOOKS
@@ -369,3 +369,32 @@ def benchmark_options(wildcards):
 def neighbor_option(wildcards, input):
     """The command-line option that names a neighbor table, where one is needed."""
     return f"--neighbors {quote(str(input.neighbors))}" if input.neighbors else ""
+
+
+def finished_besides(wildcards):
+    """The content of what the page shows and nobody asked for today: finished tables, diagnostics, grades, how runs
+    ended. It has no argument `input`, because Snakemake sees no change of parameters that have."""
+    waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
+    waited_for |= {
+        made(t)
+        for made in (RESULTS.table, RESULTS.exploration, RESULTS.excerpts)
+        for t in TABLES
+    }
+    asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
+    grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
+    asked |= {e for e, path in grades.items() if path in waited_for}
+    trained = {STUDY.evaluations[e].policy.id for e in asked}
+    shown = [
+        *map(RESULTS.table, STUDY.cells),
+        *map(RESULTS.exploration, STUDY.cells),
+        *map(RESULTS.excerpts, STUDY.cells),
+        *map(RESULTS.diagnostics, STUDY.mixing_runs),
+        *(path for e, path in grades.items() if e not in asked),
+        *(
+            RESULTS.run(run).model_card
+            for run in STUDY.runs
+            if run not in trained and RESULTS.run(run).model not in waited_for
+        ),
+    ]
+    others = [path for path in shown if path not in waited_for and path.is_file()]
+    return digest({str(path): file_sha256(path) for path in others})

@@ -12,7 +12,7 @@ for _rule, _batch in {batch.rule: batch for batch in BATCHES}.items():
         output:
             update(of_system(_batch.benchmarks, "samples", "samples_card")),
         log:
-            RESULTS.log("sample", "{system}/" + _batch.joined),
+            RESULTS.log("sample", f"{{system}}/{_batch.joined}"),
         wildcard_constraints:
             system=one_of(batch.system for batch in BATCHES if batch.rule == _rule),
         conda:

@@ -1,35 +1,4 @@
 # Tables, notebooks and the report page: computed by ngrpo.report, shown by papermill, gathered in one HTML file.
-from ngrpo.files import digest
-
-
-def finished_besides(wildcards):
-    """The content of what the page shows of tables that aren't asked for today, which is made for no page: finished
-    tables, diagnostics, grades, and how runs ended. It asks the rule for no inputs: of parameters that do, Snakemake
-    sees no change."""
-    waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
-    waited_for |= {
-        made(t)
-        for made in (RESULTS.table, RESULTS.exploration, RESULTS.excerpts)
-        for t in TABLES
-    }
-    asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
-    grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
-    asked |= {e for e, path in grades.items() if path in waited_for}
-    trained = {STUDY.evaluations[e].policy.id for e in asked}
-    shown = [
-        *map(RESULTS.table, STUDY.cells),
-        *map(RESULTS.exploration, STUDY.cells),
-        *map(RESULTS.excerpts, STUDY.cells),
-        *map(RESULTS.diagnostics, STUDY.mixing_runs),
-        *(path for e, path in grades.items() if e not in asked),
-        *(
-            RESULTS.run(run).model_card
-            for run in STUDY.runs
-            if run not in trained and RESULTS.run(run).model not in waited_for
-        ),
-    ]
-    others = [path for path in shown if path not in waited_for and path.is_file()]
-    return digest({str(path): file_sha256(path) for path in others})
 
 
 rule analyze:

@@ -103,7 +103,7 @@ OUTPUTS = {
     "train": lambda name, _, files: [files.run(name).model],
     "sample": samples_of,
     "grade": lambda name, _, files: [files.evaluation(name).grades],
-    "analyze": lambda name, _, files: [files.table(name)],
+    "analyze": lambda name, _, files: [files.table(name), files.exploration(name), files.excerpts(name)],
     "notebook": lambda name, _, files: [files.report.notebook(name)],
     "report": lambda _, study, files: report_of(study, files),
 }
