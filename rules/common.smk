@@ -373,7 +373,8 @@ def neighbor_option(wildcards, input):
 
 def finished_besides(wildcards):
     """The content of what the page shows and nobody asked for today: finished tables, diagnostics, grades, how runs
-    ended. It has no argument `input`, because Snakemake sees no change of parameters that have."""
+    ended. It has no argument `input`, because Snakemake sees no change of parameters that have.
+    """
     waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
     waited_for |= {
         made(t)
