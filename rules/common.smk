@@ -376,19 +376,14 @@ def finished_besides(wildcards):
     ended. It has no argument `input`, because Snakemake sees no change of parameters that have.
     """
     waited_for = {*extra_seeds_of(wildcards), *diagnostics_files()}
-    waited_for |= {
-        made(t)
-        for made in (RESULTS.table, RESULTS.exploration, RESULTS.excerpts)
-        for t in TABLES
-    }
+    of_tables = (RESULTS.table, RESULTS.exploration, RESULTS.excerpts)
+    waited_for |= {made(table) for made in of_tables for table in TABLES}
     asked = {c.evaluation for table in TABLES for c in STUDY.cells[table]}
     grades = {e: RESULTS.evaluation(e).grades for e in STUDY.evaluations}
     asked |= {e for e, path in grades.items() if path in waited_for}
     trained = {STUDY.evaluations[e].policy.id for e in asked}
     shown = [
-        *map(RESULTS.table, STUDY.cells),
-        *map(RESULTS.exploration, STUDY.cells),
-        *map(RESULTS.excerpts, STUDY.cells),
+        *(made(table) for made in of_tables for table in STUDY.cells),
         *map(RESULTS.diagnostics, STUDY.mixing_runs),
         *(path for e, path in grades.items() if e not in asked),
         *(
