@@ -71,7 +71,7 @@ def batch(rewards: list[float], texts: list[list[int]], group: int = 2):
     scores[:, 0] = torch.tensor(rewards)
     uid = np.array([f"uid-{i // group}" for i in range(len(texts))], dtype=object)
     order = np.random.default_rng(1).permutation(len(texts))  # verl sorts responses by length: groups are scattered
-    tensors = {"responses": responses, "response_mask": mask.long(), "token_level_scores": scores}
+    tensors = {"responses": responses, "response_mask": mask.long(), "token_level_rewards": scores}
     return SimpleNamespace(batch={k: v[order] for k, v in tensors.items()}, non_tensor_batch={"uid": uid[order]})
 
 
