@@ -228,7 +228,7 @@ TABLES = """() => {
     if (/H[23]/.test(e.tagName)) { heading = e.innerText; before = []; }
     else if (e.tagName === 'A') before.push(e);
     else if (numbers(e) && !e.matches('.answer')) tables.push({
-      heading, files: [...files(before), ...links(e)], measured: e.matches('.results:not(.differences)'),
+      heading, files: [...files(before), ...links(e)], measured: e.matches('.results:not(.differences):not(.explored)'),
       rows: [...e.querySelectorAll('tbody tr')].filter(numbers).map(row => ({
         label: row.querySelector('th, td').innerText.split('\\n')[0], files: links(row),
         value: row.querySelector('.value') && row.querySelector('.value').innerText })) });
@@ -277,7 +277,7 @@ def test_a_number_without_its_file_is_noticed(opened, study: Results, tmp_path: 
     grades.rename(tmp_path / "away")
     assert any(f"['{grades.name}'] are missing" in line for line in untraced(page, study))
     (tmp_path / "away").rename(grades)
-    page.evaluate("document.querySelector('.results .value').innerText = '12.3'")
+    page.evaluate("document.querySelector('.results:not(.explored) .value').innerText = '12.3'")
     assert [f"is 12.3, its file says {row['value']}" in line for line in untraced(page, study)] == [True]
     page.evaluate("document.querySelectorAll('main a').forEach(a => a.remove())")
     assert [line.partition(": ")[2] for line in untraced(page, study)] == ["no file is named"] * len(tables)

@@ -56,6 +56,9 @@ def test_options_of_the_other_kind_of_file_are_refused(tmp_path):
         done = CliRunner().invoke(main, ["grade", *map(str, given), "--out", str(tmp_path / "out")])
         assert "says nothing of" in done.output + str(done.exception)
         assert not (tmp_path / "out").exists()
+    for given in ([rows], [samples, "--problems", rows]):  # options that weren't given say nothing of any file
+        done = CliRunner().invoke(main, ["grade", *map(str, given), "--out", str(tmp_path / "out")])
+        assert "says nothing of" not in done.output + str(done.exception)
 
 
 def test_a_response_that_utf8_cant_hold_is_shown(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ngrpo.cli.options import FILE, out_option, with_study
 from ngrpo.errors import UserError
@@ -71,7 +72,7 @@ def grade(answers: Path, problems: Path | None, workers: int, out: Path, **optio
     from ngrpo.grading import GradingLimits, ResponseFields, grade_file, grade_samples
     from ngrpo.progress import counter
 
-    _refuse_unused(answers, problems, options)
+    _refuse_unused(answers, problems)
     settings = _settings(options)
     limits = GradingLimits(options["seconds"], options["memory_mb"], options["longest"])
     progress = counter("graded", "different answers")
@@ -88,12 +89,12 @@ def grade(answers: Path, problems: Path | None, workers: int, out: Path, **optio
     echo(f"wrote {out}")
 
 
-def _refuse_unused(answers: Path, problems: Path | None, options: dict[str, Any]) -> None:
+def _refuse_unused(answers: Path, problems: Path | None) -> None:
     """Raises UserError for options that say something of the other kind of file."""
     samples = answers.suffix == ".parquet"
     names = ("id_field", "response_field", "answer_field", "kind")
-    defaults = {option.name: option.default for option in grade.params if option.name in names}
-    unused = [f"--{n.replace('_', '-')}" for n in names if samples and options[n] != defaults[n]]
+    given = [n for n in names if click.get_current_context().get_parameter_source(n) is not ParameterSource.DEFAULT]
+    unused = [f"--{n.replace('_', '-')}" for n in given if samples]
     unused += ["--problems"] if problems is not None and not samples else []
     if unused:
         kind = "samples in parquet" if samples else "rows in JSON Lines, which hold their answers"
