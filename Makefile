@@ -57,7 +57,7 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo max_seeds=1
 	@$(WORKFLOW)/bin/ngrpo table main
 
-test: ## all tests that need neither root, a GPU nor other people's data (about 25 minutes)
+test: ## all tests that need neither root, a GPU nor other people's data (about 50 minutes)
 	@$(MAKE) --no-print-directory -j2 env
 	@$(MAKE) --no-print-directory test-workflow test-docs test-train test-sglang test-toy test-crate
 
