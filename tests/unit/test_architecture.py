@@ -33,6 +33,7 @@ LAYERS = (
         "grades",
         "hardware",
         "hub",
+        "background",
         "progress",
         "scratch",
         "terminal",

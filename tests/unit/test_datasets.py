@@ -160,6 +160,7 @@ WRONG = {
                       ["'question' is missing", "row 2", "e.g. questions"]),
     "missing answer": ([{"id": 0, "question": "?"}], {}, ["'answer' is missing", "row 1"]),
     "blank problem": ([{"id": 0, "question": " ", "answer": 1}], {}, ["empty problem", "row 1", "'question'"]),
+    "invisible problem": ([{"id": 0, "question": "\u200b\x00\ufeff", "answer": 1}], {}, ["empty problem", "row 1"]),
     "null problem": ([{"id": 0, "question": None, "answer": 1}], {}, ["empty problem", "row 1"]),
     "null id": ([ROWS[0], {"id": None, "question": "?", "answer": 1}], {}, ["empty id", "row 2"]),
     "nothing": ([], {}, ["no rows", "set.jsonl"]),

@@ -11,9 +11,10 @@ from ngrpo.errors import UserError
 from ngrpo.files import digest
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
+from ngrpo.study.reading import read_yaml
 from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Environments, read_settings
-from ngrpo.study.specs import RunSpec, Spec, read_spec
+from ngrpo.study.specs import RunSpec, Spec, Training, read_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
@@ -255,6 +256,21 @@ def test_an_unknown_scale_and_a_missing_or_broken_file_are_named(config, tmp_pat
     (tmp_path / "study.yaml").unlink()
     with pytest.raises(UserError, match="no such configuration file"):
         load_study(tmp_path, "toy")
+
+
+@pytest.mark.parametrize(("written", "read"), [("010", "8"), ("-017", "-15"), ("1:30", "90"), ("1:30.5", "90.5")])
+def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path: Path, written: str, read: str) -> None:
+    """YAML 1.1: a leading zero makes base 8, colons base 60."""
+    (tmp_path / "training.yaml").write_text(f"# warm-up\nwarmup_steps: {written}\n")
+    with pytest.raises(UserError, match=f"{written} is {read} in YAML") as error:
+        read_yaml(Training, tmp_path / "training.yaml")
+    assert "training.yaml: line 2" in str(error.value)
+
+
+@pytest.mark.parametrize(("written", "read"), [("0", 0), ("10", 10), ("0x10", 16), ("1_000", 1000), ("08", 8)])
+def test_other_numbers_are_read(tmp_path: Path, written: str, read: int) -> None:
+    (tmp_path / "training.yaml").write_text(f"steps: 1\nwarmup_steps: {written}\n")
+    assert read_yaml(Training, tmp_path / "training.yaml").warmup_steps == read
 
 
 def test_settings_refuse_unknown_keys_and_missing_folders() -> None:

@@ -9,6 +9,7 @@
 """
 
 import math
+import unicodedata
 from decimal import Decimal
 from typing import Any
 
@@ -113,12 +114,18 @@ def not_text(value: Any, name: str, what: str, where: str) -> UserError:
 
 
 def text_of(value: Any, name: str, what: str, where: str) -> str:
-    """A text, stripped; of a list of messages with one user turn and nothing else that turn's. Raises UserError."""
+    """A text, stripped (nothing but invisible characters is no text); of a list of messages with one user turn and
+    nothing else that turn's. Raises UserError."""
     if _messages(value) and [each["role"] for each in value] == ["user"] and isinstance(value[0]["content"], str):
         value = value[0]["content"]
     if not isinstance(value, str):
         raise not_text(value, name, what, where)
-    return value.strip()
+    return _visible(value)
+
+
+def _visible(text: str) -> str:
+    """A text, stripped; empty where every character is a space, a control or a mark without a glyph of its own."""
+    return text.strip() if any(unicodedata.category(each)[0] not in "CZM" for each in text) else ""
 
 
 def answer_text(value: Any, name: str = "answer", what: str = "answer", where: str = "") -> str | None:
@@ -130,7 +137,7 @@ def answer_text(value: Any, name: str = "answer", what: str = "answer", where: s
         return number_text(value, f"{where}, field '{name}'")
     if not isinstance(value, str):
         raise not_text(value, name, what, where)
-    text = value.strip()
+    text = _visible(value)
     whole = text[:-2] if text.endswith(".0") else None
     if whole is not None and whole.lstrip("-").isdigit():
         text = whole

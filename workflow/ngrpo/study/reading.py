@@ -1,5 +1,6 @@
 """Plain data to configuration models: the first mistake becomes one UserError with file, key and the nearest name."""
 
+import re
 from copy import deepcopy
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +18,7 @@ MOST_BYTES, MOST_NODES, DEEPEST = 2**20, 100_000, 64
 """A configuration file's size, its values once every alias is written out, and its levels."""
 
 MERGE = "tag:yaml.org,2002:merge"
+OCTAL = re.compile(r"0[0-7_]+")
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +72,20 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    """A number, but none that YAML 1.1 reads as another than most people do: 010 is 8, 1:30 is 90."""
+    text = node.value.lstrip("+-")
+    base = "base 8" if OCTAL.fullmatch(text) else "base 60" if ":" in text else None
+    value: int | float = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+    if base:
+        line = f"line {node.start_mark.line + 1}"
+        raise UserError(f"{node.value} is {value} in YAML ({base})", where=line, do=f"write {value}, or '{node.value}'")
+    return value
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 M = TypeVar("M", bound=BaseModel)
 _CONTAINERS = (dict, list, tuple)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ngrpo.background import beside
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import digest, file_sha256, read_json, whole_folder, write_json
 from ngrpo.hardware import hardware
@@ -82,7 +83,7 @@ def train(
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
         if start < steps:
             saving = Saving(checkpoint_every, checkpoint_minutes, _time_to_save(checkpoint_minutes))
-            echo(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}")
+            _say_start(spec, label, start, steps)
             config = compose(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease.holder)
             _note_hardware(run.hardware, start)
             limits = limits_of(config.actor_rollout_ref.rollout.dtype, spec.training.parity_limit)
@@ -145,6 +146,13 @@ def _finish(checkpoints: Checkpoints, steps: int, base: Path, out: Path) -> dict
         check_weights(part, folder)
         write_json(part / MODEL_CARD, {"spec": checkpoints.spec, **said})
     return said
+
+
+def _say_start(spec: RunSpec, label: str, start: int, steps: int) -> None:
+    echo(f"{label} {'resuming after' if start else 'starting at'} step {start} of {steps}")
+    warm = spec.training.warmup_steps
+    if warm >= steps:
+        echo(f"{label} WARNING: the learning rate never gets to its value (warmup_steps: {warm}, steps: {steps})")
 
 
 def _note_hardware(path: Path, start: int) -> None:
@@ -219,11 +227,11 @@ def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Mismatc
 
     limits: of how far rollout and trainer may differ; None: they needn't agree.
     """
-    every, stop = max(1, steps // 10), threading.Event()
+    every = max(1, steps // 10)
 
-    def follow() -> None:
+    def follow(over: threading.Event) -> None:
         shown, warned = start, set[str]()
-        while not stop.wait(1.0):
+        while not over.wait(1.0):
             for row in read_metrics(run.metrics):
                 said = {"idle": warning(row), "mismatch": nearly_stopped(row, limits)}
                 for kind in [k for k, what in said.items() if what and k not in warned and row["step"] > start]:
@@ -233,13 +241,8 @@ def _progress(run: RunFiles, label: str, start: int, steps: int, limits: Mismatc
                     shown = row["step"]
                     echo(_line(label, row, steps))
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with beside(follow):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _line(label: str, row: dict, steps: int) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ngrpo.background import beside
 from ngrpo.files import whole_file
 from ngrpo.formatting import ABSENT
 from ngrpo.study.layout import Results
@@ -41,21 +42,15 @@ SCRIPT = (
 @contextlib.contextmanager
 def live_page(results: Results) -> Iterator[None]:
     """Keep the live page of these results while a run is trained, and write it once more when that is over."""
-    stop = threading.Event()
 
-    def follow() -> None:
+    def follow(over: threading.Event) -> None:
         write_live_page(results)
-        while not stop.wait(EVERY):
+        while not over.wait(EVERY):
             write_live_page(results)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
         write_live_page(results)
+
+    with beside(follow):
+        yield
 
 
 def write_live_page(results: Results) -> None:

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ngrpo.background import beside
 from ngrpo.engines.model_folder import open_table
 from ngrpo.engines.sglang import cpu, hooks, newer
 from ngrpo.engines.sglang.hooks import check_server, run_detokenizer, run_scheduler
@@ -145,9 +146,9 @@ def _deaths_reported() -> Iterator[None]:
 
     It is reported as sglang reports one that fails: by SIGQUIT.
     """
-    before, over = set(multiprocessing.active_children()), threading.Event()
+    before = set(multiprocessing.active_children())
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         seen: set[Any] = set()
         while not over.wait(0.1):
             seen |= set(multiprocessing.active_children()) - before
@@ -157,10 +158,5 @@ def _deaths_reported() -> Iterator[None]:
                 if over.wait(1):
                     return
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with beside(watch):
         yield
-    finally:
-        over.set()
-        thread.join()
