@@ -10,7 +10,7 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
-from ngrpo.errors import UserError, file_error, unknown_name
+from ngrpo.errors import UserError, file_error, nearest_name, unknown_name
 from ngrpo.files import digest, file_sha256, read_json
 from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import Results
@@ -61,8 +61,15 @@ def is_rule(name, among_rules=workflow.is_rule):
         fits = [
             r.name for r in workflow.rules if kind == "rule" or not r.has_wildcards()
         ]
+        if not nearest_name(name, fits):
+            # two of every claim would be the nearest to anything
+            fits = [f for f in fits if not f.startswith((TARGET, DECIDE))]
         where = f"the command line, at scale {SETTINGS.scale}"
-        raise WorkflowError(str(unknown_name(kind, name, fits, where=where)))
+        listed = "--list-target-rules" if kind == "target" else "--list-rules"
+        listed_by = f"snakemake {listed} --config scale={SETTINGS.scale}"
+        raise WorkflowError(
+            str(unknown_name(kind, name, fits, where=where, listed_by=listed_by))
+        )
     return found
 
 

@@ -8,6 +8,8 @@ from ngrpo.terminal import escaped, printable, quoted
 
 LONGEST_NAME = 200
 """Characters of a name beyond which no similar one is looked for: the comparison is quadratic."""
+MOST_NAMES, NEAREST = 12, 3
+"""Known names that an error lists whole; of more than that only so many nearest ones are shown."""
 LONGEST_PART = 2000
 """Characters of a message's part; a foreign value in it is cut much earlier (`ngrpo.terminal.quoted`)."""
 
@@ -96,9 +98,28 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object | None = None) -> UserError:
-    """The error for an id that doesn't exist, with the nearest one that does."""
+def listed(names: Iterable[str]) -> str:
+    """Names as an error lists them: so many, and how many there are."""
+    shown = sorted(names)
+    more = f", … ({len(shown):,} in all)" if len(shown) > MOST_NAMES else ""
+    return f"{', '.join(map(quoted, shown[:MOST_NAMES])) or 'none'}{more}"
+
+
+def name_hint(name: str, known: Iterable[str], listed_by: str | None = None) -> str:
+    """What to say of a name that doesn't exist: the one that was meant, all that are known where these are few, else
+    the nearest and the command that lists them all (listed_by)."""
     names = sorted(known)
-    near = nearest_name(name, names)
-    do = f"did you mean '{printable(near)}'?" if near else f"known: {', '.join(map(printable, names)) or 'none'}"
-    return UserError(f"there is no {kind} '{quoted(name)}'", where=where, do=do)
+    if near := nearest_name(name, names):
+        return f"did you mean '{printable(near)}'?"
+    if len(names) <= MOST_NAMES:
+        return f"known: {listed(names)}"
+    close = difflib.get_close_matches(name[:LONGEST_NAME], names, n=NEAREST, cutoff=0.0)
+    said = f"the nearest: {', '.join(map(quoted, close))}"
+    return f"{said}; all of them: {listed_by}" if listed_by else f"{said} (of {len(names):,})"
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, where: object | None = None, listed_by: str | None = None
+) -> UserError:
+    """The error for an id that doesn't exist, with the nearest one that does: see `name_hint`."""
+    return UserError(f"there is no {kind} '{quoted(name)}'", where=where, do=name_hint(name, known, listed_by))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ngrpo.errors import UserError, unknown_name
+from ngrpo.errors import UserError, name_hint, unknown_name
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.predicates import (
@@ -50,7 +50,7 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
         known("logged metric", test.metric, set(LOGGED) - {"step"})
     if isinstance(test, Diagnosed) and not study.study.methods[test.method].exploration.needs_table:
         mixing = [i for i, m in study.study.methods.items() if m.exploration.needs_table]
-        raise UserError(f"method '{test.method}' mixes no neighbors", where=where, do=f"known: {', '.join(mixing)}")
+        raise UserError(f"method '{test.method}' mixes no neighbors", where=where, do=name_hint(test.method, mixing))
 
 
 def judged_here(claim: Claim, study: Study) -> bool:

@@ -66,7 +66,7 @@ def claim_files(name: str, study: Study, *, most: int | None = None, number: int
     assert study.folder, "a study without a configuration folder has no claims"
     claims = read_claims(study.folder)
     if name not in claims:
-        raise unknown_name("claim", name, claims, where=FILE)
+        raise unknown_name("claim", name, claims, where=FILE, listed_by="ngrpo claim")
     return evidence_files(name, claims[name], study, read_paper_values(study.folder), most=most, number=number)
 
 

@@ -13,7 +13,7 @@ import unicodedata
 from decimal import Decimal
 from typing import Any
 
-from ngrpo.errors import UserError, nearest_name
+from ngrpo.errors import UserError, listed, nearest_name
 
 MOST_DIGITS = 10_000  # of a number as text; the grader reads no longer answers
 
@@ -43,7 +43,7 @@ def field(row: dict[str, Any], name: str, where: str) -> Any:
             known = [*row, *(f"{a}.{b}" for a, inner in row.items() if isinstance(inner, dict) for b in inner)]
             near = nearest_name(name, known)
             raise UserError(
-                f"the field '{name}' is missing; there are {', '.join(sorted(row))}",
+                f"the field '{name}' is missing; there are {listed(row)}",
                 where=where,
                 do=f"name it in the data set's `fields`{f', e.g. {near}' if near else ''}",
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ngrpo.doctor import environments, machine, outside
 from ngrpo.doctor.checks import SCALES, Diagnosis, scales_of
-from ngrpo.errors import nearest_name
+from ngrpo.errors import name_hint
 from ngrpo.terminal import echo, printable
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     scales = scales_of(options.config)
     if options.scale not in scales:
-        near = nearest_name(options.scale, scales)
-        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(scales)}"
+        hint = name_hint(options.scale, scales)
         parser().error(f"there is no scale '{options.scale}' in {options.config / 'scales'}: {hint}")
     checks = examine(options)
     echo("what | state | do")

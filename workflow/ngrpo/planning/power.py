@@ -121,7 +121,7 @@ class Planner:
         """
         claims = read_claims(self.study.folder) if self.study.folder else {}
         if only is not None and only not in claims:
-            raise unknown_name("claim", only, claims, where=FILE)
+            raise unknown_name("claim", only, claims, where=FILE, listed_by="ngrpo claim")
         for name, claim in claims.items():
             if only is not None and name != only:
                 continue

@@ -63,7 +63,7 @@ def claim_to_decide(name: str, study: Study, most: int | None = None) -> tuple[C
     """
     claims, where = read_claims(study.folder) if study.folder else {}, f"decide-{name}, at scale {study.scale}"
     if name not in claims:
-        raise unknown_name("claim", name, claims, where=FILE)
+        raise unknown_name("claim", name, claims, where=FILE, listed_by="ngrpo claim")
     claim, allowed = claims[name], most or study.size.max_seeds
     if not judged_here(claim, study):
         do = f"decide it where it gets one: --config scale={claim.scale}"

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ngrpo.errors import nearest_name
+from ngrpo.errors import name_hint
 
 
 def engine_names() -> list[str]:
@@ -17,8 +17,7 @@ def engine_names() -> list[str]:
 def _known(name: str) -> str:
     names = engine_names()
     if name not in names:
-        near = nearest_name(name, names)
-        advice = f"did you mean '{near}'?" if near else f"known: {', '.join(names)}"
+        advice = name_hint(name, names)
         raise PydanticCustomError("unknown_engine", "there is no such engine, {advice}", {"advice": advice})
     return name
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from ngrpo.errors import nearest_name
+from ngrpo.errors import name_hint
 from ngrpo.study.base import Config, unset
 
 CLIP_RANGES: dict[str, tuple[float, float]] = {
@@ -26,8 +26,7 @@ Aggregation = Literal["seq-mean-token-mean", "token-mean"]
 
 def _known(kind: str) -> str:
     if kind not in CLIP_RANGES:
-        near = nearest_name(kind, CLIP_RANGES)
-        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(CLIP_RANGES)}"
+        hint = name_hint(kind, CLIP_RANGES)
         raise PydanticCustomError("objective", "There is no such objective; {hint}", {"hint": hint})
     return kind
 
