@@ -70,6 +70,10 @@ def test_an_error_escapes_foreign_text_and_foreign_lines_fake_no_part() -> None:
     assert raw(str(unknown_name("problem", HOSTILE, [HOSTILE + "x", "b"]))) == []
     assert len(str(UserError("x" * 10**6))) < 2100
     assert len(str(unknown_name("problem", "x" * 10**6, ["x"]))) < 300
+    many = str(unknown_name("target", "qqq", [f"run-{i}" for i in range(4000)], listed_by="ngrpo list"))
+    assert len(many) < 200
+    assert "do:    the nearest: run-" in many
+    assert many.endswith("; all of them: ngrpo list")
 
 
 def test_a_terminal_without_unicode_gets_escapes_and_no_traceback() -> None:

@@ -1,6 +1,5 @@
 """A claim's two questions, its family, and looks at data that grow or change."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 import yaml
 from synthetic_study import make_study, write_grades
 
-from ngrpo.claims.looks import read_looks, record_looks
+from ngrpo.claims.looks import record_looks
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
-from ngrpo.errors import UserError
 from ngrpo.statistics.effects import QUESTIONS
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -81,13 +79,6 @@ def test_one_seed_says_what_it_can_and_isnt_a_look(tmp_path: Path) -> None:
     assert "what another run would give isn’t known" in claim.reason
     assert claim.parts[0].low < claim.parts[0].estimate < claim.parts[0].high
     assert not results.looks.exists()
-
-
-def test_a_record_of_looks_that_isnt_one_is_named(made) -> None:
-    _, results = made
-    results.looks.write_text(json.dumps({"a": [1]}))
-    with pytest.raises(UserError, match=r"isn't a record of looks"):
-        read_looks(results)
 
 
 def test_where_the_two_estimators_disagree_the_verdict_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ngrpo.claims.at_scale import at_scale, check_names, judged_here, shown_here
 from ngrpo.claims.evidence import Evidence, Reader, ShownEffect
 from ngrpo.claims.gathering import gather
-from ngrpo.claims.looks import Looks, read_looks
+from ngrpo.claims.looks import Seen, read_looks
 from ngrpo.errors import UserError
 from ngrpo.statistics.decisions import LEVEL, VERDICTS, Weighed, weigh
 from ngrpo.statistics.decisions import verdict as verdict_of
@@ -106,8 +106,8 @@ def judge_claims(study: Study, results: Results) -> list[ClaimResult]:
     return look_at_claims(study, results)[0]
 
 
-def look_at_claims(study: Study, results: Results) -> tuple[list[ClaimResult], Looks]:
-    """The claims as `judge_claims`, and all looks so far with this one, to be recorded."""
+def look_at_claims(study: Study, results: Results) -> tuple[list[ClaimResult], Seen]:
+    """The claims as `judge_claims`, and what was seen, to be recorded."""
     if study.folder is None:
         return [], {}
     paper, reader, before = read_paper_values(study.folder), Reader(study, results), read_looks(results)
@@ -123,11 +123,12 @@ def look_at_claims(study: Study, results: Results) -> tuple[list[ClaimResult], L
             continue
         if shown_here(claim, study):
             judged.append(_result(name, claim, study, reader, first_with, before.get(name, {})))
-    after = {
-        **before,
-        **{each.result.id: each.looks for each in judged if isinstance(each, _Open) and each.evidence.replicated},
+    seen = {
+        each.result.id: {q: {side: looks[-1] for side, looks in sides.items()} for q, sides in each.looks.items()}
+        for each in judged
+        if isinstance(each, _Open) and each.evidence.replicated
     }
-    return _with_families(judged), after
+    return _with_families(judged), seen
 
 
 def _with_families(judged: Sequence[ClaimResult | _Open]) -> list[ClaimResult]:

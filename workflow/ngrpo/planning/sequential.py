@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from ngrpo.claims.at_scale import at_scale, judged_here
-from ngrpo.claims.looks import record_looks
+from ngrpo.claims.looks import one_at_a_time, record_looks
 from ngrpo.claims.needs import least_seeds
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.errors import UserError, unknown_name
@@ -89,8 +89,9 @@ def planned_looks(name: str, study: Study, results: Results, most: int | None = 
 def decide(name: str, study: Study, results: Results, most: int | None = None) -> Outcome:
     """Look at a claim on the seeds that are there, and record the look. Raises UserError as `claim_to_decide`."""
     claim, allowed = claim_to_decide(name, study, most)
-    judged, looks = look_at_claims(study, results)
-    record_looks(results, {name: looks[name]} if name in looks else {})
+    with one_at_a_time(results):
+        judged, seen = look_at_claims(study, results)
+        record_looks(results, {name: seen[name]} if name in seen else {})
     result = next(each for each in judged if each.id == name)
     planner = Planner(study, Costs(study, results))
     seeds = min((part.seeds for part in result.parts), default=0)

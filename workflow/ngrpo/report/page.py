@@ -23,7 +23,7 @@ from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
 from ngrpo.audit.status import RunState, command, run_state
-from ngrpo.claims.looks import Looks, record_looks
+from ngrpo.claims.looks import Seen, one_at_a_time, record_looks
 from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, whole_folder, write_json
@@ -69,8 +69,8 @@ class Gathered:
     paper: PaperValues | None
     findings: list[Finding]
     """What the paper's own numbers can bear."""
-    looks: Looks
-    """Every verdict that was given so far, these included."""
+    seen: Seen
+    """What these verdicts saw, for the next ones."""
 
 
 def report(study: Study, results: Path | Results, out: Path) -> None:
@@ -82,8 +82,15 @@ def report(study: Study, results: Path | Results, out: Path) -> None:
 def write_report(study: Study, results: Path | Results, out: Path, *, links_to_code: bool = True) -> None:
     """Write the page, and what it links to beside it. results: results/{scale}; out: the HTML file. links_to_code:
     whether it lies beside the code that it names."""
-    results, files, gallery = Results.of(results), ReportFiles(out.parent), Gallery()
-    gathered = gather(study, results)
+    results = Results.of(results)
+    with one_at_a_time(results):
+        gathered = gather(study, results)
+        _write(study, results, out, gathered, links_to_code=links_to_code)
+        record_looks(results, gathered.seen)
+
+
+def _write(study: Study, results: Results, out: Path, gathered: Gathered, *, links_to_code: bool) -> None:
+    files, gallery = ReportFiles(out.parent), Gallery()
     write_json(files.claims, [asdict(claim) for claim in gathered.claims])
     with whole_file(files.compliance) as part:
         columns = [field.name for field in fields(ComplianceCheck)]
@@ -96,7 +103,6 @@ def write_report(study: Study, results: Path | Results, out: Path, *, links_to_c
     write_problems(study, results, files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
-    record_looks(results, gathered.looks)
 
 
 def gather(study: Study, results: Results) -> Gathered:
@@ -108,8 +114,8 @@ def gather(study: Study, results: Results) -> Gathered:
     checks = compliance(study, results, runs, paper)
     audited = paper_findings(study)
     findings = audited[0] if audited else []
-    claims, looks = look_at_claims(study, results)
-    return Gathered(runs, claims, checks, sheets, paper, findings, looks)
+    claims, seen = look_at_claims(study, results)
+    return Gathered(runs, claims, checks, sheets, paper, findings, seen)
 
 
 def page(

@@ -320,6 +320,11 @@ class Results:
         """Every verdict that a report gave, so that the next knows how often was looked; no rule's output."""
         return self.root / "looks.json"
 
+    @property
+    def looks_lock(self) -> Path:
+        """Locked while a report's verdicts are given and recorded; empty."""
+        return self.root / ".looks.lock"
+
     def decision(self, claim: str, seeds: str) -> Path:
         """What was known of a claim that is being decided after a look at so many training seeds."""
         return self.root / "decisions" / f"{claim}.{seeds}.json"
