@@ -10,11 +10,11 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from ngrpo.claims.needs import TARGET, claim_files, claim_names
-from ngrpo.errors import UserError, file_error, nearest_name, unknown_name
+from ngrpo.errors import UserError, file_error
 from ngrpo.files import digest, file_sha256, read_json
 from ngrpo.study.contents import content_digest
 from ngrpo.study.layout import Results
-from ngrpo.study.naming import DECIDE, NOTEBOOKS
+from ngrpo.study.naming import DECIDE, NOTEBOOKS, unknown_word
 from ngrpo.study.shown import page_digest, table_digest
 from ngrpo.study.snapshot import start
 from ngrpo.study.versions import VERSIONS, code_of
@@ -61,15 +61,7 @@ def is_rule(name, among_rules=workflow.is_rule):
         fits = [
             r.name for r in workflow.rules if kind == "rule" or not r.has_wildcards()
         ]
-        if not nearest_name(name, fits):
-            # two of every claim would be the nearest to anything
-            fits = [f for f in fits if not f.startswith((TARGET, DECIDE))]
-        where = f"the command line, at scale {SETTINGS.scale}"
-        listed = "--list-target-rules" if kind == "target" else "--list-rules"
-        listed_by = f"snakemake {listed} --config scale={SETTINGS.scale}"
-        raise WorkflowError(
-            str(unknown_name(kind, name, fits, where=where, listed_by=listed_by))
-        )
+        raise WorkflowError(str(unknown_word(kind, name, fits, SETTINGS.scale)))
     return found
 
 

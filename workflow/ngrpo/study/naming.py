@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from ngrpo.errors import UserError
+from ngrpo.errors import UserError, nearest_name, unknown_name
 from ngrpo.files import digest, read_json
 from ngrpo.study.base import ID
 from ngrpo.study.layout import DatasetFiles, EvaluationFiles, ModelFiles, NeighborTableFiles, Results, RunFiles
@@ -73,6 +73,15 @@ def name_of(wanted: str, made: Iterable[str]) -> str:
     """The name of what is asked for under one name and was made under others: its own, where that is among them."""
     there = list(made)
     return wanted if wanted in there or not there else there[0]
+
+
+def unknown_word(kind: str, name: str, known: Iterable[str], scale: str) -> UserError:
+    """The error for a word of Snakemake's command line that names none of its rules (kind: "target", or "rule")."""
+    names = list(known)
+    if not nearest_name(name, names):  # two of every claim would be the nearest to anything
+        names = [each for each in names if not each.startswith((CLAIM, DECIDE))]
+    listed_by = f"snakemake --list-{'target-' * (kind == 'target')}rules --config scale={scale}"
+    return unknown_name(kind, name, names, where=f"the command line, at scale {scale}", listed_by=listed_by)
 
 
 LONGEST_PART = 180
