@@ -19,6 +19,7 @@ rule train:
         tensor_parallel=tensor_parallel_of,
         checkpoint_every=STUDY.size.checkpoint_every,
         checkpoints=CHECKPOINTS[STUDY.size.keep_checkpoints],
+        tracking=",".join(SETTINGS.tracking) or "none",
     params:
         version=VERSIONS["train"],
         neighbors=neighbor_option,
@@ -28,4 +29,5 @@ rule train:
         " --validation {input.validation:q} {params.neighbors} --checkpoint-every {resources.checkpoint_every}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --nodes {resources.nodes}"
         " --tensor-parallel {resources.tensor_parallel} --checkpoints {resources.checkpoints}"
+        " --tracking {resources.tracking}"
         " --out {output:q} 2>&1 | tee {log:q}"

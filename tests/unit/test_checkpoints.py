@@ -267,6 +267,13 @@ def test_metrics_of_later_steps_and_half_lines_are_cut(tmp_path: Path) -> None:
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_resumed_run_shows_no_step_after_its_last_checkpoint_from_its_start_on(tmp_path: Path) -> None:
+    run = _committed(tmp_path).run
+    run.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 7)))
+    assert Checkpoints(run, "one").prepare() == 4
+    assert [row["step"] for row in read_metrics(run.metrics)] == [1, 2, 3, 4]
+
+
 def _claim(tmp_path: Path, **changes: object) -> None:
     with Lease(RunFiles(tmp_path)) as lease:
         held = json.loads(lease.path.read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def test_the_terminal_has_state_step_reward_mismatch_seconds_and_end(study) -> N
     for word in ("running", "40/100", "2.0e-07", "2.0"):
         assert word in line
     assert f"{RUN}: a step is rollout 25%, update 60%, other 15%" in said
+
+
+def test_runs_that_have_not_begun_are_counted(study, tmp_path: Path) -> None:
+    made, results = study
+    others = Results(tmp_path / "elsewhere")
+    assert watch_text(watched(others, made.runs)) == f"{len(made.runs)} not started"
+    shutil.rmtree(results.run("grpo-toy").folder)
+    said = watch_text(watched(results, made.runs))
+    assert said.endswith("1 more not started")
+    assert "grpo-toy " not in said
 
 
 def test_the_live_page_says_the_same_renews_itself_and_tells_its_age(study, monkeypatch) -> None:

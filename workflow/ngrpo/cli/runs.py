@@ -28,6 +28,12 @@ from ngrpo.terminal import echo
     show_default=True,
     help="Whether checkpoints stay when the run is finished.",
 )
+@click.option(
+    "--tracking",
+    default="none",
+    show_default=True,
+    help="Trackers that get its curves, joined by commas: tensorboard (in the run's folder), wandb, mlflow.",
+)
 @out_option
 def train(
     spec: Path,
@@ -41,6 +47,7 @@ def train(
     devices: int | None,
     tensor_parallel: int,
     checkpoints: str,
+    tracking: str,
     out: Path,
 ) -> None:
     """Train one run with verl and sglang; resumes from its last checkpoint; writes the best checkpoint last."""
@@ -61,6 +68,7 @@ def train(
         devices=devices,
         tensor_parallel=tensor_parallel,
         keep_checkpoints=checkpoints == "keep",
+        tracking=[] if tracking == "none" else tracking.split(","),
     )
 
 

@@ -128,6 +128,11 @@ class RunFiles:
         return self.folder / "train.log"
 
     @property
+    def tensorboard(self) -> Path:
+        """Its curves for TensorBoard, where `tracking` asks for it."""
+        return self.folder / "tensorboard"
+
+    @property
     def checkpoints(self) -> Path:
         """Whole checkpoints, and the best policy so far."""
         return self.folder / "checkpoints"

@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -105,6 +105,8 @@ class Settings(Config):
     """Folder that results/{scale}/ goes into."""
     environments: Environments = Field(default_factory=Environments)
     """Where rules find their programs."""
+    tracking: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers that get the curves of every training, beside metrics.jsonl."""
     cluster: Cluster | None = None
     """The SLURM cluster, where jobs go to one: slurm/site.yaml, which `--profile slurm` reads."""
 

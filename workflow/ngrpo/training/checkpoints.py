@@ -57,7 +57,8 @@ class Checkpoints:
         return self.folder / f"best_{step}"
 
     def prepare(self, inputs: Mapping[str, str] | None = None) -> int:
-        """Leave nothing but whole checkpoints, in a form that verl resumes from; returns the last one's step, or 0.
+        """Leave nothing but whole checkpoints, in a form that verl resumes from, and the log up to the last one;
+        returns that one's step, or 0.
 
         inputs: what identifies the content of what the run is trained on and from; a spec names only where they come
         from. A checkpoint of another spec, or of other inputs, is moved aside with all that its run left, so that
@@ -80,6 +81,7 @@ class Checkpoints:
         else:
             marker.unlink(missing_ok=True)
         self._prune()
+        cut_metrics(self.run.metrics, self.step)
         return self.step
 
     def commit(self, step: int, ended: str | None = None) -> None:
@@ -188,7 +190,13 @@ class Checkpoints:
             aside = aside.with_name(f"{card['spec']}.{number}")
         aside.mkdir(parents=True)
         # the checkpoints with their card last: a kill on the way is mended
-        files = (self.run.metrics, self.run.verl_settings, self.run.train_log, self.run.failure)
+        files = (
+            self.run.metrics,
+            self.run.verl_settings,
+            self.run.train_log,
+            self.run.failure,
+            self.run.tensorboard,
+        )
         for path in (*files, self.folder):
             if path.exists():
                 os.replace(path, aside / path.name)

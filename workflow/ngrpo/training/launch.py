@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ngrpo.background import beside
@@ -34,6 +34,7 @@ from ngrpo.training.nodes import set_environment
 from ngrpo.training.verl import accelerator
 from ngrpo.training.verl.ray_job import run_verl
 from ngrpo.training.verl.recipe import Ranks, RunInputs, Saving, compose, total_steps
+from ngrpo.training.verl.trackers import check_trackers, tracked
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
 SAME_SIGNAL = 10.0  # seconds within which signals are one
@@ -54,6 +55,7 @@ def train(
     devices: int | None = None,
     tensor_parallel: int = 1,
     keep_checkpoints: bool = False,
+    tracking: Sequence[str] = (),
     plugin: str = "ngrpo.training.verl.plugin.install",
 ) -> None:
     """Train the run, from its last whole checkpoint if there is one, and write its best policy to `out`.
@@ -61,7 +63,7 @@ def train(
     model, data, validation, neighbors: what the spec names, as files. run_dir: holds spec.json, metrics and
     checkpoints. checkpoint_every: steps; checkpoint_minutes: saved at least so often, too. nodes: of this SLURM job;
     devices: ranks on each; tensor_parallel: of them to a rollout engine. keep_checkpoints: those of the finished run
-    stay, too. plugin: what every Ray worker calls first.
+    stay, too. tracking: trackers that get its curves. plugin: what every Ray worker calls first.
 
     Raises UserError where another trainer holds the folder, where the job's time is too short to save anything, where
     rollout and trainer disagree, where a loss, a gradient, log-probs or weights are no finite numbers (again: it has
@@ -70,14 +72,16 @@ def train(
     """
     import pyarrow.parquet as pq
 
+    check_trackers(tracking)
     set_environment(nodes)
     run = RunFiles(run_dir.resolve())
     inputs = RunInputs(model, data, validation, neighbors).resolved()
     label, began = f"[train {spec.id}]", time.monotonic()
-    with _shown_live(run), Lease(run) as lease, _orderly_end(run.stop, lease, label):
+    with contextlib.ExitStack() as shown, Lease(run) as lease, _orderly_end(run.stop, lease, label):
         keep_spec(spec, run.spec)
         checkpoints = Checkpoints(run, spec.digest)
         start = checkpoints.prepare(_contents(inputs))
+        shown.enter_context(_shown_live(run))  # ends when the lease has
         refuse_after_failure(run, spec, start)
         steps = start if checkpoints.ended else total_steps(spec, pq.read_metadata(inputs.data).num_rows)
         ranks = Ranks(devices or accelerator.devices(), tensor_parallel, nodes)
@@ -87,18 +91,15 @@ def train(
             config = compose(spec, inputs, run, ranks=ranks, saving=saving, steps=steps, lease=lease.holder)
             _note_hardware(run.hardware, start)
             limits = limits_of(config.actor_rollout_ref.rollout.dtype, spec.training.parity_limit)
-            with _progress(run, label, start, steps, limits if spec.exploration.replayed else None):
+            watched = limits if spec.exploration.replayed else None
+            with tracked(run, spec.id, tracking), _progress(run, label, start, steps, watched):
                 run_verl(config, run, ranks, plugin)
         checkpoints = Checkpoints(run, spec.digest)
         best = _finish(checkpoints, steps, inputs.model, out)
         if not keep_checkpoints:
             checkpoints.finish(out)
     took = f"took {time.monotonic() - began:.0f} s" if start < steps else "were done before"
-    if best.get("ended"):
-        echo(f"{label} it ended early: {best['ended']}")
-    if best["equals_base"]:
-        echo(f"{label} its weights are the base model's, to the last bit: it has learned nothing")
-    echo(f"{label} {best['steps']} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
+    _say_end(label, best, took)
 
 
 def _contents(inputs: RunInputs) -> dict[str, str]:
@@ -153,6 +154,14 @@ def _say_start(spec: RunSpec, label: str, start: int, steps: int) -> None:
     warm = spec.training.warmup_steps
     if warm >= steps:
         echo(f"{label} WARNING: the learning rate never gets to its value (warmup_steps: {warm}, steps: {steps})")
+
+
+def _say_end(label: str, best: dict, took: str) -> None:
+    if best.get("ended"):
+        echo(f"{label} it ended early: {best['ended']}")
+    if best["equals_base"]:
+        echo(f"{label} its weights are the base model's, to the last bit: it has learned nothing")
+    echo(f"{label} {best['steps']} steps {took}; best at step {best['step']} (validation {best['score']:.3f})")
 
 
 def _note_hardware(path: Path, start: int) -> None:

@@ -128,9 +128,15 @@ def phases(rows: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
 
 
 def watch_text(runs: Iterable[WatchedRun]) -> str:
-    """Runs as a table: state, steps, reward, mismatch, seconds a step, expected end; then where a step's time goes."""
-    rows, notes = [], []
+    """Runs as a table: state, steps, reward, mismatch, seconds a step, expected end; then where a step's time goes.
+
+    Those that haven't begun are counted.
+    """
+    rows, notes, waiting = [], [], 0
     for run in runs:
+        if run.state == "not started":
+            waiting += 1
+            continue
         rows.append(
             [
                 run.id,
@@ -148,8 +154,10 @@ def watch_text(runs: Iterable[WatchedRun]) -> str:
             total = sum(seconds for _, seconds in run.phases)
             shares = ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in run.phases)
             notes.append(f"{run.id}: a step is {shares}")
+    if waiting:
+        notes.append(f"{waiting} {'more ' if rows else ''}not started")
     head = ["run", "state", "step", "reward", "mismatch", "s/step", "ends about"]
-    return "\n".join([text_table(head, rows), *([""] if notes else []), *notes])
+    return "\n\n".join(["\n".join(part) for part in ([text_table(head, rows)] if rows else [], notes) if part])
 
 
 def clock(at: float | None) -> str:

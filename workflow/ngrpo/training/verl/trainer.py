@@ -28,7 +28,7 @@ from ngrpo.files import write_json
 from ngrpo.statistics.mismatch import MEAN, faults, limits_of
 from ngrpo.study.layout import RunFiles
 from ngrpo.study.run_log import read_metrics
-from ngrpo.training.checkpoints import Checkpoints, cut_metrics
+from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
@@ -177,7 +177,6 @@ class Trainer(RayPPOTrainer):
         """As stock; metrics and data order go on from there. Raises UserError where the loop doesn't log to us."""
         check_called(self.last_called, {"Tracking": 0})
         super()._load_checkpoint()
-        cut_metrics(self.files.metrics, self.global_steps)
         logged = read_metrics(self.files.metrics)
         self.idle = IdleSteps(self.run.idle_steps, logged)
         self.means = [row[MEAN] for row in logged if MEAN in row]
