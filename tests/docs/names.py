@@ -30,6 +30,7 @@ OUTSIDE = {
     "shell": {"deployed", "kill -9", "nvcc", "screen", "srun", "tmux", "~/.cache/flashinfer", "bin/ngrpo"},
     "Python": {"sys.path", "eval", "pytest", "pytestmark = pytest.mark.train", "pytest.exit(reason, 3)"},
     "transformers": {"trust_remote_code=False", "chat_template.jinja"},
+    "trackers": {".venv-train/bin/tensorboard --logdir results/toy/runs", "wandb", "mlflow", "WANDB_…"},
     "torch": {
         "torch.load", "weights_only=False",
         "torch.OutOfMemoryError: CUDA out of memory", "torch._C._cuda_setDevice", "TRITON_F32_DEFAULT=ieee",

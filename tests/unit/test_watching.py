@@ -105,7 +105,7 @@ def test_runs_that_have_not_begun_are_counted(study, tmp_path: Path) -> None:
     shutil.rmtree(results.run("grpo-toy").folder)
     said = watch_text(watched(results, made.runs))
     assert said.endswith("1 more not started")
-    assert "grpo-toy " not in said
+    assert "\ngrpo-toy " not in said
 
 
 def test_the_live_page_says_the_same_renews_itself_and_tells_its_age(study, monkeypatch) -> None:
