@@ -11,10 +11,10 @@ CORES ?= 2
 SNAKEMAKE := $(WORKFLOW)/bin/snakemake --cores $(CORES)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
-CHECKED := workflow tests benchmarks envs
+CHECKED := workflow tests benchmarks envs gpu_kit
 
-.PHONY: help env env-gpu env-current demo docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
-	check-gpu-lock
+.PHONY: help env env-gpu env-current demo docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+	check-gpu-lock gpu-kit
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -96,6 +96,12 @@ test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
 
+gpu-kit: $(TRAIN)/.ready ## a kit for GPU nodes without internet, in build/gpu-kit (3 parts, about 5 minutes; TORCH=version, LOCK=file, PY=version)
+	@$(TRAIN)/bin/python -m gpu_kit.pack $(addprefix --torch ,$(TORCH)) $(addprefix --lock ,$(LOCK)) $(addprefix --python ,$(PY))
+
+test-gpu-kit: $(CURRENT)/.ready gpu-kit ## unpack that kit over a torch without a card and run its CPU half (about half an hour)
+	$(CURRENT)/bin/pytest tests/gpu_kit
+
 check-gpu-lock: $(UV) ## both locks for GPUs are what their .in files resolve to (seconds; downloads metadata only)
 	@UV="$(abspath $(UV))" envs/resolve-gpu.sh check
 
@@ -141,7 +147,8 @@ lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, my
 simulate: $(WORKFLOW)/.ready ## studies with a known truth: coverage, errors and power, into docs/statistics.md (about 20 minutes)
 	$(WORKFLOW)/bin/python -m benchmarks.simulate
 
-simulate-mismatch: $(WORKFLOW)/.ready ## the guard against systematic faults: 1,000 runs of bfloat16 noise, and each fault (about 10 minutes)
+simulate-mismatch: env ## both guards: each fault, and 1,000 runs of bfloat16 noise (about 10 minutes)
+	$(TRAIN)/bin/python -W ignore -m benchmarks.record_faults
 	$(WORKFLOW)/bin/python -m benchmarks.mismatch
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)

@@ -27,6 +27,7 @@ OUTSIDE = {
     # words of other programs, and of this one's users' machines, by whose they are
     "sglang": {"ModelRunner.init_memory_pool"},
     "verl": {"RayPPOTrainer", "SGLangRollout", "core_algos", "free_cache_engine", "low_var_kl"},
+    "the kit for GPU nodes": {"gpu-kit/run", "--minutes 10"},
     "shell": {"deployed", "kill -9", "nvcc", "screen", "srun", "tmux", "~/.cache/flashinfer", "bin/ngrpo"},
     "Python": {"sys.path", "eval", "pytest", "pytestmark = pytest.mark.train", "pytest.exit(reason, 3)"},
     "transformers": {"trust_remote_code=False", "chat_template.jinja"},

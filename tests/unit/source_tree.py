@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "workflow" / "ngrpo"
 STUBS = PACKAGE / "engines" / "sglang" / "stubs"  # stands for foreign packages, whose names it must bear
 FOLDERS = (
-    ".ci", "benchmarks", "config", "docs", "envs", "notebooks", "resources", "rules", "slurm", "tests", "workflow",
+    ".ci", "benchmarks", "config", "docs", "envs", "gpu_kit", "notebooks", "resources", "rules", "slurm", "tests",
+    "workflow",
 )  # fmt: skip
 TEXT = {"", ".cff", ".css", ".def", ".ipynb", ".j2", ".md", ".py", ".rst", ".sh", ".smk", ".svg", ".toml", ".yaml"}
 

@@ -103,6 +103,8 @@ def test_measured_rounding_stops_nothing_and_what_was_measured_of_faults_does() 
     spec.loader.exec_module(simulation)
     rng = np.random.default_rng(2)
     assert all(simulation.unmixed(rng) for _ in range(3))
+    assert all(simulation.wrong_table(rng) for _ in range(3))
+    assert not any(simulation.wrong_table(rng, share=0) for _ in range(3))
     assert simulation.hotter(rng)
     assert not simulation.hotter(rng, other=0.7)
     parts = [simulation.rounding((256, 200), mean, rng) for mean in simulation.MEANS]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ngrpo.doctor import environments, machine, outside
 from ngrpo.doctor.checks import SCALES, Diagnosis, scales_of
-from ngrpo.errors import name_hint
+from ngrpo.doctor.gpu_report import proved, read_report, report_text
+from ngrpo.errors import UserError, name_hint
 from ngrpo.terminal import echo, printable
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--data-folder", type=Path, help="your problem files, for data sets of kind `folder`")
     options.add_argument("--config", type=Path, default=Path("config"), help="the study's configuration")
     options.add_argument("--results", type=Path, default=Path("results"), help="where results go")
+    options.add_argument("--gpu-report", type=Path, metavar="FILE", help="show this report of the kit for GPU nodes")
     return options
 
 
@@ -75,7 +77,6 @@ def decisions(config: Path, results: Path) -> list[Diagnosis]:
     """A line for each scale that gives verdicts: what its training seeds can decide, at what price; none without the
     packages."""
     try:
-        from ngrpo.errors import UserError
         from ngrpo.planning.costs import Costs
         from ngrpo.planning.power import Planner
         from ngrpo.planning.power_text import decidable
@@ -99,7 +100,6 @@ def decisions(config: Path, results: Path) -> list[Diagnosis]:
 def disk_needs(config: Path, results: Path) -> dict[str, tuple[float, float]]:
     """Of each scale: bytes still to come with one training at a time, and with all; empty without the packages."""
     try:
-        from ngrpo.errors import UserError
         from ngrpo.planning.costs import Costs
         from ngrpo.planning.disk import room
         from ngrpo.study.expand import load_study
@@ -132,9 +132,25 @@ def verdicts(checks: Sequence[Diagnosis], scales: Sequence[str] = SCALES) -> dic
     return {scale: [c.what for c in checks if least[scale] & set(c.stops)] for scale in scales}
 
 
+def show_report(path: Path) -> int:
+    """Print a report of the kit for GPU nodes; 0 if all of it passed on a card, else 1."""
+    try:
+        report = read_report(path)
+    except UserError as error:  # said here, since `python -m ngrpo.doctor` has no other place for it
+        echo(f"{error.label}: {error}", err=True)
+        return 1
+    echo(report_text(report))
+    return 0 if proved(report) else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line for everything, then what each scale lacks; 0 if the asked scale can run, else 1."""
+    """Print a line for everything, then what each scale lacks; 0 if the asked scale can run, else 1.
+
+    With `--gpu-report` that report instead; 0 if all of it passed on a card.
+    """
     options = parser().parse_args(arguments)
+    if options.gpu_report is not None:
+        return show_report(options.gpu_report)
     scales = scales_of(options.config)
     if options.scale not in scales:
         hint = name_hint(options.scale, scales)
