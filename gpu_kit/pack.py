@@ -114,7 +114,7 @@ def readme(manifest: dict, lock: str) -> str:
     """The kit's README, with its own versions and parts."""
     parts = [part for facts in manifest["archives"].values() for part in facts]
     rows = "\n".join(f"| `parts/{p['name']}` | {p['bytes'] / 2**20:.1f} MiB |" for p in parts)
-    text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "README.in").read_text(encoding="utf-8")
     for word, value in (("PYTHON", manifest["python"]), ("TORCH", manifest["torch"]), ("LOCK", lock), ("PARTS", rows)):
         text = text.replace(f"@{word}@", value)
     return text
