@@ -9,7 +9,7 @@ from synthetic_study import make_study
 
 from ngrpo.audit.status import run_state
 from ngrpo.report import figures
-from ngrpo.report.drawing import svg
+from ngrpo.report.drawing import FONT, slim, svg
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.page import report
 from ngrpo.report.tables import analyze
@@ -60,6 +60,28 @@ def test_a_legend_inside_a_figure_follows_the_pages_theme(tmp_path: Path) -> Non
     assert words
     assert all("var(--" in text for text in words)
     assert len(words) == len(re.findall(r"<text", drawn))  # one without a fill is black on dark, too
+
+
+TICKS = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">
+<defs><path id="m1" d="M 0.123456 1.5&#10;L 2 3.999999"/></defs>
+<g id="nobody"><text x="1.23456" style="font-size: 8px; font-family: FONT; fill: red">0.12500</text></g>
+<g clip-path="url(#p2)"><use xlink:href="#m1" x="2.0001"/></g>
+<path id="patch" d="M 0 0 L 1 1" style="fill: none"/><path d="M 0 0 L 1 1" style="fill: none; stroke: red"/>
+<clipPath id="p2"><rect width="1" height="1"/></clipPath></svg>""".replace("FONT", FONT)
+
+
+def test_a_slimmer_drawing_keeps_labels_references_and_every_line() -> None:
+    drawn = slim(TICKS, "a")
+    assert ">0.12500</text>" in drawn  # a label is no coordinate
+    assert 'd="M 0.12 1.5 L 2 4"' in drawn
+    assert ElementTree.fromstring(drawn).find(".//{*}text").attrib == {
+        "x": "1.23",
+        "style": "font-size: 8px; fill: red",
+    }
+    named = set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawn))
+    assert set(re.findall(r' id="([^"]+)"', drawn)) == named == {"a-0", "a-1"}
+    assert drawn.count("<path") == 2  # the marker's, and the one that is drawn
+    assert slim(drawn, "a") == drawn
 
 
 def test_throughput_is_tokens_by_rollout_time_on_each_device(tmp_path: Path) -> None:

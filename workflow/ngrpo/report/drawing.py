@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import pandas as pd
@@ -56,6 +57,9 @@ class Style:
         return THEME[self.variable][0]
 
 
+FONT = "var(--sans, 'DejaVu Sans', sans-serif)"
+for prefix, space in (("", "http://www.w3.org/2000/svg"), ("xlink", "http://www.w3.org/1999/xlink")):
+    ElementTree.register_namespace(prefix, space)
 WORD_JOINER = "\u2060"  # has no width
 
 
@@ -144,20 +148,54 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "var(--sans, 'DejaVu Sans', sans-serif)", text)
+    text = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", FONT, text)
     for variable, (light, _) in THEME.items():
         text = re.sub(light, f"var(--{variable}, {light})", text, flags=re.IGNORECASE)
+    text = slim(text, name)
     width, height = (round(72 * side) for side in figure.get_size_inches())
     described = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' aria-labelledby="{name}-title {name}-about">'
+        f' aria-labelledby="{name}-title {name}-about" style="font-family: {FONT}">'
         f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
     )
     text = re.sub(r"<svg[^>]*>", lambda _: described, text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def slim(text: str, name: str) -> str:
+    """An SVG without what draws nothing: decimals of coordinates beyond a hundredth of a point, ids that nobody names,
+    groups without attributes, invisible paths. Those ids that are named become `name`-0, `name`-1, …"""
+    root = ElementTree.fromstring(text.replace(f" font-family: {FONT};", ""))
+    ids = {old: f"{name}-{n}" for n, old in enumerate(dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', text)))}
+    for element in root.iter():
+        slimmer = {key: _slim_value(key, value, ids) for key, value in element.attrib.items()}
+        element.attrib = {key: value for key, value in slimmer.items() if value}
+    _unwrap(root)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _slim_value(key: str, value: str, ids: dict[str, str]) -> str:
+    """An attribute's value with ids by their new names; empty where the attribute says nothing."""
+    if key == "id":
+        return ids.get(value, "")
+    if reference := re.fullmatch(r"(#|url\(#)(.+?)(\)?)", value):
+        return f"{reference[1]}{ids[reference[2]]}{reference[3] or ''}"
+    if key in ("d", "x", "y", "points", "transform"):
+        value = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), value)
+        value = re.sub(r"\s+", " ", value).strip()
+    return "" if value.startswith("rotate(-0 ") else value
+
+
+def _unwrap(parent: ElementTree.Element) -> None:
+    """Put the content of groups without attributes in their place, and drop paths that are neither filled nor drawn."""
+    for child in list(parent):
+        _unwrap(child)
+        kind, place = child.tag.rpartition("}")[2], list(parent).index(child)
+        group = kind == "g" and not child.attrib
+        invisible = kind == "path" and child.get("style") == "fill: none" and child.attrib.keys() == {"d", "style"}
+        if group or invisible:
+            parent[place : place + 1] = list(child)
 
 
 def escaped(text: str) -> str:

@@ -42,7 +42,7 @@ from ngrpo.report.section_graders import second_opinion
 from ngrpo.report.section_paired import OUTCOMES, paired_outcomes, slowdowns
 from ngrpo.report.section_problems import mixing_pages, page_of, problem_pages
 from ngrpo.report.section_results import result_sentences, results_table
-from ngrpo.report.summary import alerts, checks_by_run, claim_counts, facts, unfinished
+from ngrpo.report.summary import alerts, claim_counts, facts, required_values, unfinished
 from ngrpo.report.tables import read_table
 from ngrpo.statistics.diversity import WORDS
 from ngrpo.study.expand import Study
@@ -211,7 +211,8 @@ def _sections(
         "fidelity": fidelity_rows(study, gathered.paper),
         "switch_effects": switch_effects(study, results),
         "of_verl": OF_VERL,
-        "checks": checks_by_run(checks),
+        "departures": [check for check in checks if check.state != "ok"],
+        "required_values": required_values(checks),
         "check_counts": {state: sum(c.state == state for c in checks) for state in STATES},
         "states": STATES,
         "facts": facts(study, runs, tables, claims),

@@ -1,6 +1,7 @@
 """The top of the report page: facts, what can't be trusted, what is missing."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ngrpo.audit.compliance import EVALUATIONS, ComplianceCheck
@@ -20,9 +21,34 @@ def claim_counts(claims: list[ClaimResult]) -> list[tuple[str, int]]:
     return [(verdict, given.count(verdict)) for verdict in (*VERDICTS, "no verdict") if verdict in given]
 
 
-def checks_by_run(checks: list[ComplianceCheck]) -> list[tuple[str, list[ComplianceCheck]]]:
-    """(run, its checks), in the runs' order."""
-    return [(run, [c for c in checks if c.run == run]) for run in dict.fromkeys(c.run for c in checks)]
+@dataclass(frozen=True)
+class RequiredValue:
+    """A requirement that several runs share."""
+
+    what: str
+    by: str
+    required: Any
+    """None where each run has its own."""
+    ok: int
+    """Runs that meet it."""
+    of: int
+
+
+def required_values(checks: list[ComplianceCheck]) -> list[RequiredValue]:
+    """Each requirement once, with how many runs meet it, in the order of the checks."""
+    shared: dict[tuple[str, str], list[ComplianceCheck]] = {}
+    for check in checks:
+        shared.setdefault((check.what, check.by), []).append(check)
+    return [
+        RequiredValue(
+            what,
+            by,
+            same[0].required if all(c.required == same[0].required for c in same) else None,
+            sum(c.state == "ok" for c in same),
+            len(same),
+        )
+        for (what, by), same in shared.items()
+    ]
 
 
 def facts(
