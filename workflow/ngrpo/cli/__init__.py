@@ -18,6 +18,7 @@ for _command in (
         planning.doctor,
         planning.plan,
         planning.power,
+        planning.claim,
         planning.decide,
         planning.ledger,
         planning.clean,

@@ -103,6 +103,22 @@ def power(
 
 
 @click.command()
+@click.argument("claim", required=False)
+@with_study
+def claim(claim: str | None, config: Path, scale: str, results: Path) -> None:
+    """Tell what is known of CLAIM: what it says, how it is judged, its verdict now, what is missing, what it takes.
+
+    Without CLAIM all are listed with their verdicts. Nothing is recorded: this is no look.
+    """
+    from ngrpo.planning.claim_text import claim_text, claims_text
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    study, made = load_study(config, scale, results / scale), Results(results / scale)
+    echo(claim_text(claim, study, made) if claim else claims_text(study, made))
+
+
+@click.command()
 @click.argument("claim")
 @click.option("--max-seeds", type=click.IntRange(1), help="Training seeds that it may get; default: the scale's.")
 @click.option("--out", type=FILE, help="Write what is known then, as JSON.")

@@ -1,0 +1,181 @@
+"""`ngrpo claim` as text: all claims with their verdicts, or one of them with everything that is known of it.
+
+Nothing is recorded: a verdict read here is that of a report made now, and no look.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ngrpo.audit.status import command
+from ngrpo.claims.evidence import ShownEffect
+from ngrpo.claims.needs import TARGET
+from ngrpo.claims.verdicts import ClaimResult, judge_claims
+from ngrpo.errors import UserError, unknown_name
+from ngrpo.formatting import effect, p_value
+from ngrpo.planning.costs import Costs, Span
+from ngrpo.planning.power import Decision, PlannedClaim, Planner
+from ngrpo.statistics.effects import POWER, QUESTIONS
+from ngrpo.study.expand import Study
+from ngrpo.study.layout import Results
+from ngrpo.study.naming import DECIDE
+from ngrpo.study.predicates import (
+    FILE,
+    PAPER,
+    Claim,
+    Compared,
+    Higher,
+    LosesNone,
+    Most,
+    Predicate,
+    Similar,
+    metrics_of,
+    read_claims,
+    systems_of,
+)
+from ngrpo.terminal import printable, text_table
+
+MOST_MISSING = 3
+"""Lines of missing evidence that are shown."""
+LABEL = 12
+
+
+def claims_text(study: Study, results: Results) -> str:
+    """Every claim that the study's scale shows, with its verdict."""
+    claims = judge_claims(study, results)
+    if not claims:
+        return "This configuration has no claims."
+    head = ["claim", "verdict", "where", "says"]
+    rows = [[c.id, c.verdict or "no verdict", c.where, c.says] for c in claims]
+    counts = Counter(c.verdict or f"without a verdict at scale {study.scale}" for c in claims)
+    counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return (
+        f"{text_table(head, rows, (28, 13, 26, 100))}\n\n{len(claims)} claims: {counted}. One of them: ngrpo claim ID"
+    )
+
+
+def claim_text(name: str, study: Study, results: Results) -> str:
+    """One claim. Raises UserError, with the nearest one, where there is none of this id."""
+    claims = read_claims(study.folder) if study.folder else {}
+    if name not in claims:
+        raise unknown_name("claim", name, claims, where=FILE, listed_by="ngrpo claim")
+    claim = claims[name]
+    result = next((each for each in judge_claims(study, results) if each.id == name), None)
+    lines = [f"{name}: {claim.says}", "", *_asked(claim)]
+    if result is None:
+        do = f"ngrpo claim {name} --scale {claim.scale}"
+        return "\n".join([*lines, _line("verdict", f"none here: it is a claim of scale {claim.scale} ({do})")])
+    return "\n".join([*lines, "", *_verdict(result), "", *_next(result, claim, study, results)])
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{LABEL}}{printable(text)}"
+
+
+def _asked(claim: Claim) -> Iterator[str]:
+    """What it says where, and how it is judged."""
+    test = claim.test
+    words = f": “{claim.words}”" if claim.words else ""
+    yield _line("where", f"{claim.where}{words}" if claim.scale == PAPER else f"{claim.where} (not of the paper)")
+    yield _line("family", f"{claim.family}: its claims are judged together (Holm)")
+    yield _line("asks", f"{claim.question}")
+    yield _line("model", test.model)
+    yield _line("test", test_text(test))
+    if isinstance(test, Compared) and any(metric != "mean" for metric in metrics_of(test)):
+        yield _line("estimator", f"{test.estimator} of Pass@k; the other one is shown beside it")
+    whose, why = getattr(test, "whose", None), getattr(test, "why", None)
+    if whose:
+        yield _line("limit", f"{'the paper’s' if whose == PAPER else whose}: {why}")
+
+
+def test_text(test: Predicate) -> str:
+    """A predicate in a line: who is compared with whom, in what, on what."""
+    systems = [_system(s.method, s.decoding) for s in systems_of(test)]
+    if not isinstance(test, Compared):
+        fields = {k: v for k, v in test.model_dump().items() if k in _LIMITS and v is not None}
+        return f"{test.kind}: {' and '.join(systems)}; {', '.join(f'{k} {v}' for k, v in fields.items())}"
+    on = ", ".join(test.benchmarks)
+    first, others = systems[0], ", ".join(systems[1:])
+    if isinstance(test, Most):
+        return f"{first} above each of {others} in {test.at_least} of {len(test.cells)} cells {' × '.join(test.metrics)}, {on}"
+    if isinstance(test, LosesNone):
+        return f"{first} solves what {others} solves: at most {test.at_most:g} % of the problems lost, {on}"
+    each = "each of" if test.each else "average of"
+    where = f"{test.metric}, {on}" if len(test.benchmarks) == 1 else f"{test.metric}, {each} {on}"
+    if isinstance(test, Similar):
+        return f"{first} within {test.within:g} points of {others}: {where}"
+    return f"{first} above {others}: {where} (by {_sizes(test)} points)"
+
+
+_LIMITS = ("metric", "over_steps", "share", "at_least", "at_most", "paper")
+
+
+def _sizes(test: Higher) -> str:
+    return ", ".join(f"{size:.2f}" for size in test.paper)
+
+
+def _system(method: str | None, decoding: str) -> str:
+    return (method or "the base model") + (f" ({decoding})" if decoding != "standard" else "")
+
+
+def _verdict(result: ClaimResult) -> Iterator[str]:
+    """What is known now."""
+    yield _line("verdict", f"{result.verdict or 'none'}. {result.reason}")
+    for answer in result.questions:
+        looks = f"{answer.looks} look{'s' * (answer.looks != 1)}"
+        p = f"p {p_value(answer.p)}, adjusted {p_value(answer.adjusted)} ({answer.family} claims, {looks})"
+        yield _line("", f"{answer.question}: {answer.verdict}, {p}")
+    for part in result.parts:
+        yield _line("effect", part.what)
+        yield _line("", _measured(part))
+    for note in result.missing[:MOST_MISSING]:
+        yield _line("missing", note)
+    if more := len(result.missing) - MOST_MISSING:
+        yield from [_line("", f"… and {more} more")] if more > 0 else []
+    if result.same_as:
+        yield _line("see", f"ngrpo claim {result.same_as}")
+
+
+def _measured(part: ShownEffect) -> str:
+    here = f"{QUESTIONS[0]} {effect(part.low, part.unit)} to {effect(part.high, part.unit)}"
+    beyond = part.beyond
+    there = (
+        ""
+        if beyond is None
+        else f"; {QUESTIONS[1]} {effect(beyond.low, part.unit)} to {effect(beyond.high, part.unit)}"
+    )
+    size = f"{part.problems} problems × {part.n}" if part.n else f"{part.problems} tokens" if part.problems else ""
+    made_of = ", ".join(filter(None, (f"{part.seeds} seed{'s' * (part.seeds != 1)}", size)))
+    text = f"{effect(part.estimate, part.unit)} (95 %: {here}{there}; {made_of})"
+    return f"{text}; {part.note}" if part.note else text
+
+
+def _next(result: ClaimResult, claim: Claim, study: Study, results: Results) -> Iterator[str]:
+    """What makes its evidence, and what deciding it takes."""
+    yield _line("evidence", command(study, results, f"{TARGET}{result.id}"))
+    if result.verdict is None:
+        return
+    yield _line("decide", f"{command(study, results, f'{DECIDE}{result.id}')} (adds training seeds)")
+    planner = Planner(study, Costs(study, results))
+    try:
+        planned = planner.plan(result.id, claim)
+    except UserError as error:
+        yield _line("power", f"not known: {error.what}")
+        return
+    decisions = [planned.decision(question) for question in QUESTIONS]
+    for label, decision in zip(("power", ""), decisions, strict=True):
+        yield _line(label, _power(planned, decision, planner.costs))
+
+
+def _power(planned: PlannedClaim, decision: Decision, costs: Costs) -> str:
+    size, question = f"{100 * planned.size:.2f} points", decision.question
+    if decision.seeds is None or decision.hours is None:
+        return f"{question}: no number of training seeds shows {size} with {100 * POWER:.0f} % power"
+    needed = f"{decision.seeds} seeds" if planned.runs else "no further seed"
+    device, file = costs.declared.device, costs.file
+    money = f", {_span(decision.hours * file.gpu_hour)} {file.currency}" if device == "GPU" else ""
+    needs = f"{needed} for {100 * POWER:.0f} % power at {size}"
+    return f"{question}: {needs}: {_span(decision.hours)} {device}-hours{money}; {planned.seeds} configured"
+
+
+def _span(span: Span) -> str:
+    return " – ".join(dict.fromkeys(f"{value:,.0f}" for value in (span.low, span.high)))
