@@ -25,15 +25,16 @@ from ngrpo.statistics.partial import weigh_cells
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import read_paper_values
-from ngrpo.study.predicates import Claim, read_claims
+from ngrpo.study.predicate_text import limit_text
+from ngrpo.study.predicates import PAPER, Claim, read_claims
 from ngrpo.study.scale_note import scale_note
 
 SIDES = ("for", "against")
 REASONS = {
     "supported": "Every effect that the claim needs is there.",
     "contradicted": "An effect that the claim needs goes the other way.",
-    "not supported": "An effect as large as the paper’s would have been seen, and wasn’t.",
-    "underpowered": "An effect as large as the paper’s might not have been seen: more problems or seeds are needed.",
+    "not supported": "An effect as large as {whose} would have been seen, and wasn’t.",
+    "underpowered": "An effect as large as {whose} might not have been seen: more problems or seeds are needed.",
     "not run": "Evidence is missing.",
 }
 ONE_SEED = (
@@ -50,7 +51,8 @@ class QuestionVerdict:
     question: str
     verdict: str
     p: float
-    """Two-sided, of the claim alone, looked at once: the largest of the effects that it needs."""
+    """Two-sided, of the claim alone, looked at once: for it the largest of the effects that it needs, or, if that is
+    less, against it."""
     adjusted: float
     """The same, adjusted for the claims of its family and for the looks so far."""
     looks: int
@@ -153,10 +155,12 @@ def _closed(case: _Open, adjusted: dict[tuple[str, str, str], float], family: in
     for question, weighed in case.weighed.items():
         two = tuple(adjusted[result.id, question, side] for side in SIDES)
         given = VERDICTS[int(verdict_of(weighed, replicated, (two[0], two[1])))]
-        alone, looks = min(1.0, 2 * float(weighed.p_for)), len(case.looks[question]["for"])
-        answers.append(QuestionVerdict(question, given, alone, two[0], looks, family))
+        one = [float(weighed.p_for), float(weighed.p_against)]
+        side, looks = one.index(min(one)), len(case.looks[question]["for"])
+        answers.append(QuestionVerdict(question, given, min(1.0, 2 * one[side]), two[side], looks, family))
     own = next(a for a in answers if a.question.endswith(result.question))
-    reason = REASONS[own.verdict] if replicated else ONE_SEED
+    whose = "the paper’s" if result.scale == PAPER else "the claim’s"
+    reason = REASONS[own.verdict].format(whose=whose) if replicated else ONE_SEED
     if replicated and own.p <= LEVEL < own.adjusted:
         times = "once" if own.looks == 1 else f"{own.looks} times"
         reason = FAMILY.format(count=family, family=result.family, looks=times)
@@ -165,7 +169,6 @@ def _closed(case: _Open, adjusted: dict[tuple[str, str, str], float], family: in
 
 
 def _said(name: str, claim: Claim, verdict: str | None, reason: str, **known: Any) -> ClaimResult:
-    whose, why = getattr(claim.test, "whose", None), getattr(claim.test, "why", None)
     return ClaimResult(
         id=name,
         where=claim.where,
@@ -173,7 +176,7 @@ def _said(name: str, claim: Claim, verdict: str | None, reason: str, **known: An
         question=claim.question,
         says=claim.says,
         words=claim.words,
-        limit=f"{'the paper’s' if whose == 'paper' else whose}: {why}" if whose else None,
+        limit=limit_text(claim.test),
         scale=claim.scale,
         verdict=verdict,
         reason=reason,

@@ -4,7 +4,7 @@ Nothing is recorded: a verdict read here is that of a report made now, and no lo
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ngrpo.audit.status import command
 from ngrpo.claims.evidence import ShownEffect
@@ -18,20 +18,8 @@ from ngrpo.statistics.effects import POWER, QUESTIONS
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.naming import DECIDE
-from ngrpo.study.predicates import (
-    FILE,
-    PAPER,
-    Claim,
-    Compared,
-    Higher,
-    LosesNone,
-    Most,
-    Predicate,
-    Similar,
-    metrics_of,
-    read_claims,
-    systems_of,
-)
+from ngrpo.study.predicate_text import estimator_text, limit_text, predicate_text
+from ngrpo.study.predicates import FILE, PAPER, Claim, read_claims
 from ngrpo.terminal import printable, text_table
 
 MOST_MISSING = 3
@@ -49,7 +37,7 @@ def claims_text(study: Study, results: Results) -> str:
     counts = Counter(c.verdict or f"without a verdict at scale {study.scale}" for c in claims)
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return (
-        f"{text_table(head, rows, (28, 13, 26, 100))}\n\n{len(claims)} claims: {counted}. One of them: ngrpo claim ID"
+        f"{text_table(head, rows, (60, 13, 26, 100))}\n\n{len(claims)} claims: {counted}. One of them: ngrpo claim ID"
     )
 
 
@@ -79,42 +67,11 @@ def _asked(claim: Claim) -> Iterator[str]:
     yield _line("family", f"{claim.family}: its claims are judged together (Holm)")
     yield _line("asks", f"{claim.question}")
     yield _line("model", test.model)
-    yield _line("test", test_text(test))
-    if isinstance(test, Compared) and any(metric != "mean" for metric in metrics_of(test)):
-        yield _line("estimator", f"{test.estimator} of Pass@k; the other one is shown beside it")
-    whose, why = getattr(test, "whose", None), getattr(test, "why", None)
-    if whose:
-        yield _line("limit", f"{'the paper’s' if whose == PAPER else whose}: {why}")
-
-
-def test_text(test: Predicate) -> str:
-    """A predicate in a line: who is compared with whom, in what, on what."""
-    systems = [_system(s.method, s.decoding) for s in systems_of(test)]
-    if not isinstance(test, Compared):
-        fields = {k: v for k, v in test.model_dump().items() if k in _LIMITS and v is not None}
-        return f"{test.kind}: {' and '.join(systems)}; {', '.join(f'{k} {v}' for k, v in fields.items())}"
-    on = ", ".join(test.benchmarks)
-    first, others = systems[0], ", ".join(systems[1:])
-    if isinstance(test, Most):
-        return f"{first} above each of {others} in {test.at_least} of {len(test.cells)} cells {' × '.join(test.metrics)}, {on}"
-    if isinstance(test, LosesNone):
-        return f"{first} solves what {others} solves: at most {test.at_most:g} % of the problems lost, {on}"
-    each = "each of" if test.each else "average of"
-    where = f"{test.metric}, {on}" if len(test.benchmarks) == 1 else f"{test.metric}, {each} {on}"
-    if isinstance(test, Similar):
-        return f"{first} within {test.within:g} points of {others}: {where}"
-    return f"{first} above {others}: {where} (by {_sizes(test)} points)"
-
-
-_LIMITS = ("metric", "over_steps", "share", "at_least", "at_most", "paper")
-
-
-def _sizes(test: Higher) -> str:
-    return ", ".join(f"{size:.2f}" for size in test.paper)
-
-
-def _system(method: str | None, decoding: str) -> str:
-    return (method or "the base model") + (f" ({decoding})" if decoding != "standard" else "")
+    yield _line("test", predicate_text(test))
+    if estimator := estimator_text(test):
+        yield _line("estimator", f"{estimator} of Pass@k; the other one is shown beside it")
+    if limit := limit_text(test):
+        yield _line("limit", limit)
 
 
 def _verdict(result: ClaimResult) -> Iterator[str]:
@@ -127,10 +84,10 @@ def _verdict(result: ClaimResult) -> Iterator[str]:
     for part in result.parts:
         yield _line("effect", part.what)
         yield _line("", _measured(part))
-    for note in result.missing[:MOST_MISSING]:
-        yield _line("missing", note)
-    if more := len(result.missing) - MOST_MISSING:
-        yield from [_line("", f"… and {more} more")] if more > 0 else []
+    for label, note in zip(("missing", *[""] * MOST_MISSING), result.missing[:MOST_MISSING], strict=False):
+        yield _line(label, note.partition("; made by:")[0])  # `evidence` makes all of it
+    if (more := len(result.missing) - MOST_MISSING) > 0:
+        yield _line("", f"… and {more} more")
     if result.same_as:
         yield _line("see", f"ngrpo claim {result.same_as}")
 
@@ -138,11 +95,9 @@ def _verdict(result: ClaimResult) -> Iterator[str]:
 def _measured(part: ShownEffect) -> str:
     here = f"{QUESTIONS[0]} {effect(part.low, part.unit)} to {effect(part.high, part.unit)}"
     beyond = part.beyond
-    there = (
-        ""
-        if beyond is None
-        else f"; {QUESTIONS[1]} {effect(beyond.low, part.unit)} to {effect(beyond.high, part.unit)}"
-    )
+    there = ""
+    if beyond is not None:
+        there = f"; {QUESTIONS[1]} {effect(beyond.low, part.unit)} to {effect(beyond.high, part.unit)}"
     size = f"{part.problems} problems × {part.n}" if part.n else f"{part.problems} tokens" if part.problems else ""
     made_of = ", ".join(filter(None, (f"{part.seeds} seed{'s' * (part.seeds != 1)}", size)))
     text = f"{effect(part.estimate, part.unit)} (95 %: {here}{there}; {made_of})"
