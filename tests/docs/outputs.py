@@ -21,12 +21,14 @@ from pages import GENERATED, ROOT, Block, Page, pages
 from ngrpo.files import whole_file
 from ngrpo.study.config import ScaleFile, StudyFile
 from ngrpo.study.declared_costs import CostsFile
+from ngrpo.study.predicate_text import claims_page
 from ngrpo.study.predicates import ClaimsFile
 from ngrpo.study.reference import reference_text
 from ngrpo.study.schema import schema_texts
 from ngrpo.study.settings import Settings
 
 MARKER = re.compile(r"output of: (?P<command>.*?)(?P<form> \(numbers: one machine's\))?$")
+CLAIMS = "docs/claims.md"
 STAGES = "docs/pictures/stages.svg"
 MEND = "run `make docs`, look at the difference, and commit it"
 FILES = {
@@ -157,6 +159,7 @@ def main() -> None:
     import tempfile
 
     write(GENERATED, reference())
+    write(CLAIMS, claims_page(ROOT / "config"))
     for name, text in schema_texts().items():
         write(f"config/schema/{name}", text)
     with tempfile.TemporaryDirectory() as empty:

@@ -8,6 +8,7 @@ from checks import problems
 from commands import Asked, Unknown, check, dry_runs
 from names import MODELS, Names, layout
 from outputs import (
+    CLAIMS,
     FILES,
     GENERATED,
     MARKER,
@@ -22,6 +23,7 @@ from pages import ROOT, Block, Page, pages
 from pydantic import BaseModel, Field
 
 from ngrpo.study.base import Config
+from ngrpo.study.predicate_text import claims_page
 from ngrpo.study.reference import reference_text, undocumented
 
 PAGES = {page.name: page for page in pages()}
@@ -131,6 +133,14 @@ def test_a_command_without_a_checker_is_refused(names: Names) -> None:
 
 def test_the_configuration_reference_is_what_the_models_say() -> None:
     assert not differences((ROOT / GENERATED).read_text(encoding="utf-8"), reference(), GENERATED)
+
+
+def test_the_page_of_claims_is_what_the_configuration_says(tmp_path: Path) -> None:
+    committed = (ROOT / CLAIMS).read_text(encoding="utf-8")
+    assert not differences(committed, claims_page(ROOT / "config"), CLAIMS)
+    claims = (ROOT / "config" / "claims.yaml").read_text(encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text(claims.replace("on Llama-3.2-1B.", "on some model.", 1), encoding="utf-8")
+    assert differences(committed, claims_page(tmp_path), CLAIMS)
 
 
 def test_another_default_or_description_shows_in_the_reference() -> None:

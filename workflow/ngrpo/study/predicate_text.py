@@ -1,7 +1,13 @@
-"""A predicate of config/claims.yaml in a line: who is compared with whom, in what, on what, by which limit."""
+"""Claims as text: a predicate in a line, and the page docs/claims.md, which says of every sentence what judges it."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 from ngrpo.study.predicates import (
+    FILE,
     PAPER,
+    Claim,
+    ClaimsFile,
     Compared,
     Diagnosed,
     Higher,
@@ -14,6 +20,7 @@ from ngrpo.study.predicates import (
     System,
     metrics_of,
 )
+from ngrpo.study.reading import read_yaml
 
 
 def predicate_text(test: Predicate) -> str:
@@ -70,3 +77,57 @@ def _listed(names: tuple[str, ...]) -> str:
 def _system(system: System) -> str:
     who = system.method or "the base model"
     return who if system.decoding == "standard" else f"{who} with {system.decoding}"
+
+
+def claims_page(config: Path) -> str:
+    """The page, from a configuration folder's claims."""
+    file = read_yaml(ClaimsFile, config / FILE)
+    papers = {name: claim for name, claim in file.claims.items() if claim.scale == PAPER}
+    others = {name: claim for name, claim in file.claims.items() if name not in papers}
+    families = len({claim.family for claim in papers.values()})
+    parts = [
+        "# Which sentence is judged by which claim",
+        "<!-- Generated from config/claims.yaml by `make docs`: edit that file, not this page. -->",
+        f"This study checks {len(papers)} statements of the paper’s §4.2 to 4.5 and Appendices D to G, in {families}\n"
+        "families, each as a claim of [config/claims.yaml](../config/claims.yaml), and here in our words. *Judged as*\n"
+        "names methods, decodings, models and benchmarks by their ids. Pass@k is the bootstrap’s, as the paper’s\n"
+        "numbers are, where it doesn’t say *unbiased*. Every claim is answered on these benchmarks and on problems\n"
+        "like these. `ngrpo claim` lists all with their verdicts and prints the one that it is given; how these come\n"
+        "about: [statistics.md](statistics.md).",
+        "## Judged",
+        _claims_table(papers),
+        "## Not judged, and why",
+        _table(
+            ("place", "what the paper says", "not judged, because"),
+            [(u.where, u.says, u.because) for u in file.unjudged],
+        ),
+        "## Of a scale, not of the paper",
+        "Verdicts at work where no claim of the paper is judged. In brackets: what is to be expected.",
+        _claims_table(others),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claims_table(claims: dict[str, Claim]) -> str:
+    head = ("place", "claim", "says", "judged as")
+    return _table(head, [(c.where, name, c.says, _judged_as(c)) for name, c in claims.items()])
+
+
+def _judged_as(claim: Claim) -> str:
+    test = claim.test
+    words = [f"{test.model}: {predicate_text(test)}"]
+    words += ["unbiased"] if estimator_text(test) == "unbiased" or isinstance(test, LosesNone) else []
+    words += [f"limit {limit}"] if (limit := limit_text(test)) else []
+    words += [f"on {claim.question}"] if claim.question != "these benchmarks" else []
+    return "; ".join(words)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(_lines(head, rows))
+
+
+def _lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -273,11 +273,24 @@ class Claim(Config):
     """How it is checked."""
 
 
+class Unjudged(Config):
+    """Something that the paper says, and that no study of this kind can decide."""
+
+    where: str
+    """Where the paper says it."""
+    says: str
+    """What it says: a paraphrase."""
+    because: str
+    """Why no claim judges it, and where a reader finds what there is."""
+
+
 class ClaimsFile(Config):
     """config/claims.yaml."""
 
     claims: dict[Id, Claim]
     """Claims by their ids, in the report's order."""
+    unjudged: tuple[Unjudged, ...] = ()
+    """What the paper says besides: for docs/claims.md."""
 
 
 def read_claims(config: Path) -> dict[str, Claim]:
