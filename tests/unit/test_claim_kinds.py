@@ -1,6 +1,8 @@
 """Claims beyond "higher" and "similar": most of the cells, none lost, worst of all steps, token flips; and their
 targets, which ask for what the verdict reads and for nothing else."""
 
+import contextlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from ngrpo.claims.at_scale import at_scale
 from ngrpo.claims.needs import claim_files, claim_names, evidence_files
 from ngrpo.claims.verdicts import judge_claims
 from ngrpo.errors import UserError
+from ngrpo.planning.snakemake_dag import snakemake_dag
 from ngrpo.statistics.effects import Arm, Effect
 from ngrpo.statistics.partial import judge_cells
 from ngrpo.study.expand import load_study
@@ -245,3 +248,62 @@ def test_a_target_of_a_claim_that_cant_be_asked_says_why(study) -> None:
         claim_files("unmeasured", made)
     with pytest.raises(UserError, match=r"no claim 'typ'[^$]*did you mean 'typo'"):
         claim_files("typ", made)
+
+
+def asked_of(test: dict, seeds: int) -> set[str]:
+    """What a claim as it is written in the file needs, told from its keys alone: systems × seeds × benchmarks."""
+    model, numbers = test["model"], ["", *(f"-seed{n}" for n in range(2, seeds + 1))]
+    if test["kind"] == "diagnosed":
+        return {f"diagnostics/{test['method']}-{model}.json"}
+    if test["kind"] in ("logged", "slowdown"):
+        methods = [test["method"], *([test["than"]] if test["kind"] == "slowdown" else [])]
+        return {f"runs/{method}-{model}{n}/model" for method in methods for n in numbers}
+    others = test.get("than", test.get("to"))
+    needed = set()
+    for system in (test["system"], *(others if isinstance(others, list) else [others])):
+        method, decoding = system.get("method"), system.get("decoding", "standard")
+        policies = [f"{method}-{model}{n}" for n in numbers] if method else [model]
+        needed |= {f"evaluations/{p}/{decoding}/{b}.grades.parquet" for p in policies for b in test["benchmarks"]}
+    return needed
+
+
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's configuration, with three training seeds at every scale."""
+    folder = tmp_path_factory.mktemp("three") / "config"
+    shutil.copytree(ROOT / "config", folder)
+    for path in (folder / "scales").glob("*.yaml"):
+        size = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**size, "seeds": 3, "table_seeds": {}}, sort_keys=False))
+    return folder
+
+
+@pytest.mark.parametrize("scale", ["paper", "toy"])
+def test_every_claims_target_makes_its_systems_on_its_benchmarks_with_their_seeds(three_seeds, scale: str) -> None:
+    made = load_study(three_seeds, scale)
+    written = yaml.safe_load((three_seeds / "claims.yaml").read_text())["claims"]
+    own = [name for name in claim_names(made) if written[name].get("scale", "paper") == scale]
+    assert len(own) >= (52 if scale == "paper" else 10)
+    kinds = set()
+    for name in own:
+        asked = {str(path) for path in claim_files(name, made)}
+        assert asked == asked_of(written[name]["test"], 3), name
+        assert {str(path) for path in claim_files(name, made, most=2)} == asked_of(written[name]["test"], 2), name
+        kinds.add(written[name]["test"]["kind"])
+    everything = {"higher", "similar", "most", "loses-none", "logged", "diagnosed", "slowdown"}
+    assert kinds == (everything if scale == "paper" else {"higher", "similar", "loses-none"})
+
+
+def test_snakemake_runs_those_jobs_for_a_claim_and_no_others(three_seeds, tmp_path: Path) -> None:
+    made, results = load_study(three_seeds, "paper"), Results(tmp_path / "paper")
+    with contextlib.chdir(ROOT), snakemake_dag(made, results, ("claim-slowdown-1.5b", "claim-rate-matters")) as dag:
+        jobs = [job for job in dag.needrun_jobs() if not job.rule.norun]
+    trained = {job.wildcards_dict["run"] for job in jobs if job.rule.name == "train"}
+    graded = {job.wildcards_dict["evaluation"] for job in jobs if job.rule.name == "grade"}
+    numbers = ("", "-seed2", "-seed3")
+    rows = ("ngrpo", "ngrpo-always", "ngrpo-always-sampled")
+    assert trained == {f"{method}-{MODEL}{n}" for method in (*rows, "grpo") for n in numbers}
+    benchmarks = ("aime25", "amc23", "math500")
+    assert graded == {f"{m}-{MODEL}{n}/standard/{b}" for m in rows for n in numbers for b in benchmarks}
+    stages = ("dataset", "model", "training_data", "neighbors", "train", "sample", "grade")
+    assert {job.rule.name.split("-")[0] for job in jobs} == {*stages}
