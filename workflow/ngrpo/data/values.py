@@ -15,6 +15,8 @@ from typing import Any
 
 from ngrpo.errors import UserError, listed, nearest_name
 
+INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me")
+"""Unicode's categories of controls, formats, spaces and marks on another character."""
 MOST_DIGITS = 10_000  # of a number as text; the grader reads no longer answers
 
 
@@ -125,7 +127,7 @@ def text_of(value: Any, name: str, what: str, where: str) -> str:
 
 def _visible(text: str) -> str:
     """A text, stripped; empty where every character is a space, a control or a mark without a glyph of its own."""
-    return text.strip() if any(unicodedata.category(each)[0] not in "CZM" for each in text) else ""
+    return text.strip() if any(unicodedata.category(each) not in INVISIBLE for each in text) else ""
 
 
 def answer_text(value: Any, name: str = "answer", what: str = "answer", where: str = "") -> str | None:

@@ -70,14 +70,11 @@ class FolderModel(Config):
 ModelSource = Annotated[ToyModel | HubModel | PackageModel | FolderModel, Field(discriminator="kind")]
 
 
-class ToyProblems(Config):
-    """Generated sums and differences; training and held-out problems are disjoint by a hash of the problem."""
+class GeneratedProblems(Config):
+    """Problems that are made here; training and held-out problems are disjoint by a hash of the problem."""
 
-    kind: Literal["toy"]
     count: int = Field(ge=1)
     """How many distinct problems."""
-    terms: tuple[int, int] = (2, 3)
-    """Fewest and most two-digit terms of a problem."""
     held_out: bool
     """Draw from the held-out eighth of all problems (validation, benchmarks) or from the rest (training)."""
     seed: int
@@ -86,23 +83,22 @@ class ToyProblems(Config):
     """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
 
 
-class ArithmeticProblems(Config):
-    """Generated sums and products of two numbers, such as "7 + 12"; training and held-out problems are disjoint by a
-    hash of the problem, and from the data set's `examples`."""
+class ToyProblems(GeneratedProblems):
+    """Generated sums and differences."""
+
+    kind: Literal["toy"]
+    terms: tuple[int, int] = (2, 3)
+    """Fewest and most two-digit terms of a problem."""
+
+
+class ArithmeticProblems(GeneratedProblems):
+    """Generated sums and products of two numbers, such as "7 + 12", disjoint from the data set's `examples`, too."""
 
     kind: Literal["arithmetic"]
-    count: int = Field(ge=1)
-    """How many distinct problems."""
     operations: tuple[Literal["+", "*"], ...] = Field(("+", "*"), min_length=1)
     """What is asked for, each as often."""
     largest: int = Field(20, ge=2)
     """Numbers are 1 to this large in sums, and 2 to 12, or this large if that is less, in products."""
-    held_out: bool
-    """Draw from the held-out eighth of all problems (validation, benchmarks) or from the rest (training)."""
-    seed: int
-    """Of the draw of problems."""
-    validation: bool = False
-    """Within the held-out part: the half for choosing checkpoints (true) or the half for benchmarks (false)."""
 
 
 class HubDataset(Config):
