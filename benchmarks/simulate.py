@@ -4,8 +4,9 @@ Prints every figure and writes the tables into docs/statistics.md. `make test` r
 (tests/unit/test_statistics.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -13,20 +14,11 @@ from scipy.special import expit
 
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import CONFIDENCE, QUESTIONS, Effect
+from ngrpo.statistics.fitting import Row, fitted
 from ngrpo.statistics.multiplicity import holm, spent
-from ngrpo.statistics.prediction import Planned, draw_problems, power_curve
-from ngrpo.statistics.simulation import (
-    GRID,
-    SHAPES,
-    LogitNoise,
-    Shape,
-    estimators,
-    expected,
-    fitted,
-    policies,
-    simulate,
-    simulate_average,
-)
+from ngrpo.statistics.pass_rates import DECLARED, GRID, SHAPES, LogitNoise, Shape, estimators, expected
+from ngrpo.statistics.prediction import Asked, Planned, draw_problems, power_curve
+from ngrpo.statistics.simulation import Drawn, policies, simulate, simulate_average
 
 PAGE = Path("docs/statistics.md")
 SEEDS = (2, 3, 5, 10, 30)
@@ -49,10 +41,10 @@ NOISES = {
 }
 
 
-def paper_shape(problems: int) -> Shape:
+def paper_shape(problems: int, noise: LogitNoise = DECLARED) -> Shape:
     """The shape fitted to the paper's row of that benchmark."""
     _, mean, few, many = PROBLEMS[problems]
-    return fitted(mean, ((16, few), (32, many)))
+    return fitted(Row(problems, mean, ((16, few), (32, many))), noise)
 
 
 def covered(effect: Effect, question: str, truth: np.ndarray | float) -> float:
@@ -70,16 +62,18 @@ def coverage_rows(
     shape: Shape, problems: int, seeds: int, effect: float
 ) -> tuple[list[list[float]], list[list[float]]]:
     """For each question, over the estimators: coverage, and how often the first system is called better than it is."""
-    studies = min(MOST, CELLS // (problems * seeds))
-    drawn = simulate(shape, problems, seeds, studies, np.random.default_rng([problems, seeds]), effect=effect)
-    cover: list[list[float]] = [[], []]
-    above: list[list[float]] = [[], []]
-    for name, g in estimators(32).items():
-        measured = compare_systems([PairedCounts(drawn.a, drawn.b, 32)], g)
-        for place, (question, truth) in enumerate(zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)):
-            cover[place].append(covered(measured, question, truth))
-            above[place].append(supported(measured.moved(1, -truth), question))
-    return cover, above
+    at_once = max(1, min(MOST, CELLS // (problems * seeds)))
+    rng = np.random.default_rng([problems, seeds])
+    cover, above = np.zeros((2, 2, len(estimators(32))))
+    for part in (min(at_once, MOST - done) for done in range(0, MOST, at_once)):
+        drawn = simulate(shape, problems, seeds, part, rng, effect=effect)
+        for which, (name, g) in enumerate(estimators(32).items()):
+            measured = compare_systems([PairedCounts(drawn.a, drawn.b, 32)], g)
+            truths = zip(QUESTIONS, (drawn.these[name], drawn.all[name]), strict=True)
+            for place, (question, truth) in enumerate(truths):
+                cover[place, which] += covered(measured, question, truth) * part / MOST
+                above[place, which] += supported(measured.moved(1, -truth), question) * part / MOST
+    return cover.tolist(), above.tolist()
 
 
 def coverage_lines() -> Iterator[str]:
@@ -105,9 +99,9 @@ def _marked(value: float, seeds: int) -> str:
     return f"**{value:.1f}**" if out else f"{value:.1f}"
 
 
-def headline() -> list[tuple[Shape, int]]:
+def headline(noise: LogitNoise) -> list[tuple[Shape, int]]:
     """The three benchmarks of Table 1's average."""
-    return [(paper_shape(n), n) for n in (30, 40, 500)]
+    return [(paper_shape(n, noise), n) for n in (30, 40, 500)]
 
 
 def effect_of(cells: list[tuple[Shape, int]], g: np.ndarray, size: float, noise: LogitNoise) -> float:
@@ -125,29 +119,33 @@ def power_lines() -> Iterator[str]:
     """Power for the headline's effect, simulated and predicted, under several noises."""
     yield "| noise | S | these benchmarks: simulated | predicted | problems like these: simulated | predicted | width |"
     yield "|---|---|---|---|---|---|---|"
-    g, cells = estimators(32)[HEADLINE], headline()
+    g = estimators(32)[HEADLINE]
     for title, noise in NOISES.items():
+        cells = headline(noise)
         odds = effect_of(cells, g, HEADLINE_SIZE, noise)
         planned = Planned(tuple(draw_problems(s, n, tuple(g), noise) for s, n in cells))
         for seeds in (2, 3, 5, 10, 20):
-            studies = CELLS // (570 * seeds) if seeds > 10 else MOST
-            drawn = simulate_average(cells, seeds, studies, np.random.default_rng(seeds), effect=odds, noise=noise)
-            measured = compare_systems([PairedCounts(d.a, d.b, 32) for d in drawn], g)
-            here = np.mean([d.these[HEADLINE] for d in drawn], axis=0)
-            sizes = (here, [HEADLINE_SIZE])
             text, widths = [], []
-            for question, values in zip(QUESTIONS, sizes, strict=True):
-                power = power_curve(planned, seeds, question)
-                text += [f"{supported(measured, question):.0f}", f"{100 * averaged(power, values):.0f}"]
+            for question, truth in zip(
+                QUESTIONS, ({"on_these": (HEADLINE, HEADLINE_SIZE)}, {"effect": odds}), strict=True
+            ):
+                rng = np.random.default_rng(seeds)
+                drawn = studies_of(cells, seeds, rng, noise=noise, **truth)
+                measured = compare_systems([PairedCounts(d.a, d.b, 32) for d in drawn], g)
+                predicted = power_curve(planned, seeds, Asked(question))(HEADLINE_SIZE)
+                text += [f"{supported(measured, question):.0f}", f"{100 * predicted:.0f}"]
                 low, high = measured.interval(question=question)
                 widths.append(f"{100 * float((high - low).mean()):.2f}")
             yield f"| {title} | {seeds} | {' | '.join(text)} | {' / '.join(widths)} |"
 
 
-def averaged(power: Callable[[float], float], sizes: np.ndarray | list[float]) -> float:
-    """The mean power over effects of these sizes; over their quantiles, where there are many."""
-    levels = (np.arange(40) + 0.5) / 40
-    return float(np.mean([power(float(v)) for v in (np.quantile(sizes, levels) if len(sizes) > 40 else sizes)]))
+def studies_of(cells: list[tuple[Shape, int]], seeds: int, rng: np.random.Generator, **truth: Any) -> list[Drawn]:
+    """MOST studies, drawn in parts that fit into memory."""
+    parts = [simulate_average(cells, seeds, MOST // 4, rng, **truth) for _ in range(4)]
+    return [
+        Drawn(np.concatenate([d.a for d in each]), np.concatenate([d.b for d in each]), {}, each[0].all)
+        for each in zip(*parts, strict=True)
+    ]
 
 
 def looks_lines(studies: int = 10_000, most: int = 40, at_once: int = 1000) -> Iterator[str]:

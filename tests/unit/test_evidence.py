@@ -8,13 +8,8 @@ from scipy.special import expit
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.decisions import VERDICTS, judge, over_runs, verdict, weigh
 from ngrpo.statistics.effects import POWER, QUESTIONS, Arm, Effect
-from ngrpo.statistics.simulation import (
-    LogitNoise,
-    Shape,
-    estimators,
-    policies,
-    simulate_average,
-)
+from ngrpo.statistics.pass_rates import LogitNoise, Shape, estimators
+from ngrpo.statistics.simulation import policies, simulate_average
 
 MEAN = estimators(32)["Mean@32"]
 SHAPE = Shape(((1.0, 0.0, 2.0),))

@@ -14,10 +14,11 @@ from synthetic_study import ROOT
 
 from ngrpo.audit.paper_counts import PrintedCell, printed_cells, solved_range, whole_count
 from ngrpo.audit.paper_findings import Finding, findings, source_of
-from ngrpo.audit.paper_noise import SAME_WEIGHTS, difference_deviation, of_row
+from ngrpo.audit.paper_noise import declared_noise, deviation_range, difference_deviation, of_row
 from ngrpo.claims.printed import paper_findings, printed_differences
 from ngrpo.cli import main
 from ngrpo.errors import UserError
+from ngrpo.statistics.pass_rates import NONE
 from ngrpo.study.expand import load_study
 from ngrpo.study.paper_values import read_paper_values
 
@@ -25,6 +26,7 @@ CONFIG = ROOT / "config"
 RAW = yaml.safe_load((CONFIG / "paper_values.yaml").read_text())
 TABLES, SIZES = RAW["tables"], RAW["sizes"]
 MATH = ("aime25", "amc23", "math500")
+NOISE = declared_noise(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_every_mean_is_a_possible_count_and_an_impossible_one_would_be_named(aud
     assert (whole_count(20.83, 960), whole_count(20.85, 960), whole_count(0.1, 960)) == (200, None, 1)
     paper = read_paper_values(CONFIG).model_copy(deep=True)
     paper.tables["table1"].values["r1-qwen-1.5b"]["GRPO"]["aime25"]["mean"] = 21.37
-    assert "table1, r1-qwen-1.5b, GRPO, aime25: 21.37" in findings(paper, [])[0].says
+    assert "table1, r1-qwen-1.5b, GRPO, aime25: 21.37" in findings(paper, [], NOISE)[0].says
 
 
 def test_solved_problems_are_whole_under_eq_15_and_a_range_under_the_bootstrap(audit) -> None:
@@ -119,17 +121,34 @@ def test_what_one_run_shows_is_computed_from_the_printed_rows(audit) -> None:
     for model, metric, printed, deviation, shown, chance in audit["one-run"].rows:
         rows, name = TABLES["table1"]["values"][model], metrics[metric]
         difference = rows["N-GRPO"]["Avg"][name] - rows["GRPO"]["Avg"][name]
-        spread = 100 * difference_deviation(of_row(rows["GRPO"], SIZES, MATH), name)
+        spread = 100 * difference_deviation(of_row(rows["GRPO"], SIZES, MATH), name, NOISE)
+        low, high = (100 * end for end in deviation_range(of_row(rows["GRPO"], SIZES, MATH), name, NOISE))
+        assert low <= spread <= high
         assert printed.replace("−", "-") == f"{difference:+.2f}"
-        assert (deviation, shown) == (f"{spread:.2f}", f"{(1.959964 + 0.841621) * spread:.1f}")
-        assert chance == two_digits(tail(round(difference, 2) / spread))
-    headline = next(row for row in audit["one-run"].rows if row[:2] == ("r1-qwen-1.5b", "Pass@32"))
-    assert f"+1.76 points of average Pass@32 on r1-qwen-1.5b, or more, come up in {headline[-1]} % of studies" in (
-        audit["headline"].says
-    )
+        assert (deviation, shown) == (
+            f"{spread:.2f} ({low:.2f} – {high:.2f})",
+            f"{(1.959964 + 0.841621) * spread:.1f}",
+        )
+        tails = [two_digits(tail(round(difference, 2) / each)) for each in (spread, low, high)]
+        assert chance == f"{tails[0]} ({' – '.join(sorted(tails[1:], key=float))})"
+    row = next(row for row in audit["one-run"].rows if row[:2] == ("r1-qwen-1.5b", "Pass@32"))
+    chance, low, high = re.fullmatch(r"(\S+) \((\S+) – (\S+)\)", row[-1]).groups()
+    said = f"come up in {chance} % ({low} to {high}, by the shape of difficulty) of studies"
+    assert f"+1.76 points of average Pass@32 on r1-qwen-1.5b, or more, {said}" in audit["headline"].says
     grpo = of_row(TABLES["table1"]["values"]["r1-qwen-1.5b"]["GRPO"], SIZES, MATH)
-    alone = two_digits(tail(1.76 / (100 * difference_deviation(grpo, "pass@32", SAME_WEIGHTS))))
+    alone = two_digits(tail(1.76 / (100 * difference_deviation(grpo, "pass@32", NONE))))
     assert f"in {alone} % where even the weights" in audit["headline"].says
+
+
+def test_the_noise_is_the_one_that_is_declared(tmp_path: Path) -> None:
+    costs = yaml.safe_load((CONFIG / "costs.yaml").read_text())
+    costs["noise"] |= {"run": 0.7, "method_problem": 0.15}
+    (tmp_path / "costs.yaml").write_text(yaml.safe_dump(costs))
+    louder = declared_noise(tmp_path)
+    finding = next(f for f in findings(read_paper_values(CONFIG), [], louder) if f.id == "one-run")
+    assert "vary by 0.7 a run and by 0.15 and 0.3 a problem" in finding.calculation
+    grpo = of_row(TABLES["table1"]["values"]["r1-qwen-1.5b"]["GRPO"], SIZES, MATH)
+    assert difference_deviation(grpo, "mean", louder) > 2 * difference_deviation(grpo, "mean", NOISE)
 
 
 def test_claims_that_rest_on_a_tie_are_counted(audit) -> None:
@@ -141,7 +160,7 @@ def test_claims_that_rest_on_a_tie_are_counted(audit) -> None:
         d = asked[name]
         table = "table2" if d.benchmarks == ("gpqa-diamond",) else "table1"
         grpo = TABLES[table]["values"][d.model]["GRPO"]
-        spread = 100 * difference_deviation(of_row(grpo, SIZES, d.benchmarks), d.metric)
+        spread = 100 * difference_deviation(of_row(grpo, SIZES, d.benchmarks), d.metric, NOISE)
         assert (points, deviation, chance) == (f"{d.points:.2f}", f"{spread:.2f}", two_digits(tail(d.points / spread)))
         within += d.points < spread
         ties += same == "yes"
@@ -170,7 +189,7 @@ def test_table_9_the_equations_and_the_few_samples(audit) -> None:
         one, other = base[where][metrics[metric]], always["N-GRPO w/o rate"][where][metrics[metric]]
         assert (a, b, difference.replace("−", "-")) == (f"{one:.2f}", f"{other:.2f}", f"{other - one:+.2f}")
         on = MATH if where == "Avg" else (where,)
-        spread = 100 * difference_deviation(of_row(base, SIZES, on), metrics[metric], SAME_WEIGHTS)
+        spread = 100 * difference_deviation(of_row(base, SIZES, on), metrics[metric], NONE)
         assert chance == two_digits(2 * tail(abs(round(other - one, 2)) / spread))
         chances.append(float(chance))
     assert "differs from Base by +2.70 points" in audit["without-rate"].says
@@ -203,11 +222,11 @@ def test_values_that_lack_a_table_or_a_size_are_audited_or_refused(tmp_path: Pat
     raw = yaml.safe_load((CONFIG / "paper_values.yaml").read_text())
     del raw["tables"]["table11"], raw["averages"]["table3"]
     (tmp_path / "paper_values.yaml").write_text(yaml.safe_dump(raw))
-    assert "without-rate" not in {finding.id for finding in findings(read_paper_values(tmp_path), [])}
+    assert "without-rate" not in {finding.id for finding in findings(read_paper_values(tmp_path), [], NOISE)}
     del raw["sizes"]["amc23"]
     (tmp_path / "paper_values.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(UserError, match="the size of amc23 is missing"):
-        findings(read_paper_values(tmp_path), [])
+        findings(read_paper_values(tmp_path), [], NOISE)
 
 
 def test_the_command_needs_seconds_and_no_torch(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,19 +13,34 @@ import yaml
 from click.testing import CliRunner
 from synthetic_study import ROOT
 
-from ngrpo.audit.paper_noise import RunNoise
+from ngrpo.audit.paper_noise import declared_noise
 from ngrpo.cli import main
 from ngrpo.errors import UserError
+from ngrpo.planning.budget import buy
 from ngrpo.planning.costs import Costs
-from ngrpo.planning.power import PlannedClaim, Planner, buy
+from ngrpo.planning.planned_claims import NOISY, PlannedClaim
+from ngrpo.planning.power import Planner
 from ngrpo.planning.power_text import decidable_line, power_figure, power_text
 from ngrpo.statistics.effects import QUESTIONS
-from ngrpo.statistics.simulation import DECLARED
+from ngrpo.statistics.joint import least_likely, most_likely
+from ngrpo.statistics.pass_rates import DECLARED
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 
 HEADLINE = "ngrpo-over-grpo-1.5b"
-SMALL = [HEADLINE, "ngrpo-over-grpo-qwen3", "neighbors-over-gumbel", "ngspo-aime25", "ngrpo-mean-1.5b", "cosine-mean"]
+SMALL = [
+    HEADLINE,
+    "ngrpo-over-grpo-qwen3",
+    "neighbors-over-gumbel",
+    "ngspo-aime25",
+    "ngrpo-mean-1.5b",
+    "cosine-mean",
+    "cosine-best",
+    "ngrpo-most-7b",
+    "base-mixing-loses-none",
+    "noise-flips",
+    "slowdown-1.5b",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +66,88 @@ def planned(study) -> dict[str, PlannedClaim]:
 
 def test_the_headline_takes_about_ten_seeds_on_these_benchmarks_and_more_on_others(planned) -> None:
     here, others = (planned[HEADLINE].decision(q) for q in QUESTIONS)
-    assert planned[HEADLINE].size == pytest.approx(0.0176)
+    assert planned[HEADLINE].first.size == pytest.approx(0.0176)
     assert 7 <= here.seeds <= 13
     assert others.seeds is None or others.seeds > 2 * here.seeds
     assert here.detectable > 0.0176  # two seeds don't show it
     assert planned[HEADLINE].power(here.seeds, here.question) >= 0.8 > planned[HEADLINE].power(2, here.question)
 
 
+def test_shapes_that_fit_equally_well_make_a_range_of_seeds_and_of_power(planned) -> None:
+    claim = planned[HEADLINE]
+    decision = claim.decision(QUESTIONS[0])
+    assert 2 <= decision.hopeful < decision.seeds < decision.cautious
+    least, most = claim.between(10, QUESTIONS[0])
+    assert least < 0.71 < 0.81 < most  # what independent simulators with other shapes found
+    assert claim.power(decision.cautious, QUESTIONS[0], NOISY) >= 0.8
+    assert claim.power(decision.cautious - 1, QUESTIONS[0], NOISY) < 0.8
+    assert claim.power(10, QUESTIONS[0], most=True) == claim.power(10, QUESTIONS[0])  # one comparison: no bounds
+
+
 def test_the_noise_that_is_declared_is_that_of_simulations_and_of_the_papers_audit(study) -> None:
-    assert planner(*study).noise == DECLARED
-    assert RunNoise() == RunNoise(DECLARED.run, float(np.hypot(DECLARED.method_problem, DECLARED.run_problem)))
+    assert planner(*study).noise("r1-qwen-1.5b") == DECLARED == declared_noise(study[1])
+
+
+# --- several comparisons
+
+
+@pytest.mark.parametrize(
+    ("chances", "at_least", "least", "most"),
+    [([0.9, 0.8], 2, 0.7, 0.8), ([0.9, 0.8], 1, 0.9, 1.0), ([0.5] * 4, 3, 0.0, 2 / 3), ([1.0, 1.0, 0.3], 2, 1.0, 1.0)],
+)
+def test_bounds_of_so_many_events_are_sharp(chances: list[float], at_least: int, least: float, most: float) -> None:
+    assert least_likely(chances, at_least) == pytest.approx(least)
+    assert most_likely(chances, at_least) == pytest.approx(most)
+
+
+def test_the_bounds_hold_events_that_hang_together_in_any_way() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        size = int(rng.integers(1, 6))
+        common, own = rng.normal(size=(400, 1)), rng.normal(size=(400, size))
+        weight, cuts = rng.uniform(-1, 1, size), rng.normal(size=size)
+        events = weight * common + np.sqrt(1 - weight**2) * own > cuts
+        chances = list(events.mean(0))
+        for at_least in range(1, size + 1):
+            seen = float((events.sum(1) >= at_least).mean())
+            assert least_likely(chances, at_least) - 1e-9 <= seen <= most_likely(chances, at_least) + 1e-9
+
+
+def test_a_claim_of_several_comparisons_is_sure_of_no_more_than_their_failures_together_allow(planned) -> None:
+    claim = planned["cosine-best"]
+    each = [shown.power(0, 8, QUESTIONS[0], claim.tail) for shown in claim.cells[0]]
+    assert len(each) == 2
+    assert claim.power(8, QUESTIONS[0]) == pytest.approx(max(0.0, 1 - sum(1 - p for p in each)))
+    assert claim.power(8, QUESTIONS[0], most=True) == pytest.approx(min(each))
+
+
+def test_most_of_the_cells_is_planned_at_the_level_at_which_a_cell_is_tested(planned) -> None:
+    claim = planned["ngrpo-most-7b"]
+    assert (len(claim.cells), claim.at_least, len(claim.cells[0])) == (6, 4, 5)
+    assert claim.tail == pytest.approx(0.025 / 3)
+    easy = claim.cells[0][2]
+    assert easy.power(0, 20, QUESTIONS[0], claim.tail) < easy.power(0, 20, QUESTIONS[0], 0.025)
+
+
+def test_that_none_is_lost_is_decided_by_how_many_problems_there_are(planned, study) -> None:
+    claim = planned["base-mixing-loses-none"]
+    decision = claim.decision(QUESTIONS[0])
+    assert decision.detectable == pytest.approx(1 - 0.025 ** (1 / 30))  # Clopper and Pearson's upper limit of none
+    assert decision.seeds is None  # above the claim's 10 %
+    (lost,) = claim.cells[0]
+    assert replace(lost, problems=40).power(0, 1, QUESTIONS[0], claim.tail) == 1.0
+    text = power_text(planner(*study), only="base-mixing-loses-none")
+    assert "≤10.00" in text
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [("cosine-mean", "logged value"), ("noise-flips", "no seed adds to"), ("slowdown-1.5b", "how much speed varies")],
+)
+def test_what_isnt_computed_says_why(study, claim: str, why: str) -> None:
+    text = power_text(planner(*study), only=claim)
+    assert f"{claim}: not computed: " in text
+    assert why in text
 
 
 def test_a_price_is_that_of_its_seeds_runs(study, planned) -> None:
@@ -91,10 +179,9 @@ def test_a_budget_buys_the_cheapest_first_and_shared_runs_once(planned) -> None:
 
 
 def test_the_text_names_its_assumptions_and_what_it_cant_tell(study) -> None:
-    text = power_text(planner(*study), budget=3000.0, rate=1.0)
-    assert "noise (log-odds): run 0.1" in text
-    assert "cosine-mean: kind logged" in text
-    assert "for 3,000 GPU-hours" in text
+    text = power_text(planner(*study), budget=6000.0, rate=1.0)
+    assert "noise (log-odds) of all models: run 0.1" in text
+    assert "for 6,000 GPU-hours" in text
     assert "has: the training seeds that this study gives the claim" in text
     assert decidable_line(study[0], planner(*study).costs).startswith("decides     ")
 
@@ -103,6 +190,7 @@ def test_a_curve_is_a_figure(planned) -> None:
     root = ElementTree.fromstring(power_figure(planned[HEADLINE]))
     assert HEADLINE in root[0].text
     assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 6 + 2
+    assert len(root.findall("{http://www.w3.org/2000/svg}polygon")) == 2
 
 
 def test_power_and_audit_load_nothing_that_they_dont_need() -> None:
@@ -128,4 +216,4 @@ def test_bad_input_is_named(study, tmp_path: Path) -> None:
     made = planner(loaded, folder)
     made.costs.file = made.costs.file.model_copy(update={"noise": None})
     with pytest.raises(UserError, match="no noise between runs is declared"):
-        _ = made.noise
+        made.noise("r1-qwen-1.5b")

@@ -18,16 +18,11 @@ from ngrpo.audit.paper_counts import (
     solved_range,
     whole_count,
 )
-from ngrpo.audit.paper_noise import (
-    SAME_WEIGHTS,
-    PrintedBenchmark,
-    chance_of,
-    detectable,
-    difference_deviation,
-    of_row,
-)
+from ngrpo.audit.paper_noise import chance_of, detectable, deviation_range, difference_deviation, of_row
 from ngrpo.errors import UserError
 from ngrpo.formatting import short, signed
+from ngrpo.statistics.fitting import Row as Scores
+from ngrpo.statistics.pass_rates import NONE, LogitNoise
 from ngrpo.statistics.sign_tests import sign_test_p
 from ngrpo.study.paper_values import AVERAGE, FILE, PaperValues
 
@@ -70,10 +65,11 @@ def source_of(code: str) -> Path:
     return Path(ngrpo.__file__).parent.joinpath(*code.split(".")[1:-1]).with_suffix(".py")
 
 
-def findings(paper: PaperValues, differences: Sequence[PrintedDifference]) -> list[Finding]:
+def findings(paper: PaperValues, differences: Sequence[PrintedDifference], noise: LogitNoise) -> list[Finding]:
     """Every statement that these values allow, in the order in which the page shows them.
 
-    differences: those of the claims. Raises UserError where a benchmark's size isn't known.
+    differences: those of the claims; noise: between runs, as declared. Raises UserError where a benchmark's size isn't
+    known.
     """
     measured = {cell.benchmark for cell in printed_cells(paper)} | {paper.evaluation.validation}
     for benchmark in sorted(measured - set(paper.sizes)):
@@ -85,8 +81,12 @@ def findings(paper: PaperValues, differences: Sequence[PrintedDifference]) -> li
         possible_counts(paper),
         solved_problems(paper),
         averages(paper),
-        *([one_run_each(paper, compared), headline(paper, *next(iter(compared.items())))] if compared else ()),
-        claimed_differences(paper, differences),
+        *(
+            [one_run_each(paper, compared, noise), headline(paper, *next(iter(compared.items())), noise)]
+            if compared
+            else ()
+        ),
+        claimed_differences(paper, differences, noise),
         paired_test(paper),
         *(
             without_rate(paper, model, row)
@@ -155,24 +155,29 @@ def averages(paper: PaperValues) -> Finding:
     )
 
 
-def one_run_each(paper: PaperValues, compared: Mapping[str, Mapping[str, Row]]) -> Finding:
+def one_run_each(paper: PaperValues, compared: Mapping[str, Mapping[str, Row]], noise: LogitNoise) -> Finding:
     """What one run of each system could have shown, beside what it showed. compared: model → label → row."""
     rows = []
     for model, table in compared.items():
-        names = _benchmarks(table[REFERENCE])
+        scores = of_row(table[REFERENCE], paper.sizes, _benchmarks(table[REFERENCE]))
         for metric, title in METRICS.items():
-            spread = difference_deviation(of_row(table[REFERENCE], paper.sizes, names), metric)
+            spread = difference_deviation(scores, metric, noise)
+            ends = deviation_range(scores, metric, noise)
             printed = _difference(table[OURS][AVERAGE][metric], table[REFERENCE][AVERAGE][metric])
-            shown = [signed(printed, 2), f"{100 * spread:.2f}", f"{100 * detectable(spread):.1f}"]
-            rows.append((model, title, *shown, _percent(chance_of(printed / 100, spread))))
+            varies = f"{100 * spread:.2f} ({100 * ends[0]:.2f} – {100 * ends[1]:.2f})"
+            chances = [_percent(chance_of(printed / 100, each)) for each in (spread, *ends)]
+            chance = f"{chances[0]} ({' – '.join(sorted(chances[1:], key=float))})"
+            rows.append((model, title, signed(printed, 2), varies, f"{100 * detectable(spread):.1f}", chance))
     return Finding(
         "one-run",
         "What difference could one run of each system have shown?",
         "A difference of two averages of Table 1 varies by chance alone with the standard deviation below. One run"
         " each shows, with 80 % chance, a true difference of at least the next column; the last is how often, in %, a"
-        f" difference like the paper's, {OURS} over {REFERENCE}, or a larger one comes up where there is none.",
-        "Standard deviation of the difference of two runs that don't differ: log-odds vary by 0.1 a run and by 0.3 and"
-        " 0.3 a problem (declared: the paper reports no second seed), 32 samples, 1000 draws; problems' chances fitted"
+        f" difference like the paper's, {OURS} over {REFERENCE}, or a larger one comes up where there is none. In"
+        " brackets: all that shapes of difficulty with the same printed scores allow.",
+        "Standard deviation of the difference of two runs that don't differ: log-odds vary by"
+        f" {noise.run:g} a run and by {noise.method_problem:g} and {noise.run_problem:g} a problem (declared: the paper"
+        " reports no second seed), 32 samples, 1000 draws; problems' chances fitted"
         f" to {REFERENCE}'s row. Shown with 80 %: (1.96 + 0.84) standard deviations. Chance: the normal tail.",
         "ngrpo.audit.paper_noise.difference_deviation",
         ("model", "average of", "paper", "by chance (SD)", "one run shows", "chance of paper's"),
@@ -180,16 +185,18 @@ def one_run_each(paper: PaperValues, compared: Mapping[str, Mapping[str, Row]]) 
     )
 
 
-def headline(paper: PaperValues, model: str, table: Mapping[str, Row]) -> Finding:
+def headline(paper: PaperValues, model: str, table: Mapping[str, Row], noise: LogitNoise) -> Finding:
     """How often chance alone gives the headline difference. table: label → row of the model."""
     printed = _difference(table[OURS][AVERAGE]["pass@32"], table[REFERENCE][AVERAGE]["pass@32"])
     benchmarks = of_row(table[REFERENCE], paper.sizes, _benchmarks(table[REFERENCE]))
-    chance = chance_of(printed / 100, difference_deviation(benchmarks, "pass@32"))
-    alone = chance_of(printed / 100, difference_deviation(benchmarks, "pass@32", SAME_WEIGHTS))
+    chance = chance_of(printed / 100, difference_deviation(benchmarks, "pass@32", noise))
+    ends = [chance_of(printed / 100, each) for each in deviation_range(benchmarks, "pass@32", noise)]
+    alone = chance_of(printed / 100, difference_deviation(benchmarks, "pass@32", NONE))
     return Finding(
         "headline",
         "How often does chance alone give the headline difference?",
-        f"{signed(printed, 2)} points of average Pass@32 on {model}, or more, come up in {_percent(chance)} % of"
+        f"{signed(printed, 2)} points of average Pass@32 on {model}, or more, come up in {_percent(chance)} %"
+        f" ({_percent(ends[0])} to {_percent(ends[1])}, by the shape of difficulty) of"
         f" studies with one run each and no effect; in {_percent(alone)} % where even the weights are the same and only"
         " other samples are drawn.",
         "The normal tail of the standard deviation above; the second without noise between runs and problems.",
@@ -197,14 +204,14 @@ def headline(paper: PaperValues, model: str, table: Mapping[str, Row]) -> Findin
     )
 
 
-def claimed_differences(paper: PaperValues, differences: Sequence[PrintedDifference]) -> Finding:
+def claimed_differences(paper: PaperValues, differences: Sequence[PrintedDifference], noise: LogitNoise) -> Finding:
     """Which claims' differences are within chance, and which fit the same number of solved problems."""
     rows, ties, within = [], 0, 0
     for d in differences:
         benchmarks = _reference(paper, d.model, d.benchmarks)
         if benchmarks is None:
             continue
-        spread = 100 * difference_deviation(benchmarks, d.metric)
+        spread = 100 * difference_deviation(benchmarks, d.metric, noise)
         tie = _same_count(paper, d)
         ties += tie is True
         within += d.points < spread
@@ -249,7 +256,7 @@ def without_rate(paper: PaperValues, model: str, always: Row) -> Finding:
         benchmarks = of_row(base, paper.sizes, names if where == AVERAGE else (where,))
         for metric, title in METRICS.items():
             printed = _difference(always[where][metric], base[where][metric])
-            chance = chance_of(abs(printed) / 100, difference_deviation(benchmarks, metric, SAME_WEIGHTS))
+            chance = chance_of(abs(printed) / 100, difference_deviation(benchmarks, metric, NONE))
             values = (f"{base[where][metric]:.2f}", f"{always[where][metric]:.2f}", signed(printed, 2))
             rows.append((where, title, *values, _percent(2 * chance)))
     gain, chances = _difference(always[AVERAGE]["pass@32"], base[AVERAGE]["pass@32"]), [row[-1] for row in rows]
@@ -336,7 +343,7 @@ def _count(count: int | None) -> str:
     return "none" if count is None else str(count)
 
 
-def _reference(paper: PaperValues, model: str, names: Sequence[str]) -> list[PrintedBenchmark] | None:
+def _reference(paper: PaperValues, model: str, names: Sequence[str]) -> list[Scores] | None:
     """The benchmarks as GRPO's row of this model has them, or None where it isn't measured on one of them."""
     for table in paper.tables:
         row = _of(paper, table).get(model, {}).get(REFERENCE, {})

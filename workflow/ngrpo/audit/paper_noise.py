@@ -1,118 +1,83 @@
 """How far two runs' printed values lie apart by chance, on the paper's benchmarks, where neither system is better.
 
-| symbol | meaning |
-|---|---|
-| η_i | log-odds that a sample of problem i is correct: μ + σ · z_i, z_i the normal quantile of (i + ½)/N |
-| run, own | standard deviations of log-odds: of a training run as a whole; of a problem in it |
-| g(c) | an estimator's value of a problem with c of n samples correct |
-
-Each of a study's two runs moves all problems by one draw of `run` and each problem by one of `own`; then n samples are
-drawn, and the bootstrap's 1000 draws. μ and σ are fitted, for each benchmark, to the printed Mean@32 and Pass@32 of
-GRPO's row. Nothing is simulated: expectations are sums over the binomial's n + 1 outcomes and Gauss and Hermite's
-nodes, and a mean over 30 to 570 problems is taken for normal (tests/unit/test_paper_noise.py simulates the same,
-seeded, and agrees). What no run moves can't be seen so: the two systems' samples are taken for independent.
-
-The sizes of `run` and `own` are a declaration, not a measurement: the paper reports no second seed.
+How hard a benchmark's problems are is fitted to GRPO's printed row (ngrpo.statistics.fitting), the noise of a run is
+declared, not measured: the paper reports no second seed. Each of two runs moves all problems by one draw of `run`, and
+each problem by what a method (`method_problem`) and a seed (`run_problem`) bring to it; then n samples are drawn, and
+the bootstrap's 1000 draws. Nothing is simulated: expectations are sums over the binomial's n + 1 outcomes and Gauss and
+Hermite's nodes, and a mean over 30 to 570 problems is taken for normal (tests/unit/test_paper_noise.py simulates the
+same, seeded, and agrees). What no run moves can't be seen so: the two systems' samples are taken for independent.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
-from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, bootstrap_pass_at_k, count_chances, unbiased_pass_at_k
-from ngrpo.statistics.simulation import DECLARED
+from ngrpo.statistics.effects import CONFIDENCE, POWER
+from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, estimator_values
+from ngrpo.statistics.fitting import Row, extremes, fitted
+from ngrpo.statistics.pass_rates import DECLARED, GRID, NODES, WEIGHTS, LogitNoise, Shape, expected, smoothed
+from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, DeclaredNoise
+from ngrpo.study.reading import read_yaml
 
-SAMPLES = 32
-GRID = np.linspace(-40.0, 40.0, 1601)
-NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-ALPHA, POWER = 0.05, 0.80
-
-
-@dataclass(frozen=True)
-class RunNoise:
-    """Standard deviations of log-odds between two runs that don't differ."""
-
-    run: float = DECLARED.run
-    """Of a run as a whole: another seed."""
-    own: float = float(np.hypot(DECLARED.method_problem, DECLARED.run_problem))
-    """Of a problem in a run: what a method brings to it, and what a seed does."""
+FITTED = (16, 32)
+"""The k of the printed Pass@k that a shape is fitted to, with Mean@n."""
 
 
-SAME_WEIGHTS = RunNoise(0.0, 0.0)
-"""Two evaluations of one model: other samples, nothing else."""
+def as_noise(declared: DeclaredNoise | None) -> LogitNoise:
+    """What config/costs.yaml declares, as the statistics take it; without a declaration that of the simulations."""
+    return LogitNoise(declared.run, declared.method_problem, declared.run_problem) if declared else DECLARED
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """At each log-odds of GRID, over a problem's samples: mean and variance of its value (its draws included)."""
-
-    mean: np.ndarray
-    square: np.ndarray
-    drawn: np.ndarray
+def declared_noise(config: Path) -> LogitNoise:
+    """The noise between runs that a configuration folder declares. Raises UserError for a broken file."""
+    path = config / COSTS_FILE
+    return as_noise(read_yaml(CostsFile, path).noise if path.exists() else None)
 
 
-@cache
-def _moments(metric: str, own: float) -> _Moments:
-    """Of a metric's value, with `own` averaged over."""
-    likelihood = count_chances(SAMPLES, GRID).T
-    k = metric.partition("@")[2]
-    g = bootstrap_pass_at_k(SAMPLES, int(k)) if k else unbiased_pass_at_k(SAMPLES, 1)
-    drawn = g * (1 - g) / BOOTSTRAP_DRAWS if k else np.zeros_like(g)
-    smooth = [_smoothed(likelihood @ values, own) for values in (g, g**2, drawn)]
-    return _Moments(*smooth)
-
-
-def _smoothed(values: np.ndarray, spread: float) -> np.ndarray:
-    return np.array([np.interp(GRID + spread * node, GRID, values) for node in NODES]).T @ WEIGHTS
-
-
-@cache
-def _expected(metric: str, noise: RunNoise) -> np.ndarray:
-    """At each log-odds of GRID: a problem's expected value, over runs."""
-    return _smoothed(_moments(metric, noise.own).mean, noise.run)
-
-
-@dataclass(frozen=True)
-class PrintedBenchmark:
-    """A benchmark's problems, as GRPO's printed row has them. mean, pass_at: shares of Mean@32 and Pass@32."""
-
-    problems: int
-    mean: float
-    pass_at: float
-
-
-@cache
-def log_odds(benchmark: PrintedBenchmark, noise: RunNoise) -> np.ndarray:
-    """η (N,), whose expected Mean@32 and Pass@32 under this noise are the printed ones, as nearly as can be."""
-    z = special.ndtri((np.arange(benchmark.problems) + 0.5) / benchmark.problems)
-    printed = (("mean", benchmark.mean), ("pass@32", benchmark.pass_at))
-
-    def miss(at: np.ndarray) -> list[float]:
-        places = at[0] + np.exp(at[1]) * z
-        return [float(np.interp(places, GRID, _expected(name, noise)).mean()) - share for name, share in printed]
-
-    start = [float(special.logit(benchmark.mean)), 0.7]
-    fitted = optimize.least_squares(miss, start, bounds=([-25, -3], [25, 3]))
-    return fitted.x[0] + np.exp(fitted.x[1]) * z
-
-
-def difference_deviation(benchmarks: Sequence[PrintedBenchmark], metric: str, noise: RunNoise = RunNoise()) -> float:
+def difference_deviation(rows: Sequence[Row], metric: str, noise: LogitNoise) -> float:
     """The standard deviation, as a share, of the difference of two runs' averages over benchmarks.
 
-    metric: "mean" or "pass@k", by the release's bootstrap.
+    rows: GRPO's, one a benchmark; metric: "mean" or "pass@k", by the release's bootstrap.
     """
-    moments = _moments(metric, noise.own)
-    inside, moved = 0.0, np.zeros(len(NODES))
-    for benchmark in benchmarks:
-        places = log_odds(benchmark, noise)[:, None] + noise.run * NODES
-        mean, square, drawn = (np.interp(places, GRID, v) for v in (moments.mean, moments.square, moments.drawn))
-        inside += float((square - mean**2 + drawn).sum(0) @ WEIGHTS) / (benchmark.problems * len(benchmarks)) ** 2
-        moved = moved + mean.mean(0) / len(benchmarks)
-    return float(np.sqrt(2 * (inside + moved**2 @ WEIGHTS - (moved @ WEIGHTS) ** 2)))
+    return _deviation([fitted(row, noise) for row in rows], rows, metric, noise)
+
+
+def deviation_range(rows: Sequence[Row], metric: str, noise: LogitNoise) -> tuple[float, float]:
+    """The least and the largest that it is under any shape that has the printed scores."""
+    g = tuple(_values(rows[0], metric))
+    ends = zip(*(extremes(row, g, noise) for row in rows), strict=True)
+    least, most = (_deviation(shapes, rows, metric, noise) for shapes in ends)
+    best = difference_deviation(rows, metric, noise)  # of several benchmarks, which share runs, hardly beyond an end
+    return min(least, best), max(most, best)
+
+
+def _values(row: Row, metric: str) -> np.ndarray:
+    return estimator_values(metric, "bootstrap", row.samples)
+
+
+@cache
+def _tables(samples: int, metric: str, noise: LogitNoise) -> np.ndarray:
+    """Over GRID: a problem's variance in one run (its draws included); then its value where the run moves all problems
+    by each of NODES."""
+    g = estimator_values(metric, "bootstrap", samples)
+    own = float(np.hypot(noise.method_problem, noise.run_problem))
+    drawn = g * (1 - g) / BOOTSTRAP_DRAWS if metric != "mean" else np.zeros_like(g)
+    value = expected(g, own)
+    inside = smoothed(expected(g**2 + drawn, own) - value**2, noise.run)
+    return np.stack([inside, *(np.interp(GRID + noise.run * node, GRID, value) for node in NODES)])
+
+
+def _deviation(shapes: Sequence[Shape], rows: Sequence[Row], metric: str, noise: LogitNoise) -> float:
+    tables = _tables(rows[0].samples, metric, noise)
+    inside, runs = 0.0, np.zeros(len(NODES))
+    for shape, row in zip(shapes, rows, strict=True):
+        one, *moved = shape.means(tables)
+        inside += one / (row.problems * len(rows) ** 2)
+        runs += np.array(moved) / len(rows)
+    return float(np.sqrt(2 * (inside + runs**2 @ WEIGHTS - (runs @ WEIGHTS) ** 2)))
 
 
 def chance_of(difference: float, deviation: float) -> float:
@@ -122,11 +87,19 @@ def chance_of(difference: float, deviation: float) -> float:
 
 def detectable(deviation: float) -> float:
     """The smallest true difference that one run of each shows with 80 % chance in a two-sided 5 % test."""
-    return float((-special.ndtri(ALPHA / 2) + special.ndtri(POWER)) * deviation)
+    return float((-special.ndtri((1 - CONFIDENCE) / 2) + special.ndtri(POWER)) * deviation)
 
 
 def of_row(
-    row: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int], names: Sequence[str]
-) -> list[PrintedBenchmark]:
+    row: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int], names: Sequence[str], samples: int = 32
+) -> list[Row]:
     """The benchmarks of a printed row. row: benchmark → metric → percent."""
-    return [PrintedBenchmark(sizes[b], row[b]["mean"] / 100, row[b]["pass@32"] / 100) for b in names]
+    return [
+        Row(
+            sizes[b],
+            row[b]["mean"] / 100,
+            tuple((k, row[b][f"pass@{k}"] / 100) for k in FITTED if f"pass@{k}" in row[b]),
+            samples,
+        )
+        for b in names
+    ]

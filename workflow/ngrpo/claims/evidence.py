@@ -16,11 +16,12 @@ import pandas as pd
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import Grades, RunState, read_grades, run_state
 from ngrpo.errors import UserError
-from ngrpo.statistics.crossed import PairedCounts, compare_systems, correlation
+from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.decisions import LEAST_SEEDS, LEVEL
 from ngrpo.statistics.effects import QUESTIONS, Effect
 from ngrpo.statistics.estimators import estimator_values
 from ngrpo.statistics.metrics import problem_values
+from ngrpo.statistics.pairing import pairs
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.predicates import Estimator, Higher, Id, Metric, Similar, System
@@ -256,10 +257,8 @@ class _Pairing:
             if table.shape[1] != first.shape[1]:
                 raise UserError(f"on {benchmark} one evaluation has {first.shape[1]} samples, one {table.shape[1]}")
         a, b = (np.stack([t.to_numpy(dtype=np.int64).sum(1) for t in side]) for side in tables)
-        alike = 0.0
-        if not any(self.trained):
-            alike = correlation(first.to_numpy(dtype=float), tables[1][0].to_numpy(dtype=float))
-        return PairedCounts(a, b, first.shape[1], alike)
+        shared = None if any(self.trained) else pairs(first.to_numpy(), tables[1][0].to_numpy())
+        return PairedCounts(a, b, first.shape[1], shared)
 
     def effect(self, estimator: str) -> Effect:
         """The system minus the other, averaged over benchmarks."""

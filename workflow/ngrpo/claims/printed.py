@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ngrpo.audit.paper_findings import Finding, PrintedDifference, findings
+from ngrpo.audit.paper_noise import declared_noise
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.predicates import PAPER, Higher, System, read_claims
@@ -11,7 +12,9 @@ from ngrpo.study.predicates import PAPER, Higher, System, read_claims
 def paper_findings(study: Study) -> tuple[list[Finding], PaperValues] | None:
     """The audit of the paper's own numbers, or None where the configuration has none of them."""
     paper = read_paper_values(study.folder) if study.folder else None
-    return (findings(paper, list(printed_differences(study, paper))), paper) if paper else None
+    if paper is None or study.folder is None:
+        return None
+    return findings(paper, list(printed_differences(study, paper)), declared_noise(study.folder)), paper
 
 
 def printed_differences(study: Study, paper: PaperValues) -> Iterator[PrintedDifference]:

@@ -1,8 +1,9 @@
 """What can be decided at what price: for every claim that compares evaluations and both questions, the smallest effect
 that the scale's seeds show, the seeds for 80 % power at the paper's effect, and what they cost.
 
-Declared, until runs have been measured: noise between runs (config/costs.yaml) and pass rates (the paper's own row of
-the model, config/paper_values.yaml). What they predict: ngrpo.statistics.prediction, docs/statistics.md.
+Noise between runs is measured where enough runs are finished (ngrpo.planning.measured), else declared
+(config/costs.yaml); pass rates are those of the paper's own row of the model (config/paper_values.yaml). What they
+predict: ngrpo.statistics.prediction; what a claim of several comparisons takes: ngrpo.planning.planned_claims.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,83 +11,28 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
+from ngrpo.audit.paper_noise import as_noise, of_row
 from ngrpo.claims.at_scale import at_scale, judged_here
 from ngrpo.claims.needs import least_seeds
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.planning.costs import Costs, Span
-from ngrpo.statistics.effects import QUESTIONS
+from ngrpo.planning.measured import Found, measured_noise
+from ngrpo.planning.planned_claims import Compared, Hours, NoneLost, PlannedClaim, Shown
 from ngrpo.statistics.estimators import estimator_values
-from ngrpo.statistics.prediction import (
-    DrawnProblems,
-    Planned,
-    draw_problems,
-    power_curve,
-    seeds_needed,
-    smallest_effect,
-)
-from ngrpo.statistics.simulation import LogitNoise, Shape, fitted
+from ngrpo.statistics.fitting import Row, extremes, fitted
+from ngrpo.statistics.pass_rates import LogitNoise
+from ngrpo.statistics.prediction import Planned, draw_problems
 from ngrpo.study.declared_costs import COSTS_FILE
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues, read_paper_values
-from ngrpo.study.predicates import FILE, Claim, Higher, Similar, System, read_claims
+from ngrpo.study.predicates import FILE, Claim, Higher, LosesNone, Most, Similar, System, read_claims
 
-FITTED = (16, 32)
-"""The k whose printed Pass@k a shape is fitted to, with Mean@n."""
-
-
-@dataclass(frozen=True)
-class Hours:
-    """Device-hours of a claim: what every seed costs, and what is paid once."""
-
-    seed: Span
-    once: Span
-    wall: Span
-    """From start to end with as many nodes as jobs: one training and its longest evaluation."""
-
-    def of(self, seeds: int) -> Span:
-        """Of so many seeds."""
-        return self.seed * seeds + self.once
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What deciding a claim takes, for one of QUESTIONS. Sizes are shares."""
-
-    question: str
-    detectable: float
-    """With the seeds that the study gives it; infinite with one."""
-    seeds: int | None
-    """For 80 % power; None: no number of seeds has it."""
-    hours: Span | None
-
-
-@dataclass(frozen=True)
-class PlannedClaim:
-    """A claim whose power can be told."""
-
-    name: str
-    claim: Claim
-    size: float
-    """The smallest difference that it needs (a margin, where it says "similar"), a share."""
-    similar: bool
-    comparisons: tuple[tuple[Planned, float], ...]
-    """Those that differ, each with the smallest size that is asked of it."""
-    runs: frozenset[str]
-    """Methods × model that it trains, by the ids of their first seed's runs."""
-    hours: Hours
-    seeds: int
-    """Training seeds that the study gives it: of the comparison that has the fewest; 1 where nothing is trained."""
-
-    def power(self, seeds: int, question: str) -> float:
-        """Of the hardest comparison, which the claim's can't exceed."""
-        return min(power_curve(p, seeds, question, self.similar)(size) for p, size in self.comparisons)
-
-    def decision(self, question: str) -> Decision:
-        """What it takes."""
-        least = max(smallest_effect(p, self.seeds, question, self.similar) for p, _ in self.comparisons)
-        needed = [seeds_needed(p, size, question, self.similar) for p, size in self.comparisons]
-        most = None if None in needed else max(n for n in needed if n is not None)
-        return Decision(question, least, most, None if most is None else self.hours.of(most))
+UNTOLD = {
+    "logged": "how much a logged value varies from run to run is declared nowhere, and the paper has one run",
+    "slowdown": "how much speed varies from run to run is declared nowhere, and the paper has one run",
+    "diagnosed": "a share of one base model's tokens, which no seed adds to; how much tokens differ isn't declared",
+}
+"""Why the power of a claim of some kinds isn't computed."""
 
 
 @dataclass
@@ -95,16 +41,23 @@ class Planner:
 
     study: Study
     costs: Costs
-    shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
-    plans: dict[tuple[object, ...], Planned] = field(default_factory=dict)
+    plans: dict[tuple[object, ...], tuple[Planned, ...]] = field(default_factory=dict)
 
     @cached_property
-    def noise(self) -> LogitNoise:
-        """As declared. Raises UserError where it isn't."""
+    def measured(self) -> dict[str, Found]:
+        """What finished runs of this scale say of the noise between runs, by base model."""
+        return measured_noise(self.study, self.costs.results)
+
+    def noise(self, model: str) -> LogitNoise:
+        """Of a base model's runs: measured where enough are finished, else declared. Raises UserError where it is
+        neither."""
+        found = self.measured.get(model)
+        if found is not None and found.noise is not None:
+            return found.noise.noise
         declared = self.costs.file.noise
         if declared is None:
             raise UserError("no noise between runs is declared", where=COSTS_FILE, do="add a section `noise`")
-        return LogitNoise(declared.run, declared.method_problem, declared.run_problem)
+        return as_noise(declared)
 
     @cached_property
     def paper(self) -> PaperValues:
@@ -137,60 +90,81 @@ class Planner:
     def plan(self, name: str, claim: Claim) -> PlannedClaim:
         """A claim's comparisons and hours. Raises UserError, saying why, where its power can't be told."""
         test = at_scale(claim, self.study)
-        if not isinstance(test, Higher | Similar):
-            raise UserError(f"kind {test.kind}: decided by counts or logs, not planned")
-        sizes: dict[Planned, float] = {}
-        systems: list[System] = [test.system]
-        benchmarks: list[str] = []
-        for other, on, points in test.comparisons():
-            planned = self.planned(test, other, on)
-            sizes[planned] = min(points / 100, sizes.get(planned, 1.0))
-            systems.append(other)
-            benchmarks += on
+        if not isinstance(test, Higher | Similar | Most | LosesNone):
+            raise UserError(f"not computed: {UNTOLD.get(test.kind, f'claims of kind {test.kind} are not planned')}")
+        cells, at_least = self.cells(test)
+        systems = [test.system, *test.others]
         runs = {self.study.run_id(s.method, test.model) or s.method for s in systems if s.method}
-        hours = self.hours(list(dict.fromkeys(systems)), test.model, list(dict.fromkeys(benchmarks)))
         return PlannedClaim(
             name=name,
             claim=claim,
-            size=min(sizes.values()),
-            similar=isinstance(test, Similar),
-            comparisons=tuple(sizes.items()),
+            cells=cells,
+            at_least=at_least,
             runs=frozenset(runs),
-            hours=hours,
+            hours=self.hours(list(dict.fromkeys(systems)), test.model, list(dict.fromkeys(test.benchmarks))),
             seeds=least_seeds(test, self.study),
         )
 
-    def planned(self, test: Higher | Similar, other: System, benchmarks: Sequence[str]) -> Planned:
-        """One comparison's problems and which of its systems are trained; the same object for the same ones."""
-        samples = self.study.size.evaluation.samples
+    def cells(self, test: Higher | Similar | Most | LosesNone) -> tuple[tuple[tuple[Shown, ...], ...], int]:
+        """What must be shown, cell by cell (all of a cell), and in how many cells."""
+        if isinstance(test, LosesNone):
+            trained = any(s.method for s in (test.system, test.than))
+            lost = [NoneLost(self.size(b), trained, test.at_most / 100) for b in test.benchmarks]
+            return (tuple(lost),), 1
+        if isinstance(test, Most):
+            lead = test.lead / 100
+            of_cells = [
+                tuple(Compared(self.planned(test, other, (b,), metric), lead) for other in test.than)
+                for b, metric in test.cells
+            ]
+            return tuple(of_cells), test.at_least
+        similar = isinstance(test, Similar)
+        compared = [
+            Compared(self.planned(test, other, on, test.metric), points / 100, similar)
+            for other, on, points in test.comparisons()
+        ]
+        return (tuple(compared),), 1
+
+    def planned(
+        self, test: Higher | Similar | Most, other: System, benchmarks: Sequence[str], metric: str
+    ) -> tuple[Planned, ...]:
+        """One comparison's problems under the fitted shape of difficulty and under both extremes, and which of its
+        systems are trained; the same object for the same ones."""
         trained = (test.system.method is not None, other.method is not None)
-        key = (test.model, test.metric, test.estimator, tuple(benchmarks), trained)
+        key = (test.model, metric, test.estimator, tuple(benchmarks), trained)
         if key not in self.plans:
-            g = tuple(float(v) for v in estimator_values(test.metric, test.estimator, samples))
-            drawn: list[DrawnProblems] = []
-            for benchmark in benchmarks:
-                size = self.paper.sizes.get(benchmark) or self.study.datasets[benchmark].dataset.rows
-                if not size:
-                    raise UserError(f"how many problems {benchmark} has isn't declared")
-                drawn.append(draw_problems(self.shape(test.model, benchmark), size, g, self.noise))
-            self.plans[key] = Planned(tuple(drawn), trained)
+            g = tuple(float(v) for v in estimator_values(metric, test.estimator, self.study.size.evaluation.samples))
+            rows = [self.scores(test.model, benchmark) for benchmark in benchmarks]
+            noise = self.noise(test.model)
+            shapes = [(fitted(row, noise), *extremes(row, g, noise)) for row in rows]
+            self.plans[key] = tuple(
+                Planned(
+                    tuple(draw_problems(s, row.problems, g, noise) for s, row in zip(each, rows, strict=True)),
+                    trained,
+                )
+                for each in zip(*shapes, strict=True)
+            )
         return self.plans[key]
 
-    def shape(self, model: str, benchmark: str) -> Shape:
-        """Pass rates of a model on a benchmark, fitted to a row that the paper prints: GRPO's, where there is one."""
-        if (model, benchmark) not in self.shapes:
-            rows = [
-                (label != "GRPO", values[benchmark])
-                for table in self.paper.tables.values()
-                for label, values in table.values.get(model, {}).items()
-                if {"mean", *(f"pass@{k}" for k in FITTED)} <= set(values.get(benchmark, {}))
-            ]
-            if not rows:
-                raise UserError(f"the paper prints no pass rates of {model} on {benchmark}")
-            row = {str(metric): value / 100 for metric, value in min(rows, key=_first)[1].items()}
-            targets = tuple((k, row[f"pass@{k}"]) for k in FITTED)
-            self.shapes[model, benchmark] = fitted(row["mean"], targets)
-        return self.shapes[model, benchmark]
+    def size(self, benchmark: str) -> int:
+        """Problems of a benchmark. Raises UserError where nothing says how many."""
+        size = self.paper.sizes.get(benchmark) or self.study.datasets[benchmark].dataset.rows
+        if not size:
+            raise UserError(f"how many problems {benchmark} has isn't declared")
+        return size
+
+    def scores(self, model: str, benchmark: str) -> Row:
+        """A row that the paper prints of a model on a benchmark: GRPO's, where there is one."""
+        rows = [
+            (label != "GRPO", values)
+            for table in self.paper.tables.values()
+            for label, values in table.values.get(model, {}).items()
+            if {"mean", "pass@16", "pass@32"} <= set(values.get(benchmark, {}))
+        ]
+        if not rows:
+            raise UserError(f"not computed: the paper prints no pass rates of {model} on {benchmark}")
+        values = {name: {str(m): v for m, v in row.items()} for name, row in min(rows, key=_first)[1].items()}
+        return of_row(values, {benchmark: self.size(benchmark)}, (benchmark,), self.paper.evaluation.samples)[0]
 
     def hours(self, systems: Sequence[System], model: str, benchmarks: Sequence[str]) -> Hours:
         """What the systems cost on these benchmarks."""
@@ -221,40 +195,3 @@ def _first(row: tuple[bool, object]) -> bool:
 
 def _high(span: Span) -> float:
     return span.high
-
-
-@dataclass(frozen=True)
-class Bought:
-    """A claim that a budget buys: its seeds, what it adds to what was bought before, and all so far. Device-hours."""
-
-    name: str
-    seeds: int
-    extra: float
-    spent: float
-
-
-def buy(claims: Sequence[PlannedClaim], budget: float) -> list[Bought]:
-    """Which claims to decide first with so many device-hours (high estimates), on these benchmarks: always the one that
-    adds least to what is bought, runs that two claims share being paid once."""
-    wanted = {c.name: (c, c.decision(QUESTIONS[0]).seeds) for c in claims}
-    left = {name: (claim, need) for name, (claim, need) in wanted.items() if need is not None}
-    owned: dict[str, int] = {}
-    bought: list[Bought] = []
-    spent = 0.0
-
-    def extra(name: str) -> float:
-        claim, need = left[name]
-        if not claim.runs:
-            return claim.hours.once.high
-        new = sum(max(0, need - owned.get(run, 0)) for run in claim.runs) / len(claim.runs)
-        return claim.hours.seed.high * new + claim.hours.once.high
-
-    while left:
-        name = min(left, key=extra)
-        if spent + extra(name) > budget:
-            break
-        added, (claim, need) = extra(name), left.pop(name)
-        spent += added
-        owned |= {run: max(need, owned.get(run, 0)) for run in claim.runs}
-        bought.append(Bought(name, need, added, spent))
-    return bought

@@ -6,8 +6,10 @@ from html import escape
 import numpy as np
 
 from ngrpo.formatting import seeds_text
+from ngrpo.planning.budget import Bought, buy
 from ngrpo.planning.costs import Costs, Span
-from ngrpo.planning.power import Bought, Decision, PlannedClaim, Planner, buy
+from ngrpo.planning.planned_claims import Compared, Decision, PlannedClaim
+from ngrpo.planning.power import Planner
 from ngrpo.statistics.effects import POWER, QUESTIONS
 from ngrpo.statistics.prediction import MOST_SEEDS
 from ngrpo.study.expand import Study
@@ -81,32 +83,49 @@ def _span(span: Span, factor: float = 1.0) -> str:
     return f"{low:,.0f}" if f"{low:,.0f}" == f"{high:,.0f}" else f"{low:,.0f} – {high:,.0f}"
 
 
+def _effect(claim: PlannedClaim) -> str:
+    """The smallest effect that is asked of it, or its margin, or what may be lost where nothing is."""
+    first = claim.first
+    sign = ("±" if first.similar else "+") if isinstance(first, Compared) else "≤"
+    return f"{sign}{_points(first.size)}"
+
+
 def _row(claim: PlannedClaim, decision: Decision, price: float) -> list[object]:
     first = decision.question == QUESTIONS[0]
-    effect = f"{'±' if claim.similar else '+'}{_points(claim.size)}"
     has = str(claim.seeds) if claim.runs else "–"
-    named: list[object] = [*((claim.name, effect, has) if first else ("", "", "")), decision.question]
-    if decision.seeds is None or decision.hours is None:
-        return [*named, _points(decision.detectable), "never", "not decidable by any number of seeds", ""]
-    return [
-        *named,
-        _points(decision.detectable),
-        str(decision.seeds) if claim.runs else "none",
-        _span(decision.hours),
-        _span(decision.hours, price),
-    ]
+    named: list[object] = [*((claim.name, _effect(claim), has) if first else ("", "", "")), decision.question]
+    needs = _needs(claim, decision)
+    if decision.hours is None:
+        never = "not decidable by any number of seeds" if decision.hopeful is None else "not sure to be decidable"
+        return [*named, _points(decision.detectable), needs, never, ""]
+    return [*named, _points(decision.detectable), needs, _span(decision.hours), _span(decision.hours, price)]
+
+
+def _needs(claim: PlannedClaim, decision: Decision) -> str:
+    """Seeds, and how far they may lie from that."""
+    ends = [_number(claim, each) for each in (decision.hopeful, decision.seeds, decision.cautious)]
+    return ends[1] if ends[0] == ends[2] else f"{ends[1]} ({ends[0]} – {ends[2]})"
+
+
+def _number(claim: PlannedClaim, seeds: int | None) -> str:
+    return "never" if seeds is None else str(seeds) if claim.runs else "none"
 
 
 def _curve(claim: PlannedClaim, price: float) -> str:
     head = ["seeds", *QUESTIONS, "device-hours", "money"]
     rows = [
-        [s, *(f"{100 * claim.power(s, q):.0f} %" for q in QUESTIONS), _span(claim.hours.of(s)),
+        [s, *(_chance(claim, s, q) for q in QUESTIONS), _span(claim.hours.of(s)),
          _span(claim.hours.of(s), price)]
         for s in CURVE
     ]  # fmt: skip
     wall = claim.hours.wall
     table = text_table(head, rows)
-    return f"\npower at {_points(claim.size)} points\n{table}\nwall time {_span(wall)} hours on as many nodes as jobs"
+    return f"\npower at {_effect(claim)} points\n{table}\nwall time {_span(wall)} hours on as many nodes as jobs"
+
+
+def _chance(claim: PlannedClaim, seeds: int, question: str) -> str:
+    least, most = claim.between(seeds, question)
+    return f"{100 * claim.power(seeds, question):.0f} % ({100 * least:.0f} – {100 * most:.0f})"
 
 
 def _bought(bought: Sequence[Bought], budget: float, device: str) -> list[str]:
@@ -120,16 +139,30 @@ def _bought(bought: Sequence[Bought], budget: float, device: str) -> list[str]:
 
 
 def _notes(planner: Planner) -> list[str]:
-    noise = planner.costs.file.noise
-    assert noise is not None, "the planner needed it"
-    return [
+    lines = [
         "has: the training seeds that this study gives the claim. shows: the smallest difference in points that they"
-        f" show with {100 * POWER:.0f} % power. needs: training seeds for that power at the effect (the"
-        f" paper's, or the margin); never: not with {MOST_SEEDS}, for the problems, or for the one"
+        f" show with {100 * POWER:.0f} % power, each comparison alone. needs: training seeds for that power at the"
+        " effect (the paper's; a margin or lead; for ≤, if no problem is lost), and in brackets from the fewest that"
+        " may do to those that do for sure: printed scores fit more than one shape of difficulty, and how comparisons"
+        f" of one claim hang together isn't known. never: not with {MOST_SEEDS}, for the problems, or for the one"
         " evaluation of a base model, whose samples no seed adds to. Each claim alone; a family needs more.",
-        f"noise (log-odds): run {noise.run:g}, method × problem {noise.method_problem:g}, run × problem"
-        f" {noise.run_problem:g}: {noise.source}. Pass rates: the paper's rows. Model: docs/statistics.md",
     ]
+    lines += [found.words for found in planner.measured.values()]
+    noise = planner.costs.file.noise
+    if noise is not None and any(
+        m not in planner.measured or planner.measured[m].noise is None for m in planner.study.models
+    ):
+        lines.append(
+            f"noise (log-odds) of {_unmeasured(planner)}: run {noise.run:g}, method × problem {noise.method_problem:g},"
+            f" run × problem {noise.run_problem:g}: {noise.source}"
+        )
+    return [*lines, "Pass rates: fitted to the paper's rows. Model: docs/statistics.md"]
+
+
+def _unmeasured(planner: Planner) -> str:
+    """The base models whose noise is declared."""
+    names = [m for m in planner.study.models if m not in planner.measured or planner.measured[m].noise is None]
+    return "all models" if len(names) == len(planner.study.models) else ", ".join(names)
 
 
 def power_figure(claim: PlannedClaim) -> str:
@@ -139,7 +172,7 @@ def power_figure(claim: PlannedClaim) -> str:
         x = LEFT + (seeds - CURVE[0]) / (CURVE[-1] - CURVE[0]) * (WIDTH - LEFT - 16)
         return f"{x:.1f},{TOP + (1 - power) * (HEIGHT - TOP - 44):.1f}"
 
-    title = f"Power of {claim.name} at {_points(claim.size)} points"
+    title = f"Power of {claim.name} at {_effect(claim)} points"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif"'
         f' font-size="12"><title>{escape(title)}</title><rect width="100%" height="100%" fill="white"/>',
@@ -158,6 +191,10 @@ def power_figure(claim: PlannedClaim) -> str:
         parts.append(f'<text x="{x}" y="{float(y) + 16:.1f}" text-anchor="middle">{seeds}</text>')
     parts.append(f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">training seeds</text>')
     for question, color in zip(QUESTIONS, ("#1f5a99", "#b3541e"), strict=True):
+        between = [claim.between(seeds, question) for seeds in CURVE]
+        rim = [at(s, most) for s, (_, most) in zip(CURVE, between, strict=True)]
+        rim += [at(s, least) for s, (least, _) in reversed(list(zip(CURVE, between, strict=True)))]
+        parts.append(f'<polygon points="{" ".join(rim)}" fill="{color}" fill-opacity="0.12"/>')
         powers = [claim.power(seeds, question) for seeds in CURVE]
         line = " ".join(at(s, p) for s, p in zip(CURVE, powers, strict=True))
         dash = f' stroke-dasharray="{DASHES[question]}"' if DASHES[question] else ""

@@ -129,7 +129,7 @@ def _hopeless(name: str, claim: Claim, planner: Planner) -> bool:
     try:
         planned = planner.plan(name, claim)
         question = next(q for q in QUESTIONS if q.endswith(claim.question))
-        return bool(planned.runs) and planned.decision(question).seeds is None
+        return bool(planned.runs) and planned.decision(question).hopeful is None
     except UserError:
         return False
 

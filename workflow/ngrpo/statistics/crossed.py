@@ -29,6 +29,7 @@ from ngrpo.errors import UserError
 from ngrpo.statistics.effects import Arm, Effect
 from ngrpo.statistics.estimators import count_chances
 from ngrpo.statistics.intervals import chance_model
+from ngrpo.statistics.pairing import correlation
 
 TINY = np.finfo(float).tiny
 RARE = 3
@@ -40,12 +41,13 @@ ROUNDING = 1 / 12
 @dataclass(frozen=True)
 class PairedCounts:
     """One benchmark's counts of correct samples. a, b: (…, S, N), S = 1 for a system that isn't trained; n: samples of
-    each problem; alike: correlation of the two systems' samples of the same number, within problems."""
+    each problem; shared: (N, 4) of their samples of the same number, as ngrpo.statistics.pairing.pairs makes them, for
+    two systems that aren't trained; None where they share nothing."""
 
     a: np.ndarray
     b: np.ndarray
     n: int
-    alike: float = 0.0
+    shared: np.ndarray | None = None
 
 
 def compare_systems(
@@ -193,19 +195,13 @@ def _samples(pair: PairedCounts, g: np.ndarray, weight: float, sides: tuple[bool
         flat = counts.reshape(-1, *counts.shape[-2:])
         each = [sampling_variance(row, pair.n, g) for rows in flat for row in rows[:1]] if wanted else [0.0] * len(flat)
         parts.append(np.reshape(each, counts.shape[:-2]))
-    variance = parts[0] + parts[1] - 2 * pair.alike * np.sqrt(parts[0] * parts[1])
-    return Arm(weight * np.sqrt(np.maximum(variance, 0.0)), np.inf)
+    alike = correlation(pair.shared, g, g) if pair.shared is not None and all(sides) else 0.0
+    variance = parts[0] + parts[1] - 2 * alike * np.sqrt(parts[0] * parts[1])
+    # samples that are all the same don't say that others would be: at least a sample's rounding is left
+    return Arm(weight * np.sqrt(np.maximum(variance, rounding(g, pair.a.shape[-1], 1.0))), np.inf)
 
 
 def sampling_variance(correct: np.ndarray, n: int, g: np.ndarray) -> float:
     """The variance of a benchmark's value over samples, problems and policy fixed. correct: (N,)."""
     model = chance_model(correct, n)
     return float(model.variance(g)[correct].sum()) / len(correct) ** 2
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two systems' samples of the same number within problems. a, b: (N, n) of 0 and 1; 0 where no
-    problem has both right and wrong samples of both."""
-    left, right = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
-    scale = np.sqrt((left**2).sum() * (right**2).sum())
-    return float((left * right).sum() / scale) if scale > 0 else 0.0

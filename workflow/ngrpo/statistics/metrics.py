@@ -14,9 +14,11 @@ from scipy import stats
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.grades import GRADES
+from ngrpo.statistics.crossed import rounding
 from ngrpo.statistics.effects import CONFIDENCE, POWER
 from ngrpo.statistics.estimators import bootstrap_pass_at_k, drawn_pass_at_k, estimator_values, unbiased_pass_at_k
 from ngrpo.statistics.intervals import ChanceModel, chance_model, problem_interval, sampling_interval
+from ngrpo.statistics.pairing import correlation, pairs
 from ngrpo.statistics.sign_tests import exact_sign_flip_p, sampled_sign_flip_p, sign_test_p
 
 BOOTSTRAP_RESAMPLES = 10_000
@@ -164,7 +166,8 @@ def compare(
 ) -> pd.DataFrame:
     """The paired comparison of two evaluations of the same problems: one row a metric and estimator, b minus a.
 
-    Columns: metric, estimator, a, b, difference; sampling_low, sampling_high (these problems, other samples);
+    Columns: metric, estimator, a, b, difference; sampling_low, sampling_high (these problems, other samples, what the
+    two share by their sample seeds estimated from samples of the same number);
     problems_low, problems_high (Student's t over problems); bootstrap_low, bootstrap_high (paired bootstrap over
     problems, percentiles expanded for small N: Hesterberg 2015); p_permutation (sign flips of problems' differences:
     exact for Mean@n, else sampled, seeded), p_sign (exact sign test); improved, worsened, equal: problems;
@@ -175,13 +178,16 @@ def compare(
     a, b = count(grades_a, where), count(grades_b, where)
     _aligned(a, b, where)
     models = chance_model(a.correct, a.n), chance_model(b.correct, b.n)
+    shared = _shared(grades_a, grades_b)
     rows = []
     for first, second in zip(_metrics(a, ks, None), _metrics(b, ks, None), strict=True):
         differences = second.values - first.values
         size, mean = len(differences), float(differences.mean())
-        error = np.sqrt(
-            _sampling_variance(a.correct, first.g, models[0]) + _sampling_variance(b.correct, second.g, models[1])
-        )
+        one = _sampling_variance(a.correct, first.g, models[0])
+        other = _sampling_variance(b.correct, second.g, models[1])
+        alike = correlation(shared, first.g, second.g) if shared is not None else 0.0
+        least = max(rounding(g, size, 1.0) for g in (first.g, second.g))  # samples that are the same are no certainty
+        error = np.sqrt(max(least, one + other - 2 * alike * np.sqrt(one * other)))
         spread = float(differences.std(ddof=1)) / np.sqrt(size) if size > 1 else 1.0
         share = float(unseen(differences))
         half = _problem_half_width(spread, size, share)
@@ -215,6 +221,22 @@ def compare(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _shared(grades_a: pd.DataFrame, grades_b: pd.DataFrame) -> np.ndarray | None:
+    """The samples of the same number of both evaluations, as `pairs` makes them; None where they have none."""
+    wide = [
+        g.assign(problem=g["problem_id"].astype(str), right=g["grade"] == "correct")
+        .pivot(index="problem", columns="sample", values="right")
+        .sort_index()
+        for g in (grades_a, grades_b)
+    ]
+    numbers = wide[0].columns.intersection(wide[1].columns)
+    both = [w[numbers] for w in wide]
+    # problems whose samples are numbered otherwise leave gaps: nothing says then which samples belong together
+    if not len(numbers) or any(w.isna().to_numpy().any() for w in both):
+        return None
+    return pairs(both[0].to_numpy(dtype=bool), both[1].to_numpy(dtype=bool))
 
 
 def _problem_half_width(spread: float, size: int, share: float) -> float:

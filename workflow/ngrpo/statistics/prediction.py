@@ -17,12 +17,11 @@ from scipy import optimize, special
 
 from ngrpo.statistics.crossed import problem_arm, rounding, sensitive
 from ngrpo.statistics.effects import CONFIDENCE, POWER, QUESTIONS, Arm, reach
-from ngrpo.statistics.simulation import (
+from ngrpo.statistics.pass_rates import (
     GRID,
     PER_UNIT,
     LogitNoise,
     Shape,
-    components,
     covariance,
     covariance_left,
     expected,
@@ -33,6 +32,9 @@ DRAWS = 100
 MOST_SEEDS = 100
 """More training seeds than anybody buys: what they don't decide counts as not decidable."""
 TAIL = (1 - CONFIDENCE) / 2
+TINY = 1e-30
+MOST_TAILS = 1000.0
+"""Excess kurtosis beyond which a problem practically never differs."""
 PROBE = 0.2
 """Log-odds by which a system is better in the draws: an effect of another size is scaled."""
 
@@ -40,9 +42,9 @@ PROBE = 0.2
 @dataclass(frozen=True)
 class DrawnProblems:
     """Drawn problems of one benchmark. (DRAWS, N) each: own: what method × problem makes of an effect of 0; gain: an
-    effect's part; rates: both systems' chances of a correct sample; chance: standard
-    normal draws, the same for every number of seeds. Variances: samples, run_problem: of one system's value on a
-    problem; alike: the covariance of both systems' for the samples that they share."""
+    effect's part; rates: both systems' chances of a correct sample; chance, luck: normal and uniform draws, the same
+    for every number of seeds. Variances: samples, run_problem: of one system's value on a problem; alike: the
+    covariance of both systems' for the samples that they share. tails: the excess kurtosis of a difference."""
 
     own: np.ndarray
     gain: np.ndarray
@@ -50,13 +52,15 @@ class DrawnProblems:
     samples: np.ndarray
     alike: np.ndarray
     run_problem: np.ndarray
+    tails: np.ndarray
     chance: np.ndarray
+    luck: np.ndarray
     shrinks: float
     """By how much noise gets less, as a factor, where one system is better by one of log-odds."""
     mean_gain: float
     """The mean of `gain` over all problems: shares for one of log-odds."""
-    seed: float
-    """σ²_seed of a difference of two trained systems."""
+    seed: np.ndarray
+    """σ_seed of one trained system on these problems, (DRAWS,)."""
     noise_sd: tuple[float, float]
     """Log-odds: of a run, of run × problem."""
     g: tuple[float, ...]
@@ -83,9 +87,14 @@ class DrawnProblems:
         return float(self.shrinks ** np.clip(odds, 0.0, 1.0))
 
     @cached_property
-    def noise(self) -> tuple[np.ndarray, ...]:
-        """Draws of what has that variance."""
+    def _noise(self) -> tuple[np.ndarray, ...]:
         return tuple(np.sqrt(variance) * self.chance for variance in self.inside)
+
+    def noise(self, sides: int, seeds: int) -> np.ndarray:
+        """Draws of the mean of so many differences of that variance: normal ones, of which so few aren't 0 that their
+        kurtosis is right. Few differ much: a problem is solved now and then."""
+        share = 1 / (1 + self.tails / (3 * seeds * max(sides, 1)))
+        return np.where(self.luck < share, self._noise[sides] / np.sqrt(share * seeds), 0.0)
 
     @cached_property
     def _rates(self) -> tuple[np.ndarray, ...]:
@@ -104,13 +113,19 @@ class DrawnProblems:
 
 @cache
 def _tables(g: tuple[float, ...], noise: LogitNoise) -> np.ndarray:
-    """Over GRID: the expected value of a trained policy; variances of samples and of run × problem; a covariance."""
+    """Over GRID: the expected value of a trained policy; variances of samples and of run × problem; a covariance; the
+    excess kurtosis of a policy's value."""
     values, both = np.array(g), float(np.hypot(noise.run, noise.run_problem))
     first, second = expected(values), expected(values**2)
     of_runs = smoothed(first**2, noise.run_problem) - smoothed(first, noise.run_problem) ** 2
     alike = smoothed(covariance(values, noise.shared), both)
     inside = smoothed(np.maximum(second - first**2, 0.0), both)
-    return np.stack([smoothed(first, both), inside, np.maximum(of_runs, 0.0), alike])
+    mean = smoothed(first, both)
+    raw = [mean, *(smoothed(expected(values**k), both) for k in (2, 3, 4))]
+    square = np.maximum(raw[1] - mean**2, TINY)
+    fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
+    tails = np.clip(fourth / square**2 - 3, 0.0, MOST_TAILS)
+    return np.stack([mean, inside, np.maximum(of_runs, 0.0), alike, tails])
 
 
 @cache
@@ -118,12 +133,15 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoi
     """DrawnProblems of a shape, drawn with a fixed seed; g: an estimator's values at c = 0 … n."""
     rng = np.random.default_rng(size)
     base = shape.draw(rng, (DRAWS, size))
-    value, inside, of_runs, alike = _tables(g, noise)
+    value, inside, of_runs, alike, tails = _tables(g, noise)
     a, b = (base + noise.draw(rng, noise.method_problem, base.shape) for _ in range(2))
     at_a, at_b, at_middle = (_nearest(x) for x in (a, b, (a + b) / 2))
     left = covariance_left(GRID, np.sqrt(2) * float(np.hypot(noise.run, noise.run_problem)))
-    noisy = 2 * (inside + of_runs - alike)
-    lessened = noisy[_nearest((a + b + PROBE) / 2)].mean() / noisy[at_middle].mean()
+
+    def differs(at: np.ndarray, apart: np.ndarray) -> float:
+        return float((inside[at] + of_runs[at] - alike[at] * left[_nearest(apart)]).mean())
+
+    lessened = differs(_nearest((a + b + PROBE) / 2), a - b + PROBE) / differs(at_middle, a - b)
     own, gain = value[at_a] - value[at_b], (value[_nearest(a + PROBE)] - value[at_a]) / PROBE
     return DrawnProblems(
         own=own - own.mean(),  # neither system is better than its effect says
@@ -134,8 +152,10 @@ def draw_problems(shape: Shape, size: int, g: tuple[float, ...], noise: LogitNoi
         samples=inside[at_middle],
         alike=alike[at_middle] * left[_nearest(a - b)],
         run_problem=of_runs[at_middle],
+        tails=tails[at_middle],
         chance=rng.normal(size=base.shape),
-        seed=components(shape, np.array(g), noise).seed,
+        luck=rng.uniform(size=base.shape),
+        seed=noise.run * gain.mean(-1),
         noise_sd=(noise.run, noise.run_problem),
         g=g,
     )
@@ -177,7 +197,7 @@ class Planned:
     def variances(self, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Of the difference on these benchmarks, (DRAWS,) each: what falls with seeds, under one seed; what doesn't."""
         weight, sides, odds = 1 / len(self.benchmarks), sum(self.trained), self.odds(size)
-        seed = sides / 2 * sum(weight * np.sqrt(b.seed) for b in self.benchmarks) ** 2  # the same runs on all of them
+        seed = sides * sum(weight * b.seed for b in self.benchmarks) ** 2  # the same runs on all of them
         noise = sum(weight**2 * b.lessened(odds) * b.mean_inside[sides] / b.size for b in self.benchmarks)
         still = sum(weight**2 * (2 - sides) * b.samples.mean(-1) / b.size for b in self.benchmarks)
         return np.asarray(seed + noise), np.asarray(still)
@@ -198,7 +218,7 @@ class Planned:
         arms, effect = [], np.zeros(DRAWS)
         for b in self.benchmarks:
             true, less = b.own + odds * b.gain, b.lessened(odds)
-            seen = true + b.noise[sides] * np.sqrt(less / seeds)
+            seen = true + np.sqrt(less) * b.noise(sides, seeds)
             if sides < 2:
                 seen = seen + np.sqrt((2 - sides) * b.samples) * b.chance[::-1]
             known = less * b.mean_inside[sides] / seeds if seeds > 1 else 0.0
@@ -207,21 +227,32 @@ class Planned:
         return arms, effect
 
 
-def power_curve(planned: Planned, seeds: int, question: str, similar: bool = False) -> Callable[[float], float]:
-    """The power with so many seeds as a function of the effect's size (a share); with similar, of a margin around no
-    difference. 0 with one seed where a system is trained."""
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a comparison. question: of QUESTIONS; similar: whether the difference lies within a margin, to
+    both sides; tail: one-sided level at which it is tested."""
+
+    question: str
+    similar: bool = False
+    tail: float = TAIL
+
+
+def power_curve(planned: Planned, seeds: int, asked: Asked) -> Callable[[float], float]:
+    """The power with so many seeds as a function of the effect's size (a share); where similarity is asked, of a margin
+    around no difference. 0 with one seed where a system is trained."""
 
     def power(size: float) -> float:
         if seeds < 2 and any(planned.trained):
             return 0.0
-        true = 0.0 if similar else size
+        true, tail = 0.0 if asked.similar else size, asked.tail
         arms, error = planned.here(seeds, true)
-        half, effect = reach(arms, TAIL, -1), np.full(DRAWS, true)
-        if question == QUESTIONS[1]:
+        half, effect = reach(arms, tail, -1), np.full(DRAWS, true)
+        if asked.question == QUESTIONS[1]:
             more, effect = planned.problems(seeds, true)
             beyond = more + [arm for arm in arms if np.isfinite(arm.freedom)]
-            half = np.maximum(half, np.maximum(reach(beyond, TAIL, -1), reach(beyond, TAIL, 1) if similar else 0.0))
-        if similar:
+            other = reach(beyond, tail, 1) if asked.similar else 0.0
+            half = np.maximum(half, np.maximum(reach(beyond, tail, -1), other))
+        if asked.similar:
             inside = special.ndtr((size - half - effect) / error) - special.ndtr((half - size - effect) / error)
             return float(np.maximum(0.0, inside).mean())
         return float(special.ndtr((effect - half) / error).mean())
@@ -229,9 +260,9 @@ def power_curve(planned: Planned, seeds: int, question: str, similar: bool = Fal
     return power
 
 
-def smallest_effect(planned: Planned, seeds: int, question: str, similar: bool = False) -> float:
+def smallest_effect(planned: Planned, seeds: int, asked: Asked) -> float:
     """The smallest effect that so many seeds show with 80 % power, a share; infinite where there is none below 1."""
-    power = power_curve(planned, seeds, question, similar)
+    power = power_curve(planned, seeds, asked)
     if power(1.0) < POWER:
         return float(np.inf)
 
@@ -241,18 +272,14 @@ def smallest_effect(planned: Planned, seeds: int, question: str, similar: bool =
     return float(optimize.brentq(short, 0.0, 1.0, xtol=1e-4))
 
 
-def seeds_needed(planned: Planned, size: float, question: str, similar: bool = False) -> int | None:
-    """The fewest seeds with 80 % power for an effect of this size; None where MOST_SEEDS don't have it. 1 where nothing
-    is trained and one evaluation has it."""
-
-    def enough(seeds: int) -> bool:
-        return power_curve(planned, seeds, question, similar)(size) >= POWER
-
-    if not any(planned.trained):
-        return 1 if enough(1) else None
-    if not enough(MOST_SEEDS):
+def fewest(enough: Callable[[int], bool], least: int, most: int = MOST_SEEDS) -> int | None:
+    """The fewest training seeds that are enough, from least to most; None where even the most aren't. Where some number
+    is enough, more are taken to be."""
+    if not enough(most):
         return None
-    few, many = 1, MOST_SEEDS
+    if enough(least):
+        return least
+    few, many = least, most
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
