@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import CONFIDENCE, QUESTIONS, Effect
-from ngrpo.statistics.fitting import Row, fitted
+from ngrpo.statistics.fitting import Scores, fitted
 from ngrpo.statistics.multiplicity import holm, spent
 from ngrpo.statistics.pass_rates import DECLARED, GRID, SHAPES, LogitNoise, Shape, estimators, expected
 from ngrpo.statistics.prediction import Asked, Planned, draw_problems, power_curve
@@ -44,7 +44,7 @@ NOISES = {
 def paper_shape(problems: int, noise: LogitNoise = DECLARED) -> Shape:
     """The shape fitted to the paper's row of that benchmark."""
     _, mean, few, many = PROBLEMS[problems]
-    return fitted(Row(problems, mean, ((16, few), (32, many))), noise)
+    return fitted(Scores(problems, mean, ((16, few), (32, many))), noise)
 
 
 def covered(effect: Effect, question: str, truth: np.ndarray | float) -> float:

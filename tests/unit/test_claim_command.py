@@ -69,7 +69,7 @@ def test_a_claim_of_the_paper_shows_its_power_and_price(tmp_path: Path) -> None:
     assert "estimator   bootstrap of Pass@k" in text
     assert "verdict     not run" in text
     assert "power       on these benchmarks: " in text
-    assert "seeds for 80 % power at 1.76 points: " in text
+    assert "seeds for 80 % power at +1.76 points: " in text
     assert "USD; 1 configured\n" in text
     other = shown("toy-control", *options)
     assert "none here: it is a claim of scale toy (ngrpo claim toy-control --scale toy)" in other

@@ -7,7 +7,7 @@ from scipy.special import expit
 from ngrpo.errors import UserError
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import QUESTIONS
-from ngrpo.statistics.fitting import Row, fitted
+from ngrpo.statistics.fitting import Scores, fitted
 from ngrpo.statistics.multiplicity import Look, add_look, any_time_p, holm, spent
 from ngrpo.statistics.pairing import correlation, pairs
 from ngrpo.statistics.pass_rates import GRID, SHAPES, LogitNoise, estimators, expected
@@ -18,7 +18,7 @@ MEAN = GS["Mean@32"]
 
 
 def counts(seeds: int = 3, problems: int = 30, seed: int = 0, effect: float = 0.3) -> PairedCounts:
-    shape = fitted(Row(30, 0.2135, ((16, 0.4361), (32, 0.4731))))
+    shape = fitted(Scores(30, 0.2135, ((16, 0.4361), (32, 0.4731))))
     drawn = simulate(shape, problems, seeds, 1, np.random.default_rng(seed), effect=effect)
     return PairedCounts(drawn.a[0], drawn.b[0], 32)
 

@@ -8,7 +8,7 @@ from scipy.special import expit
 from synthetic_study import ROOT
 
 from ngrpo.audit.paper_noise import of_row
-from ngrpo.statistics.fitting import Row, extremes, fitted, misses, one_run
+from ngrpo.statistics.fitting import Scores, extremes, fitted, misses, one_run
 from ngrpo.statistics.pass_rates import DECLARED, LogitNoise, estimators
 
 RAW = yaml.safe_load((ROOT / "config" / "paper_values.yaml").read_text())
@@ -70,7 +70,7 @@ def test_a_shape_that_makes_a_row_lies_between_its_extremes() -> None:
     beta = np.random.default_rng(2).beta(0.3, 0.9, 4000)
     odds = np.log(beta / (1 - beta)).clip(-15, 15)
     tables = {k: np.interp(odds, COARSE, t).mean() for k, t in _values().items()}
-    row = Row(30, tables["Mean@32"], ((16, tables["Pass@16 bootstrap"]), (32, tables["Pass@32 bootstrap"])))
+    row = Scores(30, tables["Mean@32"], ((16, tables["Pass@16 bootstrap"]), (32, tables["Pass@32 bootstrap"])))
     least, most = (end.mean(one_run(G)) for end in extremes(row, tuple(G)))
     own = float(np.interp(odds, np.linspace(-20, 20, 1601), one_run(G)).mean())
     assert least < own < most

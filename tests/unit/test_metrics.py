@@ -34,6 +34,13 @@ def grades(correct: list[int], n: int, other: str = "wrong") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def as_grades(right: np.ndarray) -> pd.DataFrame:
+    problem, sample = np.indices(right.shape)
+    grade = np.where(right, "correct", "wrong").ravel()
+    ids = [f"p{i:03d}" for i in problem.ravel()]
+    return pd.DataFrame({"problem_id": ids, "sample": sample.ravel(), "grade": grade})
+
+
 # --- estimators ---
 
 
@@ -280,45 +287,12 @@ def test_the_intervals_of_a_difference_cover(kinds):
     for _ in range(200):
         p = rng.beta(0.8, 0.8, size) * 0.9
         q = np.clip(p + gain + rng.normal(0, 0.04, size) * ("sampling" not in kinds), 0, 1)
-        a, b = (_as_grades(rng.uniform(size=(size, n)) < x[:, None]) for x in (p, q))
+        a, b = (as_grades(rng.uniform(size=(size, n)) < x[:, None]) for x in (p, q))
         row = compare(a, b, []).iloc[0]
         truth = float((q - p).mean()) if "sampling" in kinds else gain
         for kind in kinds:
             hits[kind] += row[f"{kind}_low"] <= truth <= row[f"{kind}_high"]
     assert all(0.915 <= hit / 200 <= 0.99 for hit in hits.values())
-
-
-def test_what_two_evaluations_share_is_estimated_and_not_taken_for_independent():
-    """Systems share sample seeds; samples drawn apart are the control."""
-    rng, n, size, widths, hits = np.random.default_rng(7), 16, 40, {}, 0
-    p = rng.beta(0.8, 0.8, size) * 0.9
-    for shared in (0.0, 0.8):
-        for _ in range(30):
-            u = rng.uniform(size=(size, n))
-            v = np.where(rng.uniform(size=u.shape) < shared, u, rng.uniform(size=u.shape))
-            one, other = (_as_grades(x < chance[:, None]) for x, chance in ((u, p), (v, np.minimum(p + 0.05, 1.0))))
-            row = compare(one, other, []).iloc[0]
-            widths.setdefault(shared, []).append(row.sampling_high - row.sampling_low)
-            hits += row.sampling_low <= 0.05 <= row.sampling_high
-    assert np.mean(widths[0.8]) < 0.65 * np.mean(widths[0.0])
-    assert hits / 60 >= 0.85
-
-
-def _as_grades(right: np.ndarray) -> pd.DataFrame:
-    problem, sample = np.indices(right.shape)
-    grade = np.where(right, "correct", "wrong").ravel()
-    ids = [f"p{i:03d}" for i in problem.ravel()]
-    return pd.DataFrame({"problem_id": ids, "sample": sample.ravel(), "grade": grade})
-
-
-def test_evaluations_with_other_numbers_of_samples_share_the_first_ones():
-    rng = np.random.default_rng(8)
-    u = rng.uniform(size=(60, 32))
-    p = rng.uniform(0.1, 0.9, 60)[:, None]
-    long, short = _as_grades(u < p), _as_grades((u < p)[:, :8])
-    apart = short.assign(sample=short["sample"] + 100)  # no number in common
-    widths = [compare(long, other, []).iloc[0] for other in (short, apart)]
-    assert widths[0].sampling_high - widths[0].sampling_low < 0.95 * (widths[1].sampling_high - widths[1].sampling_low)
 
 
 def test_tests_of_no_difference_reject_as_rarely_as_they_say():

@@ -64,19 +64,19 @@ def test_another_noise_lies_outside_of_the_range() -> None:
 
 def test_sample_seeds_that_runs_share_are_not_taken_for_runs_that_are_alike() -> None:
     """Negative control: counts alone, their noise taken for independent, would say that systems differ less."""
-    found, naive = {}, {}
+    seen, naive = {}, {}
     for shared in (0.0, 1.0):
         rng = np.random.default_rng(3)
         studies = [samples(rng, DECLARED, (0.0, 0.0), sizes=(300,), shared=shared) for _ in range(12)]
-        found[shared] = np.mean([measure_noise(study).method_problem.value for study in studies])
+        seen[shared] = np.mean([measure_noise(study).method_problem.value for study in studies])
         apart = []
         for ((one, other),) in studies:
             a, b = one.mean(-1), other.mean(-1)
             chance = (a * (1 - a)).mean(0)
             apart.append((((a - b) ** 2).mean(0) - 2 * chance / 31).sum() / (2 * (chance**2).sum()))
         naive[shared] = np.mean(apart)
-    assert found[1.0] == pytest.approx(found[0.0], abs=0.05)
-    assert found[1.0] == pytest.approx(0.3, abs=0.05)
+    assert seen[1.0] == pytest.approx(seen[0.0], abs=0.05)
+    assert seen[1.0] == pytest.approx(0.3, abs=0.05)
     assert naive[1.0] < 0.5 * naive[0.0]
 
 
@@ -116,13 +116,13 @@ def measured(folder: Path, seeds: int, problems: int = 40, noise: LogitNoise = D
 
 def test_power_plans_with_what_enough_finished_runs_measure(tmp_path: Path) -> None:
     study, results = measured(tmp_path, seeds=3, noise=LogitNoise(0.4, 0.3, 0.6))
-    found = measured_noise(study, results)[MODEL]
-    assert isinstance(found.noise, MeasuredNoise)
-    assert (found.noise.runs, found.noise.methods) == (6, 2)  # of GRPO and N-GRPO
-    assert found.noise.problems >= LEAST_PROBLEMS
-    assert 0.4 < found.noise.run_problem.value < 0.8
+    seen = measured_noise(study, results)[MODEL]
+    assert isinstance(seen.noise, MeasuredNoise)
+    assert (seen.noise.runs, seen.noise.methods) == (6, 2)  # of GRPO and N-GRPO
+    assert seen.noise.problems >= LEAST_PROBLEMS
+    assert 0.4 < seen.noise.run_problem.value < 0.8
     planner = Planner(study, Costs(study, results))
-    assert planner.noise(MODEL) == found.noise.noise != DECLARED
+    assert planner.noise(MODEL) == seen.noise.noise != DECLARED
     text = power_text(planner, only="ngrpo-over-grpo-1.5b")
     assert f"noise of {MODEL} (log-odds), measured on 6 finished runs of 2 methods" in text
     assert "declared estimates" not in text

@@ -9,7 +9,7 @@ from scipy.special import expit
 from synthetic_study import ROOT
 
 from ngrpo.audit.paper_noise import chance_of, detectable, deviation_range, difference_deviation, of_row
-from ngrpo.statistics.fitting import Row, fitted
+from ngrpo.statistics.fitting import Scores, fitted
 from ngrpo.statistics.pass_rates import DECLARED, NONE, LogitNoise
 
 RAW = yaml.safe_load((ROOT / "config" / "paper_values.yaml").read_text())
@@ -17,7 +17,7 @@ NAMES = ("aime25", "amc23", "math500")
 STUDIES = 1200
 
 
-def rows(model: str, label: str = "GRPO") -> list[Row]:
+def rows(model: str, label: str = "GRPO") -> list[Scores]:
     return of_row(RAW["tables"]["table1"]["values"][model][label], RAW["sizes"], NAMES)
 
 

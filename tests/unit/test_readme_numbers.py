@@ -16,7 +16,7 @@ from ngrpo.planning.costs import Costs
 from ngrpo.planning.jobs import planned_jobs
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import QUESTIONS
-from ngrpo.statistics.fitting import Row, fitted
+from ngrpo.statistics.fitting import Scores, fitted
 from ngrpo.statistics.pass_rates import DECLARED, expected
 from ngrpo.statistics.simulation import simulate_average
 from ngrpo.study.expand import load_study
@@ -107,7 +107,7 @@ def test_so_many_seeds_have_the_power_in_simulated_studies(claim: str) -> None:
     size = float(power_lines()[claim][0][0]) / 100
     grpo = printed("table1", model, "GRPO")
     rows = {
-        name: Row(SIZES[name], row["mean"] / 100, ((16, row["pass@16"] / 100), (32, row["pass@32"] / 100)))
+        name: Scores(SIZES[name], row["mean"] / 100, ((16, row["pass@16"] / 100), (32, row["pass@32"] / 100)))
         for name, row in grpo.items()
         if name in SIZES
     }
@@ -174,7 +174,7 @@ def test_chance_is_that_of_simulated_pairs_of_equal_runs(model: str) -> None:
     runs = 0.1 * rng.normal(size=(2, STUDIES, 1))
     for name, size in SIZES.items():
         row = grpo[name]
-        shape = fitted(Row(size, row["mean"] / 100, ((16, row["pass@16"] / 100), (32, row["pass@32"] / 100))))
+        shape = fitted(Scores(size, row["mean"] / 100, ((16, row["pass@16"] / 100), (32, row["pass@32"] / 100))))
         odds = shape.draw(rng, (STUDIES, size)) + np.hypot(0.3, 0.3) * rng.normal(size=(2, STUDIES, size)) + runs
         values = values + g[rng.binomial(N, expit(odds))].mean(-1) / 3
     spread = 100 * float((values[0] - values[1]).std())

@@ -6,14 +6,14 @@ from scipy import stats
 
 from ngrpo.statistics.crossed import PairedCounts, compare_systems
 from ngrpo.statistics.effects import QUESTIONS, Effect
-from ngrpo.statistics.fitting import Row, fitted
+from ngrpo.statistics.fitting import Scores, fitted
 from ngrpo.statistics.multiplicity import holm, spent
 from ngrpo.statistics.pass_rates import SHAPES, LogitNoise, estimators, expected
 from ngrpo.statistics.prediction import Asked, Planned, draw_problems, fewest, power_curve, smallest_effect
 from ngrpo.statistics.simulation import Drawn, simulate, simulate_average
 
-AIME25 = fitted(Row(30, 0.2135, ((16, 0.4361), (32, 0.4731))))
-MATH500 = fitted(Row(500, 0.7561, ((16, 0.8943), (32, 0.9032))))
+AIME25 = fitted(Scores(30, 0.2135, ((16, 0.4361), (32, 0.4731))))
+MATH500 = fitted(Scores(500, 0.7561, ((16, 0.8943), (32, 0.9032))))
 PAPER = "fitted to the paper"
 ALL = {PAPER: AIME25, **SHAPES}
 STUDIES = 400

@@ -21,7 +21,7 @@ from ngrpo.audit.paper_counts import (
 from ngrpo.audit.paper_noise import chance_of, detectable, deviation_range, difference_deviation, of_row
 from ngrpo.errors import UserError
 from ngrpo.formatting import short, signed
-from ngrpo.statistics.fitting import Row as Scores
+from ngrpo.statistics.fitting import Scores
 from ngrpo.statistics.pass_rates import NONE, LogitNoise
 from ngrpo.statistics.sign_tests import sign_test_p
 from ngrpo.study.paper_values import AVERAGE, FILE, PaperValues

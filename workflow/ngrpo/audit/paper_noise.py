@@ -17,7 +17,7 @@ from scipy import special
 
 from ngrpo.statistics.effects import CONFIDENCE, POWER
 from ngrpo.statistics.estimators import BOOTSTRAP_DRAWS, estimator_values
-from ngrpo.statistics.fitting import Row, extremes, fitted
+from ngrpo.statistics.fitting import Scores, extremes, fitted
 from ngrpo.statistics.pass_rates import DECLARED, GRID, NODES, WEIGHTS, LogitNoise, Shape, expected, smoothed
 from ngrpo.study.declared_costs import COSTS_FILE, CostsFile, DeclaredNoise
 from ngrpo.study.reading import read_yaml
@@ -37,7 +37,7 @@ def declared_noise(config: Path) -> LogitNoise:
     return as_noise(read_yaml(CostsFile, path).noise if path.exists() else None)
 
 
-def difference_deviation(rows: Sequence[Row], metric: str, noise: LogitNoise) -> float:
+def difference_deviation(rows: Sequence[Scores], metric: str, noise: LogitNoise) -> float:
     """The standard deviation, as a share, of the difference of two runs' averages over benchmarks.
 
     rows: GRPO's, one a benchmark; metric: "mean" or "pass@k", by the release's bootstrap.
@@ -45,7 +45,7 @@ def difference_deviation(rows: Sequence[Row], metric: str, noise: LogitNoise) ->
     return _deviation([fitted(row, noise) for row in rows], rows, metric, noise)
 
 
-def deviation_range(rows: Sequence[Row], metric: str, noise: LogitNoise) -> tuple[float, float]:
+def deviation_range(rows: Sequence[Scores], metric: str, noise: LogitNoise) -> tuple[float, float]:
     """The least and the largest that it is under any shape that has the printed scores."""
     g = tuple(_values(rows[0], metric))
     ends = zip(*(extremes(row, g, noise) for row in rows), strict=True)
@@ -54,7 +54,7 @@ def deviation_range(rows: Sequence[Row], metric: str, noise: LogitNoise) -> tupl
     return min(least, best), max(most, best)
 
 
-def _values(row: Row, metric: str) -> np.ndarray:
+def _values(row: Scores, metric: str) -> np.ndarray:
     return estimator_values(metric, "bootstrap", row.samples)
 
 
@@ -70,7 +70,7 @@ def _tables(samples: int, metric: str, noise: LogitNoise) -> np.ndarray:
     return np.stack([inside, *(np.interp(GRID + noise.run * node, GRID, value) for node in NODES)])
 
 
-def _deviation(shapes: Sequence[Shape], rows: Sequence[Row], metric: str, noise: LogitNoise) -> float:
+def _deviation(shapes: Sequence[Shape], rows: Sequence[Scores], metric: str, noise: LogitNoise) -> float:
     tables = _tables(rows[0].samples, metric, noise)
     inside, runs = 0.0, np.zeros(len(NODES))
     for shape, row in zip(shapes, rows, strict=True):
@@ -92,10 +92,10 @@ def detectable(deviation: float) -> float:
 
 def of_row(
     row: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int], names: Sequence[str], samples: int = 32
-) -> list[Row]:
+) -> list[Scores]:
     """The benchmarks of a printed row. row: benchmark → metric → percent."""
     return [
-        Row(
+        Scores(
             sizes[b],
             row[b]["mean"] / 100,
             tuple((k, row[b][f"pass@{k}"] / 100) for k in FITTED if f"pass@{k}" in row[b]),

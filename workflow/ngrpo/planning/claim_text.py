@@ -13,7 +13,9 @@ from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.formatting import effect, p_value
 from ngrpo.planning.costs import Costs, Span
-from ngrpo.planning.power import Decision, PlannedClaim, Planner
+from ngrpo.planning.planned_claims import Decision, PlannedClaim
+from ngrpo.planning.power import Planner
+from ngrpo.planning.power_text import asked_effect, needed_seeds
 from ngrpo.statistics.effects import POWER, QUESTIONS
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -114,7 +116,7 @@ def _next(result: ClaimResult, claim: Claim, study: Study, results: Results) -> 
     try:
         planned = planner.plan(result.id, claim)
     except UserError as error:
-        yield _line("power", f"not known: {error.what}")
+        yield _line("power", f"not computed: {error.what}")
         return
     decisions = [planned.decision(question) for question in QUESTIONS]
     for label, decision in zip(("power", ""), decisions, strict=True):
@@ -122,10 +124,11 @@ def _next(result: ClaimResult, claim: Claim, study: Study, results: Results) -> 
 
 
 def _power(planned: PlannedClaim, decision: Decision, costs: Costs) -> str:
-    size, question = f"{100 * planned.size:.2f} points", decision.question
+    size, question = f"{asked_effect(planned)} points", decision.question
     if decision.seeds is None or decision.hours is None:
-        return f"{question}: no number of training seeds shows {size} with {100 * POWER:.0f} % power"
-    needed = f"{decision.seeds} seeds" if planned.runs else "no further seed"
+        few = "" if decision.hopeful is None else f" for sure, {decision.hopeful} may"
+        return f"{question}: no number of training seeds shows {size} with {100 * POWER:.0f} % power{few}"
+    needed = f"{needed_seeds(planned, decision)} seeds" if planned.runs else "no further seed"
     device, file = costs.declared.device, costs.file
     money = f", {_span(decision.hours * file.gpu_hour)} {file.currency}" if device == "GPU" else ""
     needs = f"{needed} for {100 * POWER:.0f} % power at {size}"

@@ -87,15 +87,15 @@ def _measured(study: Study, results: Results, model: str, there: Names) -> Found
     if not enough(list(seeds.values()), LEAST_PROBLEMS):  # without opening a file
         return Found(model, seeds, None)
     samples = {method: _samples(study, results, there[method], common[method]) for method in there}
-    kept = {method: part for method, part in samples.items() if len(_seeds(part)) >= LEAST_SEEDS}
+    counted = {method: part for method, part in samples.items() if len(_seeds(part)) >= LEAST_SEEDS}
     seeds |= {method: len(_seeds(part)) for method, part in samples.items()}
     benchmarks = []
-    for benchmark in sorted(set.intersection(*map(set, kept.values()))) if kept else ():
-        of_methods = [list(part[benchmark].values()) for part in kept.values()]
+    for benchmark in sorted(set.intersection(*map(set, counted.values()))) if counted else ():
+        of_methods = [list(part[benchmark].values()) for part in counted.values()]
         if len({(ids, right.shape) for each in of_methods for ids, right in each}) == 1:
             benchmarks.append([np.stack([right for _, right in each]) for each in of_methods])
     problems = sum(methods[0].shape[1] for methods in benchmarks)
-    if not enough([len(_seeds(part)) for part in kept.values()], problems):
+    if not enough([len(_seeds(part)) for part in counted.values()], problems):
         return Found(model, seeds, None)
     return Found(model, seeds, measure_noise(benchmarks))
 

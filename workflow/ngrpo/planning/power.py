@@ -19,7 +19,7 @@ from ngrpo.planning.costs import Costs, Span
 from ngrpo.planning.measured import Found, measured_noise
 from ngrpo.planning.planned_claims import Compared, Hours, NoneLost, PlannedClaim, Shown
 from ngrpo.statistics.estimators import estimator_values
-from ngrpo.statistics.fitting import Row, extremes, fitted
+from ngrpo.statistics.fitting import Scores, extremes, fitted
 from ngrpo.statistics.pass_rates import LogitNoise
 from ngrpo.statistics.prediction import Planned, draw_problems
 from ngrpo.study.declared_costs import COSTS_FILE
@@ -51,9 +51,9 @@ class Planner:
     def noise(self, model: str) -> LogitNoise:
         """Of a base model's runs: measured where enough are finished, else declared. Raises UserError where it is
         neither."""
-        found = self.measured.get(model)
-        if found is not None and found.noise is not None:
-            return found.noise.noise
+        said = self.measured.get(model)
+        if said is not None and said.noise is not None:
+            return said.noise.noise
         declared = self.costs.file.noise
         if declared is None:
             raise UserError("no noise between runs is declared", where=COSTS_FILE, do="add a section `noise`")
@@ -85,13 +85,13 @@ class Planner:
             try:
                 yield self.plan(name, claim)
             except UserError as error:
-                yield name, error.what
+                yield name, f"not computed: {error.what}"
 
     def plan(self, name: str, claim: Claim) -> PlannedClaim:
         """A claim's comparisons and hours. Raises UserError, saying why, where its power can't be told."""
         test = at_scale(claim, self.study)
         if not isinstance(test, Higher | Similar | Most | LosesNone):
-            raise UserError(f"not computed: {UNTOLD.get(test.kind, f'claims of kind {test.kind} are not planned')}")
+            raise UserError(f"{UNTOLD.get(test.kind, f'claims of kind {test.kind} are not planned')}")
         cells, at_least = self.cells(test)
         systems = [test.system, *test.others]
         runs = {self.study.run_id(s.method, test.model) or s.method for s in systems if s.method}
@@ -153,7 +153,7 @@ class Planner:
             raise UserError(f"how many problems {benchmark} has isn't declared")
         return size
 
-    def scores(self, model: str, benchmark: str) -> Row:
+    def scores(self, model: str, benchmark: str) -> Scores:
         """A row that the paper prints of a model on a benchmark: GRPO's, where there is one."""
         rows = [
             (label != "GRPO", values)
@@ -162,7 +162,7 @@ class Planner:
             if {"mean", "pass@16", "pass@32"} <= set(values.get(benchmark, {}))
         ]
         if not rows:
-            raise UserError(f"not computed: the paper prints no pass rates of {model} on {benchmark}")
+            raise UserError(f"the paper prints no pass rates of {model} on {benchmark}")
         values = {name: {str(m): v for m, v in row.items()} for name, row in min(rows, key=_first)[1].items()}
         return of_row(values, {benchmark: self.size(benchmark)}, (benchmark,), self.paper.evaluation.samples)[0]
 

@@ -83,7 +83,7 @@ def _span(span: Span, factor: float = 1.0) -> str:
     return f"{low:,.0f}" if f"{low:,.0f}" == f"{high:,.0f}" else f"{low:,.0f} – {high:,.0f}"
 
 
-def _effect(claim: PlannedClaim) -> str:
+def asked_effect(claim: PlannedClaim) -> str:
     """The smallest effect that is asked of it, or its margin, or what may be lost where nothing is."""
     first = claim.first
     sign = ("±" if first.similar else "+") if isinstance(first, Compared) else "≤"
@@ -93,15 +93,15 @@ def _effect(claim: PlannedClaim) -> str:
 def _row(claim: PlannedClaim, decision: Decision, price: float) -> list[object]:
     first = decision.question == QUESTIONS[0]
     has = str(claim.seeds) if claim.runs else "–"
-    named: list[object] = [*((claim.name, _effect(claim), has) if first else ("", "", "")), decision.question]
-    needs = _needs(claim, decision)
+    named: list[object] = [*((claim.name, asked_effect(claim), has) if first else ("", "", "")), decision.question]
+    needs = needed_seeds(claim, decision)
     if decision.hours is None:
         never = "not decidable by any number of seeds" if decision.hopeful is None else "not sure to be decidable"
         return [*named, _points(decision.detectable), needs, never, ""]
     return [*named, _points(decision.detectable), needs, _span(decision.hours), _span(decision.hours, price)]
 
 
-def _needs(claim: PlannedClaim, decision: Decision) -> str:
+def needed_seeds(claim: PlannedClaim, decision: Decision) -> str:
     """Seeds, and how far they may lie from that."""
     ends = [_number(claim, each) for each in (decision.hopeful, decision.seeds, decision.cautious)]
     return ends[1] if ends[0] == ends[2] else f"{ends[1]} ({ends[0]} – {ends[2]})"
@@ -120,7 +120,7 @@ def _curve(claim: PlannedClaim, price: float) -> str:
     ]  # fmt: skip
     wall = claim.hours.wall
     table = text_table(head, rows)
-    return f"\npower at {_effect(claim)} points\n{table}\nwall time {_span(wall)} hours on as many nodes as jobs"
+    return f"\npower at {asked_effect(claim)} points\n{table}\nwall time {_span(wall)} hours on as many nodes as jobs"
 
 
 def _chance(claim: PlannedClaim, seeds: int, question: str) -> str:
@@ -147,7 +147,7 @@ def _notes(planner: Planner) -> list[str]:
         f" of one claim hang together isn't known. never: not with {MOST_SEEDS}, for the problems, or for the one"
         " evaluation of a base model, whose samples no seed adds to. Each claim alone; a family needs more.",
     ]
-    lines += [found.words for found in planner.measured.values()]
+    lines += [said.words for said in planner.measured.values()]
     noise = planner.costs.file.noise
     if noise is not None and any(
         m not in planner.measured or planner.measured[m].noise is None for m in planner.study.models
@@ -172,7 +172,7 @@ def power_figure(claim: PlannedClaim) -> str:
         x = LEFT + (seeds - CURVE[0]) / (CURVE[-1] - CURVE[0]) * (WIDTH - LEFT - 16)
         return f"{x:.1f},{TOP + (1 - power) * (HEIGHT - TOP - 44):.1f}"
 
-    title = f"Power of {claim.name} at {_effect(claim)} points"
+    title = f"Power of {claim.name} at {asked_effect(claim)} points"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif"'
         f' font-size="12"><title>{escape(title)}</title><rect width="100%" height="100%" fill="white"/>',

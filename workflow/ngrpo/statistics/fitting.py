@@ -41,7 +41,7 @@ DRAWS_SIGMAS = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class Scores:
     """A system's scores on a benchmark, as shares. pass_at: (k, Pass@k by the bootstrap) each."""
 
     problems: int
@@ -56,7 +56,7 @@ class Row:
 
 
 @cache
-def _estimators(row: Row) -> tuple[np.ndarray, ...]:
+def _estimators(row: Scores) -> tuple[np.ndarray, ...]:
     passes = [bootstrap_pass_at_k(row.samples, k) for k, _ in row.pass_at]
     return (unbiased_pass_at_k(row.samples, 1), *passes)
 
@@ -74,24 +74,24 @@ def _parts(samples: int, ks: tuple[int, ...], noise: LogitNoise) -> np.ndarray:
     return _of_parts(np.array([expected(g, noise.whole) for g in _estimators(_blank(samples, ks))]))
 
 
-def _blank(samples: int, ks: tuple[int, ...]) -> Row:
-    return Row(0, 0.0, tuple((k, 0.0) for k in ks), samples)
+def _blank(samples: int, ks: tuple[int, ...]) -> Scores:
+    return Scores(0, 0.0, tuple((k, 0.0) for k in ks), samples)
 
 
-def _matrix(row: Row, noise: LogitNoise) -> np.ndarray:
+def _matrix(row: Scores, noise: LogitNoise) -> np.ndarray:
     return _parts(row.samples, tuple(k for k, _ in row.pass_at), noise)
 
 
 def _shape(shares: np.ndarray) -> Shape:
     """The mixture with these shares of parts; those that nothing lies in are left out."""
     places = [*((float(c), WIDTH) for c in CENTERS), (-FOREVER, 0.0), (FOREVER, 0.0)]
-    kept = shares > CLOSE
-    total = float(shares[kept].sum())
-    return Shape(tuple((float(w) / total, *at) for w, at, keep in zip(shares, places, kept, strict=True) if keep))
+    used = shares > CLOSE
+    total = float(shares[used].sum())
+    return Shape(tuple((float(w) / total, *at) for w, at, keep in zip(shares, places, used, strict=True) if keep))
 
 
 @cache
-def _shares(row: Row, noise: LogitNoise) -> np.ndarray:
+def _shares(row: Scores, noise: LogitNoise) -> np.ndarray:
     """w of the fit: Newton's method on the convex dual, a step halved until it helps."""
     off = _matrix(row, noise) - row.values[:, None]
     at = np.zeros(len(off))
@@ -114,12 +114,12 @@ def _shares(row: Row, noise: LogitNoise) -> np.ndarray:
 
 
 @cache
-def fitted(row: Row, noise: LogitNoise = DECLARED) -> Shape:
+def fitted(row: Scores, noise: LogitNoise = DECLARED) -> Shape:
     """How problems' log-odds are distributed where a system under this noise has these scores."""
     return _shape(_shares(row, noise))
 
 
-def misses(shape: Shape, row: Row, noise: LogitNoise = DECLARED) -> np.ndarray:
+def misses(shape: Shape, row: Scores, noise: LogitNoise = DECLARED) -> np.ndarray:
     """By how much a shape's Mean@n and Pass@k miss the row's, as shares."""
     tables = np.array([expected(g, noise.whole) for g in _estimators(row)])
     return shape.means(tables) - row.values
@@ -136,7 +136,7 @@ def g_square(g: np.ndarray) -> np.ndarray:
 
 
 @cache
-def extremes(row: Row, g: tuple[float, ...], noise: LogitNoise = DECLARED) -> tuple[Shape, Shape]:
+def extremes(row: Scores, g: tuple[float, ...], noise: LogitNoise = DECLARED) -> tuple[Shape, Shape]:
     """The shapes with this row's scores under which one run's value varies least and most. g: of which estimator."""
     matrix, best = _matrix(row, noise), _shares(row, noise)
     variance = _of_parts(one_run(np.array(g), noise)[None])[0]
@@ -145,7 +145,7 @@ def extremes(row: Row, g: tuple[float, ...], noise: LogitNoise = DECLARED) -> tu
     room = np.maximum(error, (1 + CLOSE) * np.abs(matrix @ best - row.values))
     ends = []
     for sign in (1, -1):
-        found = linprog(
+        solution = linprog(
             sign * variance,
             A_ub=np.concatenate([matrix, -matrix]),
             b_ub=np.concatenate([row.values + room, room - row.values]),
@@ -153,5 +153,5 @@ def extremes(row: Row, g: tuple[float, ...], noise: LogitNoise = DECLARED) -> tu
             b_eq=[1.0],
             method="highs",
         )
-        ends.append(_shape(found.x if found.success else best))
+        ends.append(_shape(solution.x if solution.success else best))
     return ends[0], ends[1]

@@ -183,11 +183,7 @@ def compare(
     for first, second in zip(_metrics(a, ks, None), _metrics(b, ks, None), strict=True):
         differences = second.values - first.values
         size, mean = len(differences), float(differences.mean())
-        one = _sampling_variance(a.correct, first.g, models[0])
-        other = _sampling_variance(b.correct, second.g, models[1])
-        alike = correlation(shared, first.g, second.g) if shared is not None else 0.0
-        least = max(rounding(g, size, 1.0) for g in (first.g, second.g))  # samples that are the same are no certainty
-        error = np.sqrt(max(least, one + other - 2 * alike * np.sqrt(one * other)))
+        error = _sampling_error((a, b), (first.g, second.g), models, shared)
         spread = float(differences.std(ddof=1)) / np.sqrt(size) if size > 1 else 1.0
         share = float(unseen(differences))
         half = _problem_half_width(spread, size, share)
@@ -221,6 +217,20 @@ def compare(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _sampling_error(
+    both: tuple[Counts, Counts],
+    gs: tuple[np.ndarray, np.ndarray],
+    models: tuple[ChanceModel, ChanceModel],
+    shared: np.ndarray | None,
+) -> float:
+    """Of a difference, problems fixed. shared: as `_shared` gives it."""
+    one, other = (_sampling_variance(c.correct, g, m) for c, g, m in zip(both, gs, models, strict=True))
+    size = len(both[0].problems)
+    alike = correlation(shared, *gs) if shared is not None else 0.0
+    least = max(rounding(g, size, 1.0) for g in gs)  # samples that are the same are no certainty
+    return float(np.sqrt(max(least, one + other - 2 * alike * np.sqrt(one * other))))
 
 
 def _shared(grades_a: pd.DataFrame, grades_b: pd.DataFrame) -> np.ndarray | None:
