@@ -9,7 +9,7 @@ sys.path.insert(0, str(PROJECT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
-from ngrpo.claims.needs import TARGET, claim_files, claim_names
+from ngrpo.claims import needs
 from ngrpo.errors import UserError, file_error
 from ngrpo.files import digest, file_sha256, read_json
 from ngrpo.study.contents import content_digest
@@ -30,8 +30,9 @@ try:
     SETTINGS, STUDY = STARTED_WITH.settings, STARTED_WITH.study
     FOLDER_FILES = STARTED_WITH.folder_files()
     TABLES = STUDY.wanted(*SETTINGS.asked_tables)
-    CLAIMS = claim_names(STUDY)
-    for name in {*DECIDING} & {*CLAIMS}:
+    CLAIMS = needs.claim_names(STUDY)
+    needs.check_claims(SETTINGS.asked_claims, STUDY)
+    for name in ({*DECIDING} & {*CLAIMS}) | {*SETTINGS.asked_claims}:
         # it brings numpy and scipy, and every job reads this file
         from ngrpo.planning.sequential import claim_to_decide
 
@@ -61,7 +62,8 @@ def is_rule(name, among_rules=workflow.is_rule):
         fits = [
             r.name for r in workflow.rules if kind == "rule" or not r.has_wildcards()
         ]
-        raise WorkflowError(str(unknown_word(kind, name, fits, SETTINGS.scale)))
+        claims = needs.claim_scales(STUDY)
+        raise WorkflowError(str(unknown_word(kind, name, fits, SETTINGS.scale, claims)))
     return found
 
 
@@ -262,7 +264,7 @@ def evidence_on(claim):
 
     def files(wildcards):
         try:
-            files = claim_files(claim, STUDY, most=SETTINGS.max_seeds)
+            files = needs.claim_files(claim, STUDY, most=SETTINGS.max_seeds)
             return [RESULTS.root / path for path in files]
         except UserError as e:
             raise WorkflowError(str(e)) from None
@@ -276,7 +278,7 @@ def evidence_at(wildcards):
     try:
         return [
             RESULTS.root / path
-            for path in claim_files(wildcards.claim, STUDY, number=number)
+            for path in needs.claim_files(wildcards.claim, STUDY, number=number)
         ]
     except UserError as e:
         raise WorkflowError(str(e)) from None

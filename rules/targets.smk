@@ -26,7 +26,7 @@ for _claim in CLAIMS:
 
     rule:
         name:
-            f"{TARGET}{_claim}"
+            f"{needs.TARGET}{_claim}"
         input:
             evidence_on(_claim),
 
@@ -45,10 +45,12 @@ checkpoint decide:
     localrule: True
     conda:
         "../envs/workflow.yaml"
+    resources:
+        most=MOST_SEEDS,  # no parameter: another number changes no look
     params:
         code=code_of("report"),
     shell:
-        "with_study workflow_env ngrpo decide {wildcards.claim:q} --out {output:q} 2>&1 | tee {log:q}"
+        "with_study workflow_env ngrpo decide {wildcards.claim:q} {resources.most} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # Training seeds are added until a claim is decided, or until there are as many as are allowed; the last line says which.

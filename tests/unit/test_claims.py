@@ -15,6 +15,7 @@ from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.predicates import Higher, Most, Similar, System, read_claims, systems_of
+from ngrpo.study.snapshot import start
 
 CONFIG = ROOT / "config"
 MODEL = "r1-qwen-1.5b"
@@ -319,3 +320,20 @@ def test_a_study_without_claims_claims_nothing(single) -> None:
     study, results = single
     (study.folder / "claims.yaml").unlink()
     assert judge_claims(study, results) == []
+
+
+def test_a_copy_of_the_configuration_judges_as_the_configuration_does(tmp_path: Path) -> None:
+    """A job's copy, and a crate's, has one scale's file; another scale's claims are no mistake there."""
+    copy = start({"scale": "paper", "config": str(CONFIG), "results": str(tmp_path)})
+    assert not list(copy.snapshot.glob("scales/toy.yaml"))
+    assert copy.study.folder == copy.asked.folder == copy.snapshot  # what is edited meanwhile is for the next start
+    claims = judge_claims(load_study(copy.snapshot, "paper"), copy.results)
+    assert not [claim.id for claim in claims if claim.error]
+    assert {claim.scale for claim in claims} == {"paper"}
+
+
+def test_a_claim_of_a_scale_that_there_isnt_is_refused_when_the_configuration_is_read(single) -> None:
+    study, _ = single
+    set_claims(study, wrong={**higher("ngrpo", "grpo"), "scale": "papr"})
+    with pytest.raises(UserError, match=r"no scale 'papr'[^$]*claims.wrong.scale[^$]*did you mean 'paper'"):
+        load_study(study.folder, "paper")

@@ -90,6 +90,7 @@ def test_it_runs_until_no_seed_is_allowed_and_the_next_start_goes_on(finished) -
     [
         (("decide-toy-ngrpo-over-grp",), (), "there is no target 'decide-toy-ngrpo-over-grp'"),
         (("decide-ngrpo-over-grpo-1.5b",), (), "claim 'ngrpo-over-grpo-1.5b' gets no verdict at this scale"),
+        (("all",), ("decide=toy-ngrpo-over-grp",), "there is no claim 'toy-ngrpo-over-grp'\n  where: --config decide="),
         ((TARGET[0],), ("max_seeds=1",), "with max_seeds 1 nothing is decided about a trained policy"),
     ],
 )

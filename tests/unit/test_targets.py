@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from synthetic_study import ROOT
 
+from ngrpo.study.naming import unknown_word
+
 
 def snakemake(results: Path, *words: str) -> subprocess.CompletedProcess:
     """Run Snakemake on the project with results elsewhere; what it said is in stdout."""
@@ -36,6 +38,16 @@ def test_a_mistyped_word_is_answered_with_the_nearest_name(words: list[str], mes
     assert message.format(where="  where: the command line, at scale toy") in ended.stdout
     assert "Traceback" not in ended.stdout
     assert len(ended.stdout) < 1500  # not the names of all targets
+
+
+def test_a_claim_of_another_scale_is_said_to_be_one() -> None:
+    claims = {"toy-control": "toy", "gumbel-over-base": "paper"}
+    for word in ("decide-toy-control", "claim-toy-control"):
+        said = str(unknown_word("target", word, ["claim-gumbel-over-base"], "paper", claims))
+        assert said.startswith("claim 'toy-control' is one of scale toy\n")
+        assert said.endswith("--config scale=toy")
+    mistyped = str(unknown_word("target", "claim-gumbel-over-bas", ["claim-gumbel-over-base"], "paper", claims))
+    assert "did you mean 'claim-gumbel-over-base'" in mistyped
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ngrpo.study.predicates import (
     systems_of,
 )
 from ngrpo.study.run_log import LOGGED
-from ngrpo.study.seeds import judged
+from ngrpo.study.seeds import judged, scales_of
 
 
 def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None) -> None:
@@ -33,8 +33,7 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
         if wanted not in set(names):
             raise unknown_name(kind, wanted, names, where=where)
 
-    scales = {path.stem for path in study.folder.glob("scales/*.yaml")} if study.folder else {study.scale}
-    known("scale", claim.scale, {*scales, PAPER})
+    known("scale", claim.scale, scales_of(study.folder) or {claim.scale})
     for system in systems_of(test):
         if system.method is not None:
             known("method", system.method, study.study.methods)

@@ -1,6 +1,6 @@
 """What a claim's verdict needs: which files of a study, with which training seeds, and none besides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ngrpo.claims.at_scale import at_scale, check_names, shown_here
@@ -56,6 +56,19 @@ def claim_names(study: Study) -> list[str]:
     read."""
     claims = read_claims(study.folder) if study.folder else {}
     return [name for name, claim in claims.items() if shown_here(claim, study)]
+
+
+def claim_scales(study: Study) -> dict[str, str]:
+    """Every claim of the configuration with the scale whose it is."""
+    return {name: claim.scale for name, claim in (read_claims(study.folder) if study.folder else {}).items()}
+
+
+def check_claims(names: Iterable[str], study: Study) -> None:
+    """Raises UserError, with the nearest one, for a name in `--config decide=` that is no claim's."""
+    claims = claim_scales(study)
+    for name in names:
+        if name not in claims:
+            raise unknown_name("claim", name, claims, where="--config decide=", listed_by="ngrpo claim")
 
 
 def claim_files(name: str, study: Study, *, most: int | None = None, number: int | None = None) -> list[Path]:

@@ -22,6 +22,7 @@ from ngrpo.study.naming import NOTEBOOKS, Names, asked, check_files, check_targe
 from ngrpo.study.predicates import Claim, read_claims
 from ngrpo.study.seeds import (
     Measured,
+    check_scales,
     counted,
     judged,
     logged_by,
@@ -316,6 +317,7 @@ def _expand_seeds(
             _add_seeds(study, names, name, seeds)
     folder = study.folder or Path()
     claims = read_claims(folder)
+    check_scales(claims.items(), folder)
     for claim, number in wanted_by_claims(claims.items(), study.scale, study.size, folder):
         _add_claims_seeds(study, names, claim, number)
     there = _seeds_there(study, Results(results)) if results else {}

@@ -75,9 +75,13 @@ def name_of(wanted: str, made: Iterable[str]) -> str:
     return wanted if wanted in there or not there else there[0]
 
 
-def unknown_word(kind: str, name: str, known: Iterable[str], scale: str) -> UserError:
-    """The error for a word of Snakemake's command line that names none of its rules (kind: "target", or "rule")."""
-    names = list(known)
+def unknown_word(kind: str, name: str, known: Iterable[str], scale: str, claims: Mapping[str, str]) -> UserError:
+    """The error for a word of Snakemake's command line that names none of its rules. kind: "target", or "rule"; claims:
+    the scale of every claim."""
+    names, claim = list(known), name.removeprefix(CLAIM).removeprefix(DECIDE)
+    if claim != name and claim in claims:
+        where, do = f"the command line, at scale {scale}", f"ask for it there: --config scale={claims[claim]}"
+        return UserError(f"claim '{claim}' is one of scale {claims[claim]}", where=where, do=do)
     if not nearest_name(name, names):  # two of every claim would be the nearest to anything
         names = [each for each in names if not each.startswith((CLAIM, DECIDE))]
     listed_by = f"snakemake --list-{'target-' * (kind == 'target')}rules --config scale={scale}"

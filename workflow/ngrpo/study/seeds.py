@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ngrpo.errors import unknown_name
 from ngrpo.study.base import Id
 from ngrpo.study.config import ScaleFile, StudyFile, check_seeds
 from ngrpo.study.layout import Results
@@ -45,6 +46,21 @@ def judged(claim: Claim, scale: str, size: ScaleFile) -> bool:
     """Whether a claim gets a verdict at a scale: the paper's where its numbers count as evidence about the paper, a
     scale's own at that scale."""
     return size.verdicts if claim.scale == PAPER else claim.scale == scale
+
+
+def scales_of(folder: Path | None) -> set[str]:
+    """The scales that a claim may be of: those of the configuration and the paper's. Empty where the folder is a copy
+    (a job's, a crate's), which holds its own scale alone and can say nothing of others."""
+    names = {path.stem for path in folder.glob("scales/*.yaml")} if folder else set()
+    return {*names, PAPER} if len(names) > 1 else set()
+
+
+def check_scales(claims: Iterable[tuple[str, Claim]], folder: Path) -> None:
+    """Raises UserError, with the nearest one, for a claim of a scale that there isn't."""
+    scales = scales_of(folder)
+    for name, claim in claims:
+        if scales and claim.scale not in scales:
+            raise unknown_name("scale", claim.scale, scales, where=f"{folder / FILE}: claims.{name}.scale")
 
 
 def wanted_by_claims(

@@ -7,7 +7,7 @@ and two studies in a row don't meet.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Snapshot:
         """Of a study that was just read; growing: its claims that are being decided."""
         folder = study.folder or Path()
         paths = [*sorted(folder.glob("*.yaml")), folder / "scales" / f"{study.scale}.yaml"]
-        texts = {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8", errors="replace") for p in paths}
+        texts = {p.relative_to(folder).as_posix(): p.read_bytes().decode("utf-8", errors="replace") for p in paths}
         seeds = {name: study.seeds_of(name)[1:] for name in study.extra_seeds}
         decided = {"names": study.names, "seeds": seeds, "growing": dict(growing)}
         decided["batches"] = [[b.system, list(b.benchmarks)] for b in batches]
@@ -110,6 +110,9 @@ def start(config: Mapping[str, Any], *, looks_only: bool = False, deciding: Sequ
     snapshot = results.snapshot(taken.digest)
     if not looks_only:
         taken.write(snapshot)
+        # a claim that is being decided is looked at hours later: what is edited meanwhile is for the next start
+        same, asked = study is asked, replace(asked, folder=snapshot)
+        study = asked if same else replace(study, folder=snapshot)
     return Start(settings, study, results, batches, snapshot, asked)
 
 
