@@ -100,6 +100,8 @@ class Evidence:
     """A training seed: digests of the data of it that were compared."""
     notes: list[str] = field(default_factory=list)
     """What the verdict has to say besides: where the two estimators of Pass@k disagree."""
+    unconfirmed: list[str] = field(default_factory=list)
+    """Differences that the claim says are above 0 and that aren't by the other estimator: they support nothing."""
 
     def saw(self, seed: int, digest: str) -> None:
         """Note that a seed's data with this digest were looked at."""
@@ -314,15 +316,24 @@ def differences(test: Higher | Similar, reader: Reader) -> Evidence:
         else:
             evidence.parts.append(replace(shown, paper=size))
             evidence.tests.append((effect, size))
+            if shown.other_estimator is not None and shown.other_estimator <= 0:
+                evidence.unconfirmed.append(f"{shown.what}, by the {OTHER[test.estimator]} estimator")
     return evidence
 
 
 def _disagreement(effect: Effect, other: Effect, estimator: str) -> str:
-    """What the two estimators of Pass@k say differently, on these benchmarks; empty where they agree."""
-    said = [("above 0" if e.estimate > 0 else "below 0") if e.p() <= LEVEL else "not shown" for e in (effect, other)]
-    if said[0] == said[1]:
-        return ""
-    return f"{said[0]} by the {estimator} estimator, {said[1]} by the {OTHER[estimator]} one"
+    """What the two estimators of Pass@k say differently, for which question; empty where they agree."""
+    apart: dict[str, list[str]] = {}
+    for question in QUESTIONS:
+        said = [_side(each, question) for each in (effect, other)]
+        if said[0] != said[1]:
+            words = f"{said[0]} by the {estimator} estimator, {said[1]} by the {OTHER[estimator]} one"
+            apart.setdefault(words, []).append(question)
+    return "; ".join(f"{' and '.join(questions)}: {words}" for words, questions in apart.items())
+
+
+def _side(effect: Effect, question: str) -> str:
+    return ("above 0" if effect.estimate > 0 else "below 0") if effect.p(question) <= LEVEL else "not shown"
 
 
 def _shown_pair(asked: Comparison, pairing: _Pairing, effect: Effect, other_estimator: float | None) -> ShownEffect:

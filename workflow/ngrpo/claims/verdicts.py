@@ -42,6 +42,7 @@ ONE_SEED = (
     " benchmarks or on others. Set `seeds` in the scale’s file."
 )
 FAMILY = "Taken alone its p would do; not as one of {count} claims of {family} (Holm), looked at {looks}."
+UNCONFIRMED = "Above 0 by the claim’s own estimator of Pass@k alone; not above 0: {what}."
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def _closed(case: _Open, adjusted: dict[tuple[str, str, str], float], family: in
     for question, weighed in case.weighed.items():
         two = tuple(adjusted[result.id, question, side] for side in SIDES)
         given = VERDICTS[int(verdict_of(weighed, replicated, (two[0], two[1])))]
+        unconfirmed = given == "supported" and bool(case.evidence.unconfirmed)
+        given = "underpowered" if unconfirmed else given
         one = [float(weighed.p_for), float(weighed.p_against)]
         side, looks = one.index(min(one)), len(case.looks[question]["for"])
         answers.append(QuestionVerdict(question, given, min(1.0, 2 * one[side]), two[side], looks, family))
@@ -164,6 +167,8 @@ def _closed(case: _Open, adjusted: dict[tuple[str, str, str], float], family: in
     if replicated and own.p <= LEVEL < own.adjusted:
         times = "once" if own.looks == 1 else f"{own.looks} times"
         reason = FAMILY.format(count=family, family=result.family, looks=times)
+    elif replicated and own.verdict == "underpowered" and case.evidence.unconfirmed and own.adjusted <= LEVEL:
+        reason = UNCONFIRMED.format(what="; ".join(case.evidence.unconfirmed))
     reason = " ".join([reason, *(f"The estimators disagree: {note}." for note in case.evidence.notes)])
     return replace(result, verdict=own.verdict, reason=reason, questions=tuple(answers))
 
