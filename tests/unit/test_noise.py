@@ -12,7 +12,7 @@ from synthetic_study import ROOT, make_study
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.measured import measured_noise
 from ngrpo.planning.power import Planner
-from ngrpo.planning.power_text import power_text
+from ngrpo.planning.power_text import decidable, power_text
 from ngrpo.statistics.noise import LEAST_PROBLEMS, MeasuredNoise, enough, measure_noise
 from ngrpo.statistics.pass_rates import DECLARED, LogitNoise
 from ngrpo.study.layout import Results
@@ -126,6 +126,7 @@ def test_power_plans_with_what_enough_finished_runs_measure(tmp_path: Path) -> N
     text = power_text(planner, only="ngrpo-over-grpo-1.5b")
     assert f"noise of {MODEL} (log-odds), measured on 6 finished runs of 2 methods" in text
     assert "declared estimates" not in text
+    assert "by measured noise between runs" in decidable(planner)
     declared = Planner(study, Costs(study, Results(tmp_path / "nothing")))
     claims = [next(p.claims("ngrpo-over-grpo-1.5b")) for p in (planner, declared)]
     assert claims[0].power(10, "on these benchmarks") < claims[1].power(10, "on these benchmarks")
@@ -139,3 +140,4 @@ def test_few_finished_runs_leave_the_declared_noise_and_the_output_says_so(tmp_p
     assert f"finished runs of {MODEL} are too few to measure it (training seeds: " in text
     assert "it takes 2 methods with 3 each, on 60 problems" in text
     assert "noise (log-odds) of all models: run 0.1" in text
+    assert "by declared noise between runs" in decidable(planner)

@@ -61,7 +61,8 @@ def decidable(planner: Planner) -> str:
     claim, decision = min(priced, key=_price_of)
     assert decision.hours is not None, "only such were kept"
     hours = f"{_span(decision.hours)} {planner.costs.declared.device}-hours"
-    return f"{said}; {claim.name} takes least: {decision.seeds} seeds, {hours}"
+    noise = "declared" if claim.claim.test.model in _unmeasured(planner) else "measured"
+    return f"{said}; {claim.name} takes least: {decision.seeds} seeds, {hours}, by {noise} noise between runs"
 
 
 def _price_of(priced: tuple[PlannedClaim, Decision]) -> float:
@@ -148,21 +149,19 @@ def _notes(planner: Planner) -> list[str]:
         " evaluation of a base model, whose samples no seed adds to. Each claim alone; a family needs more.",
     ]
     lines += [said.words for said in planner.measured.values()]
-    noise = planner.costs.file.noise
-    if noise is not None and any(
-        m not in planner.measured or planner.measured[m].noise is None for m in planner.study.models
-    ):
+    noise, names = planner.costs.file.noise, _unmeasured(planner)
+    if noise is not None and names:
+        of = "all models" if len(names) == len(planner.study.models) else ", ".join(names)
         lines.append(
-            f"noise (log-odds) of {_unmeasured(planner)}: run {noise.run:g}, method × problem {noise.method_problem:g},"
+            f"noise (log-odds) of {of}: run {noise.run:g}, method × problem {noise.method_problem:g},"
             f" run × problem {noise.run_problem:g}: {noise.source}"
         )
     return [*lines, "Pass rates: fitted to the paper's rows. Model: docs/statistics.md"]
 
 
-def _unmeasured(planner: Planner) -> str:
+def _unmeasured(planner: Planner) -> list[str]:
     """The base models whose noise is declared."""
-    names = [m for m in planner.study.models if m not in planner.measured or planner.measured[m].noise is None]
-    return "all models" if len(names) == len(planner.study.models) else ", ".join(names)
+    return [m for m in planner.study.models if m not in planner.measured or planner.measured[m].noise is None]
 
 
 def power_figure(claim: PlannedClaim) -> str:
