@@ -70,6 +70,17 @@ def test_without_an_answer_field_the_last_box_of_the_solution_counts(tmp_path: P
     assert [r["answer"] for r in read_problems(out)] == ["0", "2", "4", "6"]
 
 
+def test_an_answer_can_stand_after_a_mark_in_its_column(tmp_path: Path) -> None:
+    """GSM8K: a worked solution, then #### and the number."""
+    texts = ["2 #### 3 = 6\n#### 1,200", "So 7.\n####7 ", "no mark", "####"]
+    _write(tmp_path, [{"question": f"What is {i}?", "answer": text} for i, text in enumerate(texts)])
+    out = tmp_path / "out.parquet"
+    make_dataset(_spec(fields=Fields(problem="question", answer_after="####")), out, data_folder=tmp_path)
+    assert [r["answer"] for r in read_problems(out)] == ["1,200", "7", None, None]
+    make_dataset(_spec(fields=Fields(problem="question")), out, data_folder=tmp_path)
+    assert next(r["answer"] for r in read_problems(out)) == texts[0]  # the control: else the column is the answer
+
+
 def test_options_are_shuffled_by_a_recorded_permutation_and_the_right_letter_follows(tmp_path: Path) -> None:
     options = ["right", "wrong 1", "wrong 2", "wrong 3"]
     _write(tmp_path, [{"question": f"Which, {i}?", "options": options} for i in range(40)])

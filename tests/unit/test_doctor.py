@@ -145,12 +145,13 @@ def test_an_environment_without_ngrpo_or_flash_attn_is_told(gpu_environment):
 @pytest.mark.parametrize(
     ("printed", "fit", "word"),
     [
-        ("\n".join([A100] * 8), True, ""),
-        (A100, True, "fewer than the paper's 8"),
-        (A100.replace("550.54.15", "470.82.01"), False, "driver 525.6"),
-        (A100.replace("8.0", "7.0"), False, "capability 8.0"),
-        (A100.replace("81920", "16384"), False, "40 GB"),
-        (A100.replace("81920", "[N/A]"), False, "40 GB"),
+        ("\n".join([A100] * 8), ("single", "paper"), ""),
+        (A100, ("single", "paper"), "fewer than the paper's 8"),
+        (A100.replace("550.54.15", "470.82.01"), (), "driver 525.6"),
+        (A100.replace("8.0", "7.0"), (), "capability 8.0"),
+        (A100.replace("81920", "16384"), (), "23 GB"),
+        (A100.replace("81920", "23028"), ("single",), "40 GB"),
+        (A100.replace("81920", "[N/A]"), (), "23 GB"),
     ],
 )
 def test_gpus_are_judged_by_number_memory_driver_and_capability(programs, printed, fit, word):
@@ -159,7 +160,7 @@ def test_gpus_are_judged_by_number_memory_driver_and_capability(programs, printe
     assert fits == fit
     assert word in check.do
     assert bool(check.do) == bool(word)
-    assert check.stops == (() if fit else ("paper",))
+    assert check.stops == tuple(scale for scale in ("single", "paper") if scale not in fit)
 
 
 def test_a_driver_without_gpus_and_no_driver_are_told_apart(programs, monkeypatch):
@@ -222,12 +223,13 @@ def test_the_hub_answers_or_its_cache_has_everything_or_what_lacks_is_named(tmp_
     with socket.create_server(("127.0.0.1", 0)) as closed:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
     check = outside.hub(config, tmp_path)
-    assert check.stops == ("paper",)
+    assert set(check.stops) == {"single", "paper"}
     files = {
         "models": dict.fromkeys(("config.json", "tokenizer_config.json", "model.safetensors"), b"x"),
         "datasets": {"test.jsonl": b"x"},
     }
-    for kind, _, source in outside.sources(config, "paper"):
+    needed = [*outside.sources(config, "paper"), *outside.sources(config, "single")]
+    for kind, source in {source["repo"]: (kind, source) for kind, _, source in needed}.values():
         at = {"repo": source["repo"], "files": files[kind], "commit": source["revision"]}
         snapshot = fill_cache(tmp_path / "cache", kind.removesuffix("s"), **at)
         if "R1-Distill-Qwen-1.5B" in source["repo"]:
@@ -269,7 +271,7 @@ def test_a_containers_memory_counts_not_the_nodes(tmp_path):
     assert machine.memory(meminfo, limit).stops == ()
     limit.write_text(str(7 * 10**9))
     check = machine.memory(meminfo, limit)
-    assert check.stops == ("smoke", "paper")
+    assert check.stops == ("smoke", "single", "paper")
     assert check.state == "7 GB allowed here (the node has 512 GB)"
 
 

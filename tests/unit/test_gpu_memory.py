@@ -1,12 +1,20 @@
 """Token budgets from a GPU's memory: promises of the computation, and what verl is told."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
 from ngrpo.doctor import machine
 from ngrpo.gpu_memory import CARDS, GB, KNOWN, Budget, budget, shape_like, shape_of, smallest_card
+from ngrpo.study.expand import load_study
 
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+QWEN_0_5B = {
+    "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+    "intermediate_size": 4864, "vocab_size": 151_936, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+}  # fmt: skip
 LONGEST = 4096 + 8192
 R1_1_5B = {
     "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
@@ -59,12 +67,56 @@ def test_the_optimizer_leaves_the_gpu_where_the_engine_would_lack_room() -> None
 def test_the_doctor_says_what_this_nodes_gpus_would_be_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cards", lambda: [["A100", "81920", "550.54", "8.0"]] * 8)
     said = machine.token_budgets()
-    assert said.state.startswith("1.5B: updates of ")
-    assert "7B: updates of " in said.state
+    assert said.state.startswith("single, 0.5B: updates of ")
+    assert "paper, 7B: updates of " in said.state
     assert not said.do
     monkeypatch.setattr(machine, "_cards", lambda: [["L4", "24576", "550.54", "8.9"]])
     assert "GB too little" in machine.token_budgets().state
     assert machine.token_budgets().do
+
+
+@pytest.mark.parametrize(("card", "sizes"), [(24, 1), (40, 2), (80, 2), (141, 2)])
+def test_the_scale_single_fits_one_gpu(card: int, sizes: int) -> None:
+    """0.5B from 24 GB on, 1.5B from 40: with the paper's stack, and where the engine keeps a quarter of the card."""
+    training = load_study(CONFIG, "single").runs["ngrpo-qwen2.5-0.5b"].training
+    longest = training.max_prompt_tokens + training.max_response_tokens
+    assert (1, longest) == machine.SIZES["single"][:2]
+    for kept in (0.0, 0.25):
+        fits = [budget(card * GB, 1, shape, longest, kept=kept) for shape in KNOWN[-2:]]
+        assert sum(not fit.missing for fit in fits) == (sizes if kept == 0 or card > 40 else 1)
+        assert fits[0].update_tokens >= longest
+        assert not kept or fits[0].engine_fraction == kept
+
+
+def test_an_engine_that_keeps_its_memory_leaves_the_trainer_less() -> None:
+    free, kept = (budget(24 * GB, 1, KNOWN[-2], 1536, kept=share) for share in (0.0, 0.25))
+    assert free.update_tokens - kept.update_tokens >= 0.25 * 24 * GB / (13 * KNOWN[-2].vocabulary)
+    assert kept.log_prob_tokens < free.log_prob_tokens
+    assert budget(24 * GB, 1, KNOWN[-2], 1536, kept=0.5).missing
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("card", [24, 40, 80, 141])
+def test_verl_is_told_what_fits_the_scale_single(card: int, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from test_recipe import settings_of
+
+    from ngrpo.training.verl import accelerator, recipe
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN_0_5B))
+    total = type("Properties", (), {"total_memory": card * GB})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: total)
+    for module in (accelerator, recipe.accelerator):
+        monkeypatch.setattr(module, "on_cpu", lambda: False)
+    config = settings_of(load_study(CONFIG, "single").runs["ngrpo-qwen2.5-0.5b"], tmp_path)
+    rollout, actor = (config["actor_rollout_ref"][part] for part in ("rollout", "actor"))
+    fits = budget(card * GB, 1, shape_of(QWEN_0_5B), 1536)
+    assert config["trainer"]["device"] == "cuda"
+    assert (actor["use_dynamic_bsz"], actor["ppo_max_token_len_per_gpu"]) == (True, fits.update_tokens)
+    assert rollout["gpu_memory_utilization"] == fits.engine_fraction
+    assert (rollout["prompt_length"], rollout["response_length"]) == (512, 1024)
+    assert rollout["dtype"] == "bfloat16"
 
 
 @pytest.mark.train

@@ -39,7 +39,7 @@ def differing(spec: RunSpec, settings: dict) -> dict:
     return {key: value for key, value in required.items() if OmegaConf.select(config, key) != value}
 
 
-@pytest.mark.parametrize("scale", ["toy", "smoke", "paper"])
+@pytest.mark.parametrize("scale", ["toy", "smoke", "single", "paper"])
 def test_every_run_tells_verl_what_the_checker_requires(scale: str, tmp_path: Path) -> None:
     study = load_study(CONFIG, scale)
     for name, spec in study.runs.items():

@@ -53,12 +53,14 @@ KNOWN = (
     ModelShape(1.72e9, 28, 2048, 1024, 151_936),  # Qwen3-1.7B
     ModelShape(1.78e9, 28, 1536, 256, 151_936),  # DeepSeek-R1-Distill-Qwen-1.5B
     ModelShape(7.62e9, 28, 3584, 512, 152_064),  # DeepSeek-R1-Distill-Qwen-7B
+    ModelShape(4.94e8, 24, 896, 128, 151_936),  # Qwen2.5-0.5B
+    ModelShape(1.54e9, 28, 1536, 256, 151_936),  # Qwen2.5-1.5B
 )
-"""The paper's models, for who has no folder of one yet."""
+"""The models of the scales `single` and `paper`, for who has no folder of one yet."""
 
 
 def shape_like(parameters: float) -> ModelShape:
-    """The shape of a model of which only the size is known: that of the nearest of the paper's."""
+    """The shape of a model of which only the size is known: that of the nearest of KNOWN."""
     nearest = min(KNOWN, key=lambda shape: abs(log(shape.parameters / parameters)))
     return replace(nearest, parameters=parameters)
 
@@ -97,10 +99,15 @@ class Budget:
         )
 
 
-def budget(card: float, gpus: int, shape: ModelShape, longest: int, tensor_parallel: int = 1) -> Budget:
-    """What to set on a GPU of `card` bytes, of `gpus` that train together; longest: tokens of prompt and response."""
+def budget(
+    card: float, gpus: int, shape: ModelShape, longest: int, tensor_parallel: int = 1, kept: float = 0.0
+) -> Budget:
+    """What to set on a GPU of `card` bytes, of `gpus` that train together; longest: tokens of prompt and response.
+
+    kept: share of the card that an engine holds while the trainer works, where it can't give its memory back.
+    """
     P, V, d, layers = shape.parameters, shape.vocabulary, shape.width, shape.layers
-    free = card * (1 - SHARE) - RESERVE - GRAPHS
+    free = card * (1 - SHARE - kept) - RESERVE - GRAPHS
     gathered = 8 * V * d
     update = free - 16 * P / gpus - gathered
     a_token = 12 * V + 2 * d * layers + 48 * d
@@ -111,9 +118,9 @@ def budget(card: float, gpus: int, shape: ModelShape, longest: int, tensor_paral
         """Beside the training state that stays."""
         return free - (4 if offload else 12) * P / gpus
 
-    offload = available(False) - weights < AT_ONCE * longest * kv
+    offload = not kept and available(False) - weights < AT_ONCE * longest * kv
     log_prob = (available(offload) - gathered) / (14 * V + 12 * d)
-    engine = min(available(offload), ENGINE_MOST * card)
+    engine = kept * card if kept else min(available(offload), ENGINE_MOST * card)
     missing = max(0.0, longest * a_token - update, weights + longest * kv - engine)
     return Budget(
         _tokens(update / a_token, longest, UPDATE_MOST),

@@ -140,7 +140,7 @@ def _row(spec: DatasetSpec, raw: dict[str, Any], number: int, source: object) ->
     elif names.answer is None:
         answer = _boxed(solution or "", names, where)
     else:
-        answer = answer_text(field(raw, names.answer, where), names.answer, where=where)
+        answer = _after(names, answer_text(field(raw, names.answer, where), names.answer, where=where))
     row = {"id": row_id, "problem": problem, "answer": answer, "solution": solution, "kind": kind, "order": order}
     for name, text in row.items():
         try:
@@ -148,6 +148,14 @@ def _row(spec: DatasetSpec, raw: dict[str, Any], number: int, source: object) ->
         except UnicodeEncodeError as e:
             raise UserError(f"the {name} isn't Unicode text: {e}", where=where) from None
     return row
+
+
+def _after(names: Fields, text: str | None) -> str | None:
+    """The answer in its column's text; None where what must stand before it doesn't, or nothing follows."""
+    if names.answer_after is None or text is None:
+        return text
+    _, mark, answer = text.rpartition(names.answer_after)
+    return (answer.strip() or None) if mark else None
 
 
 def _solution(names: Fields, raw: dict[str, Any], where: str) -> str | None:

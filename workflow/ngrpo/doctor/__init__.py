@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrpo.doctor import environments, machine, outside
-from ngrpo.doctor.checks import SCALES, Diagnosis, scales_of
+from ngrpo.doctor.checks import ON_GPUS, SCALES, Diagnosis, scales_of
 from ngrpo.doctor.gpu_report import proved, read_report, report_text
 from ngrpo.errors import UserError, name_hint
 from ngrpo.terminal import echo, printable
@@ -48,14 +48,14 @@ def examine(options: argparse.Namespace, envs: Path = ENVS) -> list[Diagnosis]:
     locks = [envs / f"train-{name}.lock" for name in ("cpu", "gpu", "gpu-current")]
     train, lock, have = environments.environment("train", options.train, locks)
     checks += workflow + train + (environments.stack(have, lock) if have else [])
-    gpu, fit = machine.gpus()
+    gpu, fits = machine.gpus()
     slurm, cluster = outside.slurm()
-    if not fit and not cluster and not gpu.stops:
-        gpu = Diagnosis(gpu.what, gpu.state, "the paper's scale needs GPUs, here or through SLURM", ("paper",))
-    if cluster and not fit:  # a login node: what it lacks itself, the jobs' nodes may have
-        checks = [replace(c, stops=tuple(s for s in c.stops if s != "paper")) if c in node else c for c in checks]
+    if not fits and not cluster and not gpu.stops:
+        gpu = Diagnosis(gpu.what, gpu.state, "single and paper need GPUs, here or through SLURM", ON_GPUS)
+    if cluster and not fits:  # a login node: what it lacks itself, the jobs' nodes may have
+        checks = [replace(c, stops=tuple(s for s in c.stops if s not in ON_GPUS)) if c in node else c for c in checks]
         gpu = Diagnosis(gpu.what, gpu.state, "on a node of the cluster that has GPUs, run ngrpo doctor again")
-    checks += [gpu, machine.token_budgets(), machine.compiler()] if fit else [gpu]
+    checks += [gpu, *([machine.token_budgets()] if fits else []), *([machine.compiler()] if "paper" in fits else [])]
     checks.append(slurm)
     if not (options.config / "scales").is_dir():
         return [

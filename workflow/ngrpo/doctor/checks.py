@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SCALES = ("toy", "smoke", "paper")
+SCALES = ("toy", "smoke", "single", "paper")
+ON_GPUS = ("single", "paper")
+"""Scales that need one."""
 
 
 def scales_of(config: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ngrpo.doctor.checks import SCALES, Diagnosis
+from ngrpo.doctor.checks import ON_GPUS, SCALES, Diagnosis
 
 DEPLOYED, ELSEWHERE = "deployed", "elsewhere"
 STACK = (
@@ -93,7 +93,7 @@ def stack(have: dict[str, str], lock: Path | None) -> list[Diagnosis]:
         Diagnosis("stack", state)
         if gpu
         else Diagnosis(
-            "stack", f"{state}: for CPUs", "paper: make env-gpu on a GPU node, then --train .venv-gpu", ("paper",)
+            "stack", f"{state}: for CPUs", "with GPUs: make env-gpu or env-current there, then --train FOLDER", ON_GPUS
         )
     ]
     if gpu:

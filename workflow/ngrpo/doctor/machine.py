@@ -1,7 +1,7 @@
 """The node itself: Python, cores, memory, disk, shared memory, GPUs and the CUDA compiler.
 
-The needs of toy and smoke were seen here on two cores; those of the paper's scale are computed from the models' sizes
-and untried. What a study takes on disk: `ngrpo.planning.disk`.
+The needs of toy and smoke were seen here on two cores; those of single and paper are computed from models' sizes and
+untried. What a study takes on disk: `ngrpo.planning.disk`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ngrpo.doctor.checks import SCALES, Diagnosis, short_of
+from ngrpo.doctor.checks import ON_GPUS, SCALES, Diagnosis, short_of
 from ngrpo.gpu_memory import budget, shape_like
 
 PYTHON = (3, 11)
-CORES = {"toy": 1, "smoke": 1, "paper": 8}
-MEMORY = {"toy": 6, "smoke": 8, "paper": 128}  # GB
-SHARED_MEMORY = {"toy": 0.25, "smoke": 0.25, "paper": 8}  # GB free; Ray's object store, NCCL between GPUs
+CORES = {"toy": 1, "smoke": 1, "single": 4, "paper": 8}
+MEMORY = {"toy": 6, "smoke": 8, "single": 24, "paper": 128}  # GB
+SHARED_MEMORY = {"toy": 0.25, "smoke": 0.25, "single": 2, "paper": 8}  # GB free; Ray's object store, NCCL between GPUs
 GPUS = 8  # the paper's number for a run
-GPU_MEMORY = 40  # GB
+GPU_MEMORY = {"single": 23, "paper": 40}  # GB; cards sold as 24 have 24 or a little more
 DRIVER = 525.60  # oldest that runs CUDA 12 builds
 CAPABILITY = 8.0  # bfloat16 and flash-attn 2
 GB = 1e9
-LONGEST = 4096 + 8192  # tokens of the paper's prompts and responses
-SIZES = {"1.5B": 1.78e9, "7B": 7.62e9}
+SIZES = {
+    "single": (1, 512 + 1024, {"0.5B": 4.94e8, "1.5B": 1.54e9}),
+    "paper": (None, 4096 + 8192, {"1.5B": 1.78e9, "7B": 7.62e9}),
+}
+"""Of a scale: GPUs that train together (None: all of the node), tokens of its longest prompts and responses, and its
+models' sizes."""
 
 
 def run(*command: str) -> str | None:
@@ -92,7 +96,7 @@ def shared_memory(place: Path = Path("/dev/shm")) -> Diagnosis:
     free = shutil.disk_usage(place).free / GB if place.exists() else 0.0
     short = short_of(free, SHARED_MEMORY)
     do = f"{short[-1]} wants {SHARED_MEMORY[short[-1]]} GB (docker: --shm-size, a job: more memory)" if short else ""
-    return Diagnosis("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s == "paper"))
+    return Diagnosis("/dev/shm", f"{free:.1f} GB free", do, tuple(s for s in short if s in ON_GPUS))
 
 
 def _number(text: str) -> float:
@@ -104,13 +108,14 @@ def _number(text: str) -> float:
 
 
 def token_budgets() -> Diagnosis:
-    """What training the paper's two sizes at its lengths would be set to here (computed: `ngrpo.gpu_memory`)."""
+    """What training would be set to here, of two sizes at each scale's lengths (computed: `ngrpo.gpu_memory`)."""
     cards = _cards()
-    card, gpus = _number(cards[0][1]) * 2**20, len(cards)
-    fits = {name: budget(card, gpus, shape_like(size), LONGEST) for name, size in SIZES.items()}
-    state = "; ".join(f"{name}: {fit}" for name, fit in fits.items())
-    lacks = any(fit.missing for fit in fits.values())
-    return Diagnosis("GPU memory", state, "more or larger GPUs, or shorter responses" if lacks else "")
+    card, said, lacks = _number(cards[0][1]) * 2**20, [], False
+    for scale, (gpus, longest, sizes) in SIZES.items():
+        fits = {name: budget(card, gpus or len(cards), shape_like(size), longest) for name, size in sizes.items()}
+        said += [f"{scale}, {name}: {fit}" for name, fit in fits.items()]
+        lacks |= any(fit.missing for fit in fits.values())
+    return Diagnosis("GPU memory", "; ".join(said), "more or larger GPUs, or shorter responses" if lacks else "")
 
 
 def _cards() -> list[list[str]]:
@@ -120,24 +125,27 @@ def _cards() -> list[list[str]]:
     return [[part.strip() for part in line.split(",")] for line in (output or "").splitlines() if line.count(",") == 3]
 
 
-def gpus() -> tuple[Diagnosis, bool]:
-    """GPUs of this node, and whether they can run the paper's scale."""
+def gpus() -> tuple[Diagnosis, tuple[str, ...]]:
+    """GPUs of this node, and which of the scales that need one they can run."""
     rows = _cards()
     if not rows:
         there = shutil.which("nvidia-smi") is not None
-        return Diagnosis("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), False
+        return Diagnosis("GPUs", "nvidia-smi finds none" if there else "none (no nvidia-smi)"), ()
     name, mib, driver, capability = rows[0]
     gb = _number(mib) * 2**20 / GB
     state = f"{len(rows)} × {name}, {gb:.0f} GB, driver {driver}, capability {capability}"
+    small = tuple(scale for scale in ON_GPUS if gb < GPU_MEMORY[scale])
     for good, do in (
         (_number(".".join(driver.split(".")[:2])) >= DRIVER, f"CUDA 12 needs driver {DRIVER} or newer"),
         (_number(capability) >= CAPABILITY, f"bfloat16 and flash-attn need capability {CAPABILITY} (A100) or newer"),
-        (gb >= GPU_MEMORY, f"the paper's models need GPUs of {GPU_MEMORY} GB or more"),
     ):
         if not good:
-            return Diagnosis("GPUs", state, do, ("paper",)), False
+            return Diagnosis("GPUs", state, do, ON_GPUS), ()
+    if small:
+        do = f"the scale {small[0]} needs GPUs of {GPU_MEMORY[small[0]]} GB or more"
+        return Diagnosis("GPUs", state, do, small), tuple(scale for scale in ON_GPUS if scale not in small)
     few = len(rows) < GPUS
-    return Diagnosis("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), True
+    return Diagnosis("GPUs", state, f"fewer than the paper's {GPUS} a run: it takes longer" if few else ""), ON_GPUS
 
 
 def compiler() -> Diagnosis:

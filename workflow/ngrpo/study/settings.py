@@ -88,7 +88,7 @@ class Settings(Config):
     """All keys that `--config` and `--configfile` take."""
 
     scale: str = "toy"
-    """toy, smoke or paper: the one switch between them."""
+    """toy, pocket, smoke, single or paper: the one switch between them."""
     data_folder: Folder | None = None
     """Folder of the user's problem files, for data sets of kind `folder`."""
     config: Folder = "config"
