@@ -141,8 +141,8 @@ class Fields(Config):
     answer: str | None = "answer"
     """The reference: text or a number. None: the answer is the \\boxed{} of the solution, or the first of `choices`."""
     answer_after: str | None = Field(None, min_length=1)
-    """What stands before the answer in its column, such as "####" in GSM8K; the last one counts, a row without it has no
-    answer. None: the column is the answer."""
+    """What stands before the answer in its column, such as "####" in GSM8K; the last one counts, a row without it has
+    no answer. None: the column is the answer."""
     solution: str | None = None
     """A worked solution; None: the column `solution`, where there is one that holds text."""
     choices: str | tuple[str, ...] | None = None
