@@ -1,4 +1,4 @@
-"""The toy that the kit trains: the scale `toy`, with heads of 64, which GPU kernels take, and fewer steps.
+"""The toy that the kit trains: the scale `toy`, which learns within a minute or two, with fewer steps.
 
 `python -m gpu_kit.toy FOLDER` makes its base model, table and problems; the kit is packed with them.
 """
@@ -15,7 +15,7 @@ from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import DatasetSpec, Decoding, ModelSpec, NeighborSpec, RunSpec, Training, TrainingDataSpec
 
 STEPS = 40
-BASE = ToyModel(kind="toy", heads=2, kv_heads=1)
+BASE = ToyModel(kind="toy")
 
 
 def _problems(name: str, count: int, seed: int, held_out: bool) -> DatasetSpec:

@@ -81,18 +81,18 @@ def test_the_scale_single_fits_one_gpu(card: int, sizes: int) -> None:
     training = load_study(CONFIG, "single").runs["ngrpo-qwen2.5-0.5b"].training
     longest = training.max_prompt_tokens + training.max_response_tokens
     assert (1, longest) == machine.SIZES["single"][:2]
-    for kept in (0.0, 0.25):
-        fits = [budget(card * GB, 1, shape, longest, kept=kept) for shape in KNOWN[-2:]]
-        assert sum(not fit.missing for fit in fits) == (sizes if kept == 0 or card > 40 else 1)
+    for held in (0.0, 0.25):
+        fits = [budget(card * GB, 1, shape, longest, held=held) for shape in KNOWN[-2:]]
+        assert sum(not fit.missing for fit in fits) == (sizes if held == 0 or card > 40 else 1)
         assert fits[0].update_tokens >= longest
-        assert not kept or fits[0].engine_fraction == kept
+        assert not held or fits[0].engine_fraction == held
 
 
 def test_an_engine_that_keeps_its_memory_leaves_the_trainer_less() -> None:
-    free, kept = (budget(24 * GB, 1, KNOWN[-2], 1536, kept=share) for share in (0.0, 0.25))
-    assert free.update_tokens - kept.update_tokens >= 0.25 * 24 * GB / (13 * KNOWN[-2].vocabulary)
-    assert kept.log_prob_tokens < free.log_prob_tokens
-    assert budget(24 * GB, 1, KNOWN[-2], 1536, kept=0.5).missing
+    free, held = (budget(24 * GB, 1, KNOWN[-2], 1536, held=share) for share in (0.0, 0.25))
+    assert free.update_tokens - held.update_tokens >= 0.25 * 24 * GB / (13 * KNOWN[-2].vocabulary)
+    assert held.log_prob_tokens < free.log_prob_tokens
+    assert budget(24 * GB, 1, KNOWN[-2], 1536, held=0.5).missing
 
 
 @pytest.mark.train

@@ -100,14 +100,14 @@ class Budget:
 
 
 def budget(
-    card: float, gpus: int, shape: ModelShape, longest: int, tensor_parallel: int = 1, kept: float = 0.0
+    card: float, gpus: int, shape: ModelShape, longest: int, tensor_parallel: int = 1, held: float = 0.0
 ) -> Budget:
     """What to set on a GPU of `card` bytes, of `gpus` that train together; longest: tokens of prompt and response.
 
-    kept: share of the card that an engine holds while the trainer works, where it can't give its memory back.
+    held: share of the card that an engine holds while the trainer works, where it can't give its memory back.
     """
     P, V, d, layers = shape.parameters, shape.vocabulary, shape.width, shape.layers
-    free = card * (1 - SHARE - kept) - RESERVE - GRAPHS
+    free = card * (1 - SHARE - held) - RESERVE - GRAPHS
     gathered = 8 * V * d
     update = free - 16 * P / gpus - gathered
     a_token = 12 * V + 2 * d * layers + 48 * d
@@ -118,9 +118,9 @@ def budget(
         """Beside the training state that stays."""
         return free - (4 if offload else 12) * P / gpus
 
-    offload = not kept and available(False) - weights < AT_ONCE * longest * kv
+    offload = not held and available(False) - weights < AT_ONCE * longest * kv
     log_prob = (available(offload) - gathered) / (14 * V + 12 * d)
-    engine = kept * card if kept else min(available(offload), ENGINE_MOST * card)
+    engine = held * card if held else min(available(offload), ENGINE_MOST * card)
     missing = max(0.0, longest * a_token - update, weights + longest * kv - engine)
     return Budget(
         _tokens(update / a_token, longest, UPDATE_MOST),

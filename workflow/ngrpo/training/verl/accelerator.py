@@ -170,8 +170,8 @@ def engine_limits(requests: int, longest: int) -> dict[str, int]:
 def budget_here(model: Path, gpus: int, longest: int, tensor_parallel: int) -> Budget:
     """What fits this node's GPUs, `gpus` of which train this model folder together."""
     card = torch.cuda.get_device_properties(0).total_memory
-    kept = KEPT if newer.stands_in() else 0.0
-    return budget(card, gpus, shape_of(model_config(model)), longest, tensor_parallel, kept)
+    held = KEPT if newer.stands_in() else 0.0
+    return budget(card, gpus, shape_of(model_config(model)), longest, tensor_parallel, held)
 
 
 def micro_batches(fits: Budget, aggregation: str) -> dict[str, Any]:
