@@ -54,6 +54,7 @@ def make_report(folder: Path, scale: str) -> None:
     with chdir(folder):
         inside = Results(Path("results") / scale)
         write_report(load_study(Path("config"), scale, inside.root), inside, inside.report.page, links_to_code=False)
+        inside.looks_lock.unlink(missing_ok=True)  # nobody else looks in here
 
 
 def _project() -> Path:
