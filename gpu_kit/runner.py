@@ -97,7 +97,9 @@ def _row(
         "state": state,
         "on": CARD if card and not step.hide_card else CPU,
         "seconds": round(seconds, 1),
-        "command": shlex.join(part.replace(PYTHON, "python") for part in step.command),
+        "command": shlex.join(
+            part.replace(PYTHON, "python").replace(FIGURES, f"{step.name}.figures") for part in step.command
+        ),
         "reason": reason,
         "figures": list(figures),
         "said": escaped(said[-SAID:]),
