@@ -66,11 +66,12 @@ COMMANDS = {
     "clean": [],
     "audit-paper": [],
     "power": [],
+    "claim": [],
     "decide": ["toy-grpo-learns"],
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""
-MUST_WORK = {"dataset", "grade", "analyze", "crate", "verify", "table", "plan", "ledger", "clean", "schema"}
+MUST_WORK = {"claim", "dataset", "grade", "analyze", "crate", "verify", "table", "plan", "ledger", "clean", "schema"}
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> Result:

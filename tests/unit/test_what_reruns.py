@@ -85,7 +85,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "stop": MODEL, "dtype": MODEL},
     "Dataset": {**dict.fromkeys((*DATA_FIELDS, "rows", "limit", "instruction", "examples"), DATA), "title": PAGE},
-    "Fields": dict.fromkeys(("problem", "answer", "solution", "choices", "id", "boxes"), DATA),
+    "Fields": dict.fromkeys(("problem", "answer", "answer_after", "solution", "choices", "id", "boxes"), DATA),
     "ToyModel": dict.fromkeys((name for name in ToyModel.model_fields if name != "kind"), MODEL),
     "HubModel": dict.fromkeys(("repo", "revision"), MODEL),
     "PackageModel": dict.fromkeys(("package", "version", "file"), MODEL),
