@@ -95,3 +95,6 @@ def test_the_site_names_trackers() -> None:
     assert read_settings({"tracking": ["tensorboard"]}).tracking == ("tensorboard",)
     with pytest.raises(UserError, match="tracking"):
         read_settings({"tracking": ["tensorbord"]})
+    with pytest.raises(UserError, match="a list is needed: 'tensorboard'") as error:
+        read_settings({"tracking": "tensorboard"})
+    assert "in brackets" in str(error.value)

@@ -133,6 +133,8 @@ def parse(model: type[M], value: Any, source: Path | str) -> M:
             do = f"did you mean '{near}'?" if near else f"known here: {', '.join(known)}" if known else None
         elif first["type"] == "missing":
             what = f"the key '{first['loc'][-1]}' is missing"
+        elif first["type"] in ("tuple_type", "list_type"):
+            what, do = f"a list is needed: {quoted_value(first['input'])}", "write it in brackets, such as [one, other]"
         else:
             what = f"{first['msg'][0].lower()}{first['msg'][1:]}: {quoted_value(first['input'])}"
         raise UserError(what, where=f"{source}: {key}", do=do) from None
