@@ -13,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs gpu_kit
 
-.PHONY: help env env-gpu env-current demo docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock gpu-kit
 .DEFAULT_GOAL := help
 
@@ -56,6 +56,11 @@ demo: ## the toy study, from generated problems to its report (about 5 minutes a
 	@$(MAKE) --no-print-directory -j2 env
 	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config tables=demo max_seeds=1
 	@$(WORKFLOW)/bin/ngrpo table main
+
+pocket: env ## a real language model that learns sums: the study at scale pocket, to its report (hours on 2 cores; goes on where it stopped)
+	@$(WORKFLOW)/bin/ngrpo plan all --scale pocket
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config scale=pocket
+	@$(WORKFLOW)/bin/ngrpo table first-study --scale pocket
 
 test: ## all tests that need neither root, a GPU nor other people's data (about 50 minutes)
 	@$(MAKE) --no-print-directory -j2 env

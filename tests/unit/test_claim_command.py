@@ -30,9 +30,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_every_claim_is_listed_with_its_verdict(toy) -> None:
     text = shown(*toy)
-    claims = read_claims(ROOT / "config")
-    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1] and line.split()[0] in claims}
-    assert list(rows) == list(claims)
+    every = read_claims(ROOT / "config")
+    claims = [name for name, claim in every.items() if claim.scale in ("paper", "toy")]  # not those of the scale pocket
+    assert len(claims) < len(every)
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1] and line.split()[0] in every}
+    assert list(rows) == claims
     study = load_study(Path(toy[1]), "toy", Path(toy[-1]) / "toy")
     for claim in judge_claims(study, Results(Path(toy[-1]) / "toy")):
         assert f"  {claim.verdict or 'no verdict'}  " in rows[claim.id]
