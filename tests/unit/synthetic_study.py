@@ -51,6 +51,11 @@ DIAGNOSTICS = {
         }
         for name, x, flips in (("$a", 0.0, 0.5), (" ", 1.0, 0.25))
     ],
+    "neighbors": {
+        "tokens": 25,
+        "quantiles": [0.1, 0.25, 0.5, 0.75, 0.9],
+        "examples": [{"token": " seven", "neighbors": [["7", 0.8125]]}, {"token": "<b>", "neighbors": [["+", 0.125]]}],
+    },
 }
 """What `ngrpo diagnostics` writes, small."""
 HOSTILE_ANSWER = '<script>alert(1)</script>" onfocus=x \x1b[31m'

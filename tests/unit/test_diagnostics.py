@@ -11,8 +11,9 @@ import torch  # noqa: E402
 from ngrpo.data.datasets import make_dataset  # noqa: E402
 from ngrpo.errors import UserError  # noqa: E402
 from ngrpo.files import read_json  # noqa: E402
+from ngrpo.method.neighbor_table import Table  # noqa: E402
 from ngrpo.stages.base_models import make_model  # noqa: E402
-from ngrpo.stages.mixing_diagnostics import DRAWS, diagnostics, nearest_rows  # noqa: E402
+from ngrpo.stages.mixing_diagnostics import DRAWS, SHOWN, diagnostics, nearest_rows, neighbors_in_words  # noqa: E402
 from ngrpo.stages.neighbor_tables import embedding, make_table  # noqa: E402
 from ngrpo.study.expand import load_study  # noqa: E402
 from ngrpo.study.specs import DatasetSpec, ModelSpec, NeighborSpec, RunSpec  # noqa: E402
@@ -92,6 +93,30 @@ def test_a_flip_is_a_vector_whose_nearest_token_is_another_one(files) -> None:
         assert own.argmax() == ids[token["token"]]
     vectors = E[[3, 5]] * 2.0  # at a token itself, that one is the nearest: of another token's anchor, a flip
     assert nearest_rows(vectors, 3, E) == [3, 5]
+
+
+def test_neighbors_in_words_are_the_table_s_from_the_nearest_to_the_farthest(files) -> None:
+    from ngrpo.data.prompts import open_tokenizer
+
+    _, options, written = files
+    tokenizer = open_tokenizer(options["model"])
+    E, ids = embedding(options["model"]).float(), Table.load(options["neighbors"]).ids.long()
+    shown, vocabulary = written["neighbors"], tokenizer.get_vocab()
+    means = []
+    for example in shown["examples"]:
+        token = vocabulary[example["token"]]
+        assert [vocabulary[name] for name, _ in example["neighbors"]] == ids[token, 1:].tolist()
+        cosines = torch.cosine_similarity(E[ids[token, 1:]], E[token][None], dim=-1).tolist()
+        assert [cosine for _, cosine in example["neighbors"]] == pytest.approx(cosines, abs=1e-4)
+        means.append(sum(cosines) / len(cosines))
+    assert len(means) == SHOWN
+    assert means == sorted(means, reverse=True)
+    low, *_, high = shown["quantiles"]
+    assert means[-1] <= low <= high <= means[0]
+    alone = neighbors_in_words(ids[:, :1], E, str)  # k = 1: nobody has neighbors
+    assert alone == {"tokens": 0, "quantiles": [], "examples": []}
+    parts = neighbors_in_words(ids, E, lambda token: "\ufffd" if token == 3 else f"t{token}")
+    assert "\ufffd" not in [example["token"] for example in parts["examples"]]
 
 
 def test_the_same_study_gives_the_same_file(files, tmp_path: Path) -> None:

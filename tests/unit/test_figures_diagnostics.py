@@ -85,6 +85,8 @@ def test_totals_count_steps_tokens_and_changed_responses() -> None:
     sums = totals({**DIAGNOSTICS, "examples": [unmixed, same, EXAMPLE]})
     assert (sums.responses, sums.tokens, sums.mixed) == (3, 9, 2)
     assert sums.changed == pytest.approx(1 / 3)
+    nearly = {**same, "steps": [{**EXAMPLE["steps"][0], "cosine": 0.9995}]}
+    assert totals({**DIAGNOSTICS, "examples": [same, nearly, EXAMPLE, EXAMPLE]}).nearly == pytest.approx(0.25)
     assert (sums.mean, sums.least, sums.low) == pytest.approx((0.94, 0.91, 0.5))
     assert examples({"examples": [unmixed, same, EXAMPLE]}, 1) == [trajectory(EXAMPLE)]
     assert np.isnan(totals({**DIAGNOSTICS, "examples": [unmixed]}).mean)
@@ -98,6 +100,12 @@ def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -
     assert "a⟦c0⟧d" in html
     assert "figures/diagnostics-toy.svg" in html
     assert "not measured yet" not in html
+    assert "half lie between 0.25 and 0.75, nine in ten between 0.1 and 0.9" in html
+    assert "<code>␣seven</code>" in html
+    assert "<code>&lt;b&gt;</code>" in html  # a token's text is never markup
+    older = {key: value for key, value in DIAGNOSTICS.items() if key != "neighbors"}
+    write_json(root.diagnostics(one.run), {**older, "spec": study.runs[one.run].digest})
+    assert "Neighbors in this vocabulary" not in undrawn_page(study, root)
     write_json(root.diagnostics(one.run), {**DIAGNOSTICS, "spec": "0" * 12})
     stale = undrawn_page(study, root)
     assert "measured for another version of this run; remade by: snakemake" in stale

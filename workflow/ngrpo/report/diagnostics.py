@@ -14,6 +14,8 @@ from ngrpo.study.layout import Results
 
 LOW_COSINE = 0.95
 """Appendix E counts mixtures whose cosine to their anchor lies below."""
+NEARLY = 0.999
+"""A mixture whose cosine lies above is nearly its anchor: mixing changed next to nothing there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Totals:
     least: float
     low: float
     """Share of mixtures whose cosine lies below LOW_COSINE."""
+    nearly: float
+    """Share of mixtures whose cosine lies above NEARLY."""
     flips: dict[str, Share]
     """Of "noise" and "mixture": how many vectors lie nearest to another token; without what wasn't measured."""
 
@@ -84,6 +88,7 @@ def totals(data: dict[str, Any]) -> Totals:
         mean=float(cosines.mean()) if some else float("nan"),
         least=float(cosines.min()) if some else float("nan"),
         low=float((cosines < LOW_COSINE).mean()) if some else float("nan"),
+        nearly=float((cosines > NEARLY).mean()) if some else float("nan"),
         flips={kind: flips for kind in ("noise", "mixture") if (flips := _flips(data["tokens"], f"{kind}_flips"))},
     )
 

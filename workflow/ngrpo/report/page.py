@@ -30,7 +30,7 @@ from ngrpo.files import whole_file, whole_folder, write_json
 from ngrpo.grades import GRADES, displayed
 from ngrpo.report.answer import answer
 from ngrpo.report.csv_text import csv_text
-from ngrpo.report.diagnostics import LOW_COSINE
+from ngrpo.report.diagnostics import LOW_COSINE, NEARLY, shown
 from ngrpo.report.drawing import THEME
 from ngrpo.report.exploration import PROBLEMS, RESPONSES
 from ngrpo.report.figures import SMOOTHING
@@ -156,7 +156,7 @@ def _templates() -> Environment:
         loader=PackageLoader("ngrpo.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=_shown,
     )  # fmt: skip
-    environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
+    environment.filters |= {name: getattr(formatting, name) for name in FILTERS} | {"visible": shown}
     return environment
 
 
@@ -224,6 +224,7 @@ def _sections(
         "by_problem": list(problem_panels(study, results, gallery)),
         "diagnostics": list(diagnostics_panels(study, results, gallery)),
         "low_cosine": LOW_COSINE,
+        "nearly": NEARLY,
         "paper": gathered.paper,
         "paper_findings": gathered.findings,
         "paper_file": study.folder / PAPER_VALUES if study.folder else "",

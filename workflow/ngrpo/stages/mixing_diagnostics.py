@@ -7,7 +7,9 @@ Written as JSON by the training environment, so that notebooks show it without t
 - `tokens`: up to ten anchors with their embeddings, the mixtures that were fed there and as many draws of Gaussian
   noise around them (STHT), all projected on the two main axes of these anchors' embeddings (paper Figure 1); the
   nearest token in E, by cosine, of each noisy vector and of each mixture, and where it lies; the shares of those whose
-  nearest token is another one (token flips).
+  nearest token is another one (token flips);
+- `neighbors`: how near the whole vocabulary's neighbors are to their tokens, and twelve tokens with theirs, spread
+  evenly from the nearest to the farthest, so that nobody chose them.
 
 Departures: the paper doesn't say which ten tokens Figure 1 shows; here they are those that were mixed most often. The
 noise's size is STHT's own (0.33 of the root mean square of E). Cosines are of the whole vectors, not of the projection.
@@ -30,8 +32,10 @@ from ngrpo.method.mixers import WEIGHT_SCALE, GaussianMixer, blend, mixer_from
 from ngrpo.study.mixing import settings
 from ngrpo.study.specs import RunSpec
 
-TOKENS, DRAWS = 10, 40
+TOKENS, DRAWS, SHOWN = 10, 40, 12
 MAX_NEW_TOKENS = 256
+CHUNK = 4096
+"""Tokens whose neighbors' rows are held at once."""
 TIE = 1e-6
 """Cosines that differ by less are equal: tokens may share an embedding."""
 
@@ -61,6 +65,7 @@ def diagnostics(spec: RunSpec, *, model: Path, neighbors: Path, problems: Path, 
         mixed = [Request(r.prompt, r.seed, mixer) for r in plain]
         without, with_ = engine.generate(plain, sampling), engine.generate(mixed, sampling)
         E = engine.model.get_input_embeddings().weight.detach().float()
+        ids = engine.table.ids.long()
     names = _names(tokenizer)
     examples = [
         _example(i, problem, a, b, E, names) for (i, _, problem), a, b in zip(rows, without, with_, strict=True)
@@ -68,7 +73,8 @@ def diagnostics(spec: RunSpec, *, model: Path, neighbors: Path, problems: Path, 
     if not any(e["steps"] for e in examples):
         raise UserError("no step was mixed", where="ngrpo diagnostics", do="ask for more problems, or a larger rho")
     about = {"spec": spec.digest, "model": spec.model.id, "rho": mixer.rho, "k": mixer.k, "metric": mixer.metric}
-    write_json(out, {**about, "examples": examples, **_clouds(with_, E, names)})
+    vocabulary = neighbors_in_words(ids, E, names)
+    write_json(out, {**about, "examples": examples, **_clouds(with_, E, names), "neighbors": vocabulary})
 
 
 def _names(tokenizer):
@@ -121,6 +127,35 @@ def _example(name: str, problem: str, without: Sample, mixed: Sample, E: Tensor,
         "apart": apart,
         "steps": steps,
     }
+
+
+def neighbors_in_words(ids: Tensor, E: Tensor, names) -> dict:
+    """How near a vocabulary's neighbors lie, and SHOWN tokens with theirs, at even ranks from nearest to farthest.
+
+    ids: the neighbor table (V, k), anchor first; E (V, d); names: a token's id → its text. Of tokens that have
+    neighbors: their number, and the 5, 25, 50, 75, 95 % quantiles over them of their neighbors' mean cosine. Tokens
+    whose text can't be read alone (parts of a character) aren't among the examples. Without neighbors (k = 1) all is
+    empty.
+    """
+    own = torch.arange(len(ids))
+    having = own[(ids[:, 1:] != own[:, None]).any(-1)] if ids.shape[1] > 1 else own[:0]
+    cosines = [
+        torch.cosine_similarity(E[ids[rows, 1:]], E[rows][:, None], dim=-1) for rows in having.split(CHUNK) if len(rows)
+    ]
+    if not cosines:
+        return {"tokens": 0, "quantiles": [], "examples": []}
+    each = torch.cat(cosines)  # (tokens, k - 1)
+    mean = each.double().mean(-1)
+    order = mean.argsort(descending=True, stable=True)
+    asked = torch.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().long().tolist()
+    examples = []
+    for rank in asked:
+        readable = (r for r in order[rank:].tolist() if "\ufffd" not in names(having[r]) and names(having[r]).strip())
+        if (row := next(readable, None)) is not None:
+            others = zip(ids[having[row], 1:].tolist(), each[row].tolist(), strict=True)
+            examples.append({"token": names(having[row]), "neighbors": [[names(i), round(c, 4)] for i, c in others]})
+    quantiles = torch.quantile(mean, torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64))
+    return {"tokens": len(having), "quantiles": [round(q, 4) for q in quantiles.tolist()], "examples": examples}
 
 
 def _clouds(samples: list[Sample], E: Tensor, names) -> dict:

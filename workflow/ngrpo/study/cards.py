@@ -160,6 +160,24 @@ class MixedToken(TypedDict):
 
 
 @with_config(OPEN)
+class TokenNeighbors(TypedDict):
+    """A token and its neighbors with their cosines, nearest first."""
+
+    token: str
+    neighbors: list[tuple[str, float]]
+
+
+@with_config(OPEN)
+class VocabularyNeighbors(TypedDict):
+    """How near the neighbors of a whole vocabulary lie."""
+
+    tokens: NonNegativeInt
+    quantiles: list[float]
+    """5, 25, 50, 75, 95 % of the mean cosine of a token's neighbors; empty where no token has any."""
+    examples: list[TokenNeighbors]
+
+
+@with_config(OPEN)
 class Diagnostics(TypedDict):
     """What `ngrpo diagnostics` wrote (`ngrpo.stages.mixing_diagnostics`)."""
 
@@ -172,3 +190,5 @@ class Diagnostics(TypedDict):
     explained: list[float]
     examples: Annotated[list[MixedExample], Field(min_length=1)]
     tokens: list[MixedToken]
+    neighbors: NotRequired[VocabularyNeighbors]
+    """Older files have none."""
