@@ -13,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs gpu_kit
 
-.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-controls test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock gpu-kit
 .DEFAULT_GOAL := help
 
@@ -67,7 +67,7 @@ test: ## all tests that need neither root, a GPU nor other people's data (about 
 	@$(MAKE) --no-print-directory test-workflow test-docs test-train test-sglang test-toy test-crate
 
 test-workflow: $(WORKFLOW)/.ready ## tests of study, grading, analysis and report
-	$(WORKFLOW)/bin/pytest $(PYTEST_FLAGS) -m "not toy and not slurm"
+	$(WORKFLOW)/bin/pytest $(PYTEST_FLAGS) -m "not toy and not controls and not slurm"
 
 test-docs: env ## docs and README: names, links, commands, quoted outputs; the worked examples, followed
 	$(WORKFLOW)/bin/pytest tests/docs
@@ -89,6 +89,9 @@ test-faults: $(TRAIN)/.ready ## a healthy training in bfloat16, and one stopped 
 
 test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 	$(WORKFLOW)/bin/pytest -m toy
+
+test-controls: env ## every control, trained at toy scale: blind rewards teach nothing, the others do (about 15 minutes)
+	$(WORKFLOW)/bin/pytest -m controls tests/workflow/test_control_runs.py
 
 test-data: env ## real problems load, filter, render and grade (DATA=a folder of them; see tests/data)
 	NGRPO_REAL_DATA="$(DATA)" $(WORKFLOW)/bin/pytest tests/data

@@ -1,6 +1,7 @@
 """Losses and gradients against hand-worked numbers and verl's own."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ import torch
 from ngrpo.errors import UserError
 from ngrpo.method.objectives import grpo, gspo, kinds, loss_of
 from ngrpo.method.objectives.surrogate import aggregate, group_advantages, kl_k3
+from ngrpo.study.expand import load_study
 from ngrpo.study.objective import CLIP_RANGES, Objective
 from ngrpo.study.reading import parse
 
 pytestmark = pytest.mark.train
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def grpo_loss(lp, old, A, mask, clip=CLIP_RANGES["grpo"], aggregation="seq-mean-token-mean"):
@@ -104,6 +108,36 @@ def test_released_gspo_has_a_dual_clip_and_a_policy_term_that_is_always_a_mean_o
     assert sequences == pytest.approx(loss(), rel=1e-6)
 
 
+def test_dr_grpo_divides_neither_by_a_response_s_length_nor_by_the_group_s_spread() -> None:
+    """Ratios of 1: the loss is −A summed over tokens, over T and the batch; a token weighs the same at any length."""
+    from ngrpo.training.verl.recipe import science
+
+    old = torch.zeros(2, 4)
+    lp = old.clone().requires_grad_()
+    A, mask = torch.tensor([[2.0], [-1.0]]).expand(2, 4), torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]])
+    loss = _as_verl_calls_it("dr_grpo", lp, old, A, mask)
+    assert loss.item() == pytest.approx((-2.0 * 4 + 1.0) / 4 / 2)
+    loss.backward()
+    assert torch.allclose(lp.grad, -A * mask / 8)
+    by_length = _as_verl_calls_it("dr_grpo", old, old, A, mask, policy_aggregation="seq-mean-token-mean")
+    assert by_length.item() == pytest.approx((-2.0 + 1.0) / 2)
+    far = torch.full((2, 4), math.log(9.0))
+    assert _as_verl_calls_it("dr_grpo", far, old, -torch.ones(2, 4), mask).item() == pytest.approx(9 * 5 / 8)  # no dual
+    assert torch.equal(
+        group_advantages(torch.tensor([1.0, 0, 0, 1]), 2, by_std=False), torch.tensor([0.5, -0.5, -0.5, 0.5])
+    )
+    spec = next(iter(load_study(ROOT / "config", "toy").runs.values()))
+    for objective, divides, entropy in (
+        (Objective(), True, 0),
+        (Objective(kind="dr_grpo"), False, 0),
+        (Objective(norm_adv_by_std=False, entropy_coefficient=0.01), False, 0.01),
+        (Objective(kind="dr_grpo", norm_adv_by_std=True), True, 0),
+    ):
+        settings = science(spec.model_copy(update={"objective": objective}), 1)
+        assert settings["algorithm.norm_adv_by_std_in_grpo"] is divides
+        assert settings["actor_rollout_ref.actor.entropy_coeff"] == entropy
+
+
 def test_what_verls_own_grpo_cannot_do_is_refused() -> None:
     with pytest.raises(UserError, match="verl aggregates GRPO's policy and KL terms alike"):
         parse(Objective, {"policy_aggregation": "token-mean"}, "study.yaml")
@@ -178,7 +212,8 @@ def test_verl_finds_every_objective_under_its_name(monkeypatch: pytest.MonkeyPat
 
     from ngrpo.training.verl import losses
 
-    monkeypatch.delitem(POLICY_LOSS_REGISTRY, "gspo", raising=False)
+    losses.register()
+    monkeypatch.delitem(POLICY_LOSS_REGISTRY, "gspo")
     with pytest.raises(UserError, match="verl doesn't use our loss of 'gspo'"):
         losses.check()
     losses.register()

@@ -43,7 +43,7 @@ MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "tra
 """What makes the value's part of a study: which stages make something anew, where the value stands there."""
 
 DATA_FIELDS = ("source", "kind", "fields")
-OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation")
+OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation", "norm_adv_by_std")
 IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
     "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
@@ -56,7 +56,9 @@ STAGES: dict[str, dict[str, Any]] = {
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
     "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
-    "Objective": dict.fromkeys((*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "reward"), MIXER),
+    "Objective": dict.fromkeys(
+        (*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward"), MIXER
+    ),
     "NoMixer": {},
     "NeighborMixer": {
         **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
@@ -198,6 +200,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("Objective", "kind"): "gspo",
     ("Objective", "rollout_is_threshold"): 2.0,
     ("Objective", "dual_clip"): 3.0,
+    ("Objective", "norm_adv_by_std"): False,
     ("Objective", "reward"): "shuffled",
     ("Training", "validation_ties"): "later",
     ("Training", "batch_prompts"): 128,

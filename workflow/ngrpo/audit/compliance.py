@@ -177,7 +177,7 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
         "trainer.ngrpo.seed": spec.seed,
         "trainer.test_freq": t.validate_every,
         "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": True,
+        "algorithm.norm_adv_by_std_in_grpo": o.by_std,
         "algorithm.use_kl_in_reward": False,
         "data.train_batch_size": t.batch_prompts,
         "data.max_prompt_length": t.max_prompt_tokens,
@@ -194,7 +194,7 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
         f"{ACTOR}.loss_agg_mode": o.aggregation,
         f"{ACTOR}.grad_clip": 1.0,
         "trainer.balance_batch": True,
-        f"{ACTOR}.entropy_coeff": 0,
+        f"{ACTOR}.entropy_coeff": o.entropy_coefficient or 0,
         f"{ACTOR}.use_kl_loss": True,
         f"{ACTOR}.kl_loss_coef": o.kl_coefficient,
         f"{ACTOR}.kl_loss_type": "low_var_kl",
@@ -217,7 +217,7 @@ def verl_settings(spec: RunSpec) -> dict[str, Any]:
         **_only_if_set(
             {}
             if o.kind == "grpo"  # verl's own loss, which has its own settings, above
-            else {f"{ACTOR}.ngrpo.policy_aggregation": o.policy_aggregation, f"{ACTOR}.ngrpo.dual_clip": o.dual}
+            else {f"{ACTOR}.ngrpo.policy_aggregation": o.policy, f"{ACTOR}.ngrpo.dual_clip": o.dual}
         ),
     }
 

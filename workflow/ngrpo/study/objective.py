@@ -12,6 +12,7 @@ from ngrpo.study.base import Config, unset
 CLIP_RANGES: dict[str, tuple[float, float]] = {
     "grpo": (0.2, 0.2),  # Eq. 12
     "gspo": (3e-4, 4e-4),  # arXiv 2507.18071, §5.1; the paper states none, its release clips GSPO at 0.2 too
+    "dr_grpo": (0.2, 0.2),  # arXiv 2503.20783: GRPO's
 }
 """Every kind, and how far below and above 1 its ratio may go where the configuration doesn't say."""
 
@@ -21,7 +22,14 @@ DUAL_CLIPS: dict[str, float | None] = {
 }
 """Kinds that can have a dual clip, and the one in force where the configuration doesn't say; None: none."""
 
+WITHOUT_STD = ("dr_grpo",)
+"""Kinds whose advantages aren't divided by the group's standard deviation where the configuration doesn't say."""
+
 Aggregation = Literal["seq-mean-token-mean", "token-mean"]
+PolicyAggregation = Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm"]
+
+POLICY_AGGREGATIONS: dict[str, PolicyAggregation] = {"dr_grpo": "seq-mean-token-sum-norm"}
+"""Kinds whose policy term has an aggregation of its own where the configuration doesn't say."""
 
 
 def _known(kind: str) -> str:
@@ -35,21 +43,23 @@ Kind = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(CLIP_
 
 
 class Objective(Config):
-    """The policy loss (GRPO: arXiv 2606.10768, Eq. 12-13; GSPO: arXiv 2507.18071)."""
+    """The policy loss (GRPO: arXiv 2606.10768, Eq. 12-13; GSPO: arXiv 2507.18071; Dr. GRPO: arXiv 2503.20783)."""
 
     kind: Kind = "grpo"
-    """grpo: a ratio per token; gspo: one per sequence."""
+    """grpo: a ratio per token; gspo: one per sequence; dr_grpo: grpo's without its two divisions (by a response's own
+    length, by the group's standard deviation)."""
     clip_low: float | None = Field(None, gt=0)
-    """Lower clip range of the ratio; None: the kind's own, 0.2 for grpo (Eq. 12), 3e-4 for gspo."""
+    """Lower clip range of the ratio; None: the kind's own, 0.2 for grpo (Eq. 12) and dr_grpo, 3e-4 for gspo."""
     clip_high: float | None = Field(None, gt=0)
-    """Upper clip range; None: the kind's own, 0.2 for grpo, 4e-4 for gspo."""
+    """Upper clip range; None: the kind's own, 0.2 for grpo and dr_grpo, 4e-4 for gspo."""
     kl_coefficient: float = Field(0.001, ge=0)
     """β of the k3 KL estimator (Table 6)."""
     aggregation: Aggregation = "seq-mean-token-mean"
     """Eq. 13: mean over sequences of the mean over tokens; the release: mean over all tokens."""
-    policy_aggregation: Aggregation | None = None
-    """The policy term's own aggregation, the KL term keeping `aggregation`; None: the same. The release's GSPO: always
-    "seq-mean-token-mean". verl aggregates both terms of GRPO alike, so there it is refused."""
+    policy_aggregation: PolicyAggregation | None = None
+    """The policy term's own aggregation, the KL term keeping `aggregation`; None: the same, but for dr_grpo, whose own
+    is "seq-mean-token-sum-norm" (a response's sum over tokens, divided by the longest possible length). The release's
+    GSPO: always "seq-mean-token-mean". verl aggregates both terms of GRPO alike, so there it is refused."""
     dual_clip: float | None = Field(None, gt=1)
     """Where A < 0 the loss is at most this times |A| (dual clip); None: the kind's own, verl's 3 for grpo, none for
     gspo (the release's GSPO: 3). Eq. 12 has none: for GRPO a large number switches it off."""
@@ -58,6 +68,12 @@ class Objective(Config):
     """Truncated importance sampling between rollout and trainer: each token's policy term is weighted by
     π_trainer / π_rollout, at most this much (as verl's setting of this name, whose default is 2). None: off, as in the
     paper and its release."""
+    norm_adv_by_std: bool | None = None
+    """Whether advantages are divided by the standard deviation of their group (Eq. 12); None: the kind's own, which is
+    yes but for dr_grpo."""
+    entropy_coefficient: float | None = Field(None, gt=0)
+    """Weight of an entropy bonus: so much of the policy's mean token entropy is subtracted from the loss. None: none,
+    as in the paper."""
     reward: Annotated[Literal["correct", "shuffled", "random", "format"] | None, unset("correct")] = None
     """What a response is rewarded for: being right (None: the paper), or, as a control that shows what is learned
     without that, another response's reward ("shuffled"), a coin's ("random") or having an answer at all ("format")."""
@@ -76,6 +92,16 @@ class Objective(Config):
     def dual(self) -> float | None:
         """The dual clip in force; None: none."""
         return self.dual_clip or DUAL_CLIPS.get(self.kind)
+
+    @property
+    def policy(self) -> PolicyAggregation | None:
+        """The policy term's own aggregation in force; None: that of the whole loss."""
+        return self.policy_aggregation or POLICY_AGGREGATIONS.get(self.kind)
+
+    @property
+    def by_std(self) -> bool:
+        """Whether advantages are divided by their group's standard deviation."""
+        return self.kind not in WITHOUT_STD if self.norm_adv_by_std is None else self.norm_adv_by_std
 
     @property
     def clip(self) -> tuple[float, float]:

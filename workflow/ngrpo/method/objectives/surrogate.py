@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Aggregation = Literal["seq-mean-token-mean", "token-mean"]
+Aggregation = Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm"]
 
 
 class Loss(NamedTuple):
@@ -21,16 +21,23 @@ class Loss(NamedTuple):
     kl: Tensor
 
 
-def group_advantages(reward: Tensor, group: int, epsilon: float = 1e-6) -> Tensor:
-    """(r − mean) / (std + ε) within each group of `group` responses: reward (B,) → (B,). std with n−1."""
+def group_advantages(reward: Tensor, group: int, epsilon: float = 1e-6, by_std: bool = True) -> Tensor:
+    """(r − mean) / (std + ε) within each group of `group` responses: reward (B,) → (B,). std with n−1.
+
+    by_std: False leaves the division out (Dr. GRPO).
+    """
     r = reward.view(-1, group)
-    return ((r - r.mean(1, keepdim=True)) / (r.std(1, keepdim=True) + epsilon)).view(-1)
+    centered = r - r.mean(1, keepdim=True)
+    return (centered / (r.std(1, keepdim=True) + epsilon) if by_std else centered).view(-1)
 
 
 def aggregate(values: Tensor, mask: Tensor, mode: Aggregation) -> Tensor:
-    """One number from (B, T): the mean over sequences of their token means (Eq. 13), or the mean over all tokens."""
+    """One number from (B, T): the mean over sequences of their token means (Eq. 13), the mean over all tokens, or the
+    mean over sequences of their token sums / T (Dr. GRPO, arXiv 2503.20783; T is the longest possible length)."""
     if mode == "token-mean":
         return (values * mask).sum() / mask.sum()
+    if mode == "seq-mean-token-sum-norm":
+        return (values * mask).sum(-1).mean() / mask.shape[-1]
     return ((values * mask).sum(-1) / mask.sum(-1)).mean()
 
 

@@ -34,7 +34,7 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
     t, o, v = spec.training, spec.objective, spec.validation_decoding
     return {
         "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": True,
+        "algorithm.norm_adv_by_std_in_grpo": o.by_std,
         "algorithm.use_kl_in_reward": False,
         "data.train_batch_size": t.batch_prompts,
         "data.max_prompt_length": t.max_prompt_tokens,
@@ -50,7 +50,7 @@ def science(spec: RunSpec, steps: int) -> dict[str, Any]:
         "actor_rollout_ref.actor.clip_ratio_c": o.dual or 3.0,
         "actor_rollout_ref.actor.grad_clip": 1.0,
         "actor_rollout_ref.actor.loss_agg_mode": o.aggregation,
-        "actor_rollout_ref.actor.entropy_coeff": 0,
+        "actor_rollout_ref.actor.entropy_coeff": o.entropy_coefficient or 0,
         "actor_rollout_ref.actor.use_kl_loss": True,
         "actor_rollout_ref.actor.kl_loss_coef": o.kl_coefficient,
         "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
@@ -75,7 +75,7 @@ def of_actor(objective: Objective) -> dict[str, Any]:
     own = {} if cap is None else {"rollout_is_threshold": cap}
     if objective.kind in VERLS_OWN:
         return own
-    return {**own, "dual_clip": objective.dual, "policy_aggregation": objective.policy_aggregation}
+    return {**own, "dual_clip": objective.dual, "policy_aggregation": objective.policy}
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def compose(
             longest * len(vocabulary),
             dtype,
             fits=fits,
-            aggregation=spec.objective.policy_aggregation or spec.objective.aggregation,
+            aggregation=spec.objective.policy or spec.objective.aggregation,
         ),
         own,
     )

@@ -1,0 +1,26 @@
+"""Dr. GRPO (arXiv 2503.20783): GRPO without the two divisions that favor some responses over others.
+
+A response's loss is the sum over its tokens divided by the longest possible length, not by its own
+(`seq-mean-token-sum-norm`, the kind's own aggregation of the policy term); advantages aren't divided by the group's
+standard deviation (`objective.norm_adv_by_std`). Its authors use β = 0: that is `objective.kl_coefficient`.
+
+Departure: the log-ratio is clamped to ±20 before the exponential, as GRPO's is.
+"""
+
+from torch import Tensor
+
+from ngrpo.method.objectives.surrogate import Aggregation, Loss, clipped_surrogate
+
+
+def loss(
+    lp: Tensor,
+    old: Tensor,
+    A: Tensor,
+    mask: Tensor,
+    *,
+    clip: tuple[float, float],
+    aggregation: Aggregation,
+) -> Loss:
+    """Each token's ratio, clipped to [1 − clip[0], 1 + clip[1]], without a dual clip. All (B, T) → Loss."""
+    ratio = (lp - old).clamp(-20, 20).exp()
+    return clipped_surrogate(ratio, lp, old, A, mask, clip=clip, aggregation=aggregation)
