@@ -255,8 +255,8 @@ def grades_for(*tables):
 
 
 def grades_of(wildcards):
-    """The grades that a table's cells need."""
-    return grades_for(wildcards.table)
+    """The grades that a table is computed from: its differences are over all training seeds."""
+    return [*grades_for(wildcards.table), *extra_grades_for(wildcards.table)]
 
 
 def evidence_on(claim):
@@ -312,6 +312,16 @@ def last_look(claim):
 MOST_SEEDS = f"--max-seeds {SETTINGS.max_seeds}" if SETTINGS.max_seeds else ""
 
 
+def extra_grades_for(*tables):
+    """The grades of tables' trained policies with their further training seeds."""
+    wanted = sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
+    most = SETTINGS.max_seeds
+    grades = [
+        e for e in wanted for e in STUDY.extra_seeds.get(e, [])[: most and most - 1]
+    ]
+    return [RESULTS.evaluation(e).grades for e in grades]
+
+
 def extra_seeds_for(*tables):
     """What tables' trained policies leave with their further training seeds: grades, and runs that only logs are asked
     of."""
@@ -320,16 +330,10 @@ def extra_seeds_for(*tables):
         STUDY.evaluations[e].policy.id for e in wanted if e in STUDY.measured
     )
     most = SETTINGS.max_seeds
-    grades = [
-        e for e in wanted for e in STUDY.extra_seeds.get(e, [])[: most and most - 1]
-    ]
     runs = [
         r for r in trained for r in STUDY.extra_runs.get(r, [])[: most and most - 1]
     ]
-    return [
-        *(RESULTS.evaluation(e).grades for e in grades),
-        *(RESULTS.run(r).model for r in runs),
-    ]
+    return [*extra_grades_for(*tables), *(RESULTS.run(r).model for r in runs)]
 
 
 def extra_seeds_of(wildcards):

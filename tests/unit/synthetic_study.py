@@ -66,12 +66,13 @@ def make_study(
     scale: str = "toy",
     problems: int = 24,
     seed: int = 1,
-    tables: tuple[str, ...] = ("main",),
+    tables: tuple[str, ...] | None = ("main",),
     seeds: int = 1,
 ) -> Study:
-    """Write a whole study's results to results/{scale} and return it: the project's own, with one model.
+    """Write a whole study's results to results/{scale} and return it: the project's own.
 
-    seeds: training seeds. The configuration lies in results/config.
+    tables: with one model; None: all of the scale with all its models. seeds: training seeds. The configuration lies in
+    results/config.
     """
     config, root, rng = results / "config", Results(results / scale), np.random.default_rng(seed)
     (config / "scales").mkdir(parents=True)
@@ -80,8 +81,10 @@ def make_study(
     for path in (ROOT / "config" / "scales").glob("*.yaml"):
         (config / "scales" / path.name).write_bytes(path.read_bytes())
     size = yaml.safe_load((ROOT / "config" / "scales" / f"{scale}.yaml").read_text())
-    size["models"] = dict(list(size["models"].items())[:1])
-    size.update(tables=list(tables), targets={}, demo=None, seeds=seeds, table_seeds={})
+    if tables is not None:
+        size["models"] = dict(list(size["models"].items())[:1])
+        size["tables"] = list(tables)
+    size.update(targets={}, demo=None, seeds=seeds, table_seeds={})
     (config / "scales" / f"{scale}.yaml").write_text(yaml.safe_dump(size, sort_keys=False))
     study = load_study(config, scale)
     for beside, spec in study.specs().items():

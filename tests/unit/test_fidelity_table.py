@@ -9,8 +9,9 @@ import yaml
 from synthetic_study import ROOT, make_study, write_grades
 from undrawn import undrawn_page
 
-from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switch_effects, switched_pairs
+from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switched_pairs
 from ngrpo.claims.verdicts import judge_claims
+from ngrpo.report.section_switches import switch_effects
 from ngrpo.report.tables import analyze
 from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study, load_study
@@ -110,7 +111,7 @@ def test_what_a_switch_changed_is_the_paired_comparison_and_says_what_is_missing
     changed = effect(study, results, "ngrpo-sampled-toy")
     assert changed["missing"] == []
     expected = compare(first, other)
-    assert [row["difference"] for row in changed["rows"]] == list(expected["difference"])
+    assert [row["value"] for row in changed["rows"]] == pytest.approx(list(expected["difference"]))
     assert {row["benchmark"] for row in changed["rows"]} == {"toy-held-out"}
 
 

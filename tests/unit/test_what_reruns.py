@@ -25,7 +25,6 @@ PAGE = frozenset({"notebook", "report"})
 TABLE = PAGE | {"analyze"}
 EVALUATION = TABLE | {"sample", "grade"}
 RUN = EVALUATION | {"train"}
-SEEDS = RUN - {"analyze"}  # a table's own numbers are its first seed's
 MIXING = RUN | {"diagnostics"}
 """Of a run whose diagnostics are shown, too."""
 BASE = MIXING | {"training_data"}
@@ -55,7 +54,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
     "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
-    "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=SEEDS),
+    "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=RUN),
     "Objective": dict.fromkeys(
         (*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward"), MIXER
     ),
@@ -82,7 +81,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "tables": RUN,
         "grading": TABLE | {"grade"},
         "release": PAGE,
-        **dict.fromkeys(("seeds", "table_seeds"), SEEDS),
+        **dict.fromkeys(("seeds", "table_seeds"), RUN),
         **dict.fromkeys((*IDLE, "max_seeds"), NOTHING),
     },
     "Model": {"source": MODEL, "title": PAGE, "template": MODEL, "stop": MODEL, "dtype": MODEL},

@@ -1,14 +1,11 @@
-"""The paper-versus-release table with this study's own settings, and what the switches changed where both sides ran."""
+"""The paper-versus-release table with this study's own settings, and which of its runs differ in switches alone."""
 
 from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
-from ngrpo.audit.status import read_grades
 from ngrpo.formatting import plain
-from ngrpo.statistics.metrics import compare
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.specs import RunSpec
 from ngrpo.study.switches import FIXED, SWITCHES, switch_rows, uses_scripts
@@ -120,27 +117,3 @@ def _script(study: Study, model: str, part: str) -> Mapping[str, Any]:
     """What the released script of a model sets of a part of its run."""
     settings: Mapping[Any, Mapping[str, Any]] = study.size.release.get(model, {})
     return settings.get(part, {})
-
-
-def switch_effects(study: Study, results: Results) -> list[dict]:
-    """What differs between two runs and what came of it: {paper, other, switches, rows, missing}.
-
-    rows: the paired comparison on each benchmark under standard decoding, other minus paper: benchmark, files and the
-    columns of ngrpo.statistics.metrics.compare. missing: evaluations that can't be used, with their commands.
-    """
-    effects = []
-    for one, other, switches in switched_pairs(study):
-        rows, missing = [], []
-        for name, spec in study.evaluations.items():
-            second = f"{other}/{spec.decoding_id}/{spec.benchmark.id}"
-            if spec.policy.id != one or spec.decoding.mixer.mixes or second not in study.evaluations:
-                continue
-            grades = {e: read_grades(study, results, e) for e in (name, second)}
-            missing += [f"Evaluation {e}: {g.status}: {g.note}" for e, g in grades.items() if g.frame is None]
-            ours, theirs = grades[name].frame, grades[second].frame
-            if ours is not None and theirs is not None:
-                table = compare(ours, theirs, study.size.evaluation.pass_at, where=second)
-                files = [results.relative(results.evaluation(e).grades) for e in (name, second)]
-                rows += [{**row, "benchmark": spec.benchmark.id, "files": files} for row in table.to_dict("records")]
-        effects.append({"paper": one, "other": other, "switches": switches, "rows": rows, "missing": missing})
-    return effects

@@ -1,4 +1,4 @@
-"""The evidence on every kind of predicate: ngrpo.claims.evidence has comparisons, ngrpo.claims.logs logs."""
+"""The evidence on every kind of predicate: ngrpo.claims.comparisons has comparisons, ngrpo.claims.logs logs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,18 +7,10 @@ from typing import Any, cast
 import numpy as np
 
 from ngrpo.audit.status import command
-from ngrpo.claims.evidence import (
-    Answer,
-    Comparison,
-    Evidence,
-    Reader,
-    ShownEffect,
-    compared,
-    differences,
-    digest_of,
-    system_name,
-)
+from ngrpo.claims.comparisons import Comparison, compared, differences
+from ngrpo.claims.evidence import Answer, Evidence, Reader, ShownEffect, digest_of, system_name
 from ngrpo.claims.logs import logged, slowdown
+from ngrpo.claims.quantities import flips_of, lost_of
 from ngrpo.errors import UserError
 from ngrpo.files import read_json
 from ngrpo.statistics.crossed import mean_of_values
@@ -70,8 +62,10 @@ def loses_none(test: LosesNone, reader: Reader) -> Evidence:
         who = [system_name(reader.study, s) for s in reversed(pair)]
         what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {benchmark} ({test.model})"
         part = _share(effect, what, limit, f"at most ({test.whose})", len(rows[0]), files)
+        first = [common.names[place, benchmark, common.seeds[0]] for place in (0, 1)]
         size = reader.study.size.evaluation.samples
-        evidence.parts.append(replace(part, seeds=len(rows), n=size, note=common.note))
+        evidence.parts.append(replace(part, seeds=len(rows), n=size, note=common.note,
+                                      quantity=lost_of(first[0], first[1], len(rows))))  # fmt: skip
         evidence.tests.append((effect.moved(-1, limit), limit))
     return evidence
 
@@ -100,9 +94,8 @@ def diagnosed(test: Diagnosed, reader: Reader) -> Evidence:
     fed = {"noise_flips": "Noisy embeddings", "mixture_flips": "Mixtures"}[test.share]
     side = "at least" if sign > 0 else "at most"
     what = f"{fed} that lie nearest to another token than their own ({test.model})"
-    evidence.parts.append(
-        _share(effect, what, limit, f"{side} ({test.whose})", len(tokens), [reader.results.relative(path)])
-    )
+    part = _share(effect, what, limit, f"{side} ({test.whose})", len(tokens), [reader.results.relative(path)])
+    evidence.parts.append(replace(part, quantity=flips_of(run, test.share.removesuffix("_flips"))))
     evidence.tests.append((effect.moved(sign, -sign * limit), limit))
     return evidence
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ngrpo.claims.evidence import Evidence, Reader, ShownEffect, digest_of
+from ngrpo.claims.quantities import logged_of
 from ngrpo.statistics.decisions import LEAST_SEEDS, over_runs
 from ngrpo.statistics.effects import Arm, Effect
 from ngrpo.study.predicates import Logged, Slowdown
@@ -51,7 +52,7 @@ def logged(test: Logged, reader: Reader) -> Evidence:
         effect = seen(min(series) if sign > 0 else max(series))
     else:
         effect = over_runs(series)
-    _add_logged(evidence, reader, effect, what, "number", test.paper, series, runs)
+    _add_logged(evidence, reader, effect, what, "number", test.paper, series, runs, f"{test.metric} {test.over_steps}")
     evidence.tests.append((effect.moved(sign, -sign * limit), max(abs(test.paper - limit), 1e-12)))
     return evidence
 
@@ -84,7 +85,7 @@ def slowdown(test: Slowdown, reader: Reader) -> Evidence:
         return evidence
     limit, effect = test.at_most / 100, over_runs(series)
     what = f"Slowdown of rollouts, {test.method} against {test.than}, at most {test.at_most:g} % ({test.model})"
-    _add_logged(evidence, reader, effect, what, "share", test.paper / 100, series, runs)
+    _add_logged(evidence, reader, effect, what, "share", test.paper / 100, series, runs, "slowdown")
     evidence.tests.append((effect.moved(-1, limit), max(abs(test.at_most - test.paper) / 100, 1e-12)))
     return evidence
 
@@ -98,6 +99,7 @@ def _add_logged(
     paper: float,
     series: list[np.ndarray],
     runs: list[str],
+    measured: str,
 ) -> None:
     low, high = effect.interval()
     evidence.replicated = len(series) >= LEAST_SEEDS
@@ -113,6 +115,7 @@ def _add_logged(
             paper=paper,
             seeds=len(series),
             by_seed=tuple(float(values.mean()) for values in series),
+            quantity=logged_of(measured, runs),
             files=tuple(reader.results.relative(reader.results.run(run).metrics) for run in runs),
         )
     )

@@ -62,6 +62,8 @@ class FirstScreen:
     zero: float
     waiting: int
     """Claims whose evidence is missing."""
+    quantity: str = ""
+    """What the sentence's numbers are of."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
         _, rows = families.setdefault(claim.family, (claim.where.partition(",")[0], []))
         rows.append(_row(claim, shown, axis))
     sentence, waiting = _sentence(study, judged, drawn), len(judged) - len(seen)
-    return FirstScreen(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting)
+    quantity = drawn[0][1].quantity if drawn else ""
+    return FirstScreen(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting, quantity)
 
 
 def _marks(claim: ClaimResult, shown: ShownEffect) -> tuple[float, ...]:

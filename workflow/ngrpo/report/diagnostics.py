@@ -7,7 +7,7 @@ import numpy as np
 
 from ngrpo.audit.status import command
 from ngrpo.files import read_json
-from ngrpo.statistics.crossed import mean_of_values
+from ngrpo.statistics.crossed import share_interval
 from ngrpo.study.cards import Diagnostics
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -97,9 +97,8 @@ def _flips(tokens: list[dict[str, Any]], key: str) -> Share | None:
     """The mean over tokens of the shares of vectors that flip, as the claims on Figure 1 count it."""
     if len(tokens) < 2 or any(key not in token for token in tokens):
         return None
-    effect = mean_of_values(np.array([[token[key] for token in tokens]], dtype=float), trained=False)
-    low, high = effect.interval()
-    return Share(float(effect.estimate), max(0.0, float(low)), min(1.0, float(high)))
+    shares = np.array([token[key] for token in tokens], dtype=float)
+    return Share(float(shares.mean()), *share_interval(shares))
 
 
 def examples(data: dict[str, Any], count: int) -> list[str]:

@@ -22,8 +22,8 @@ from ngrpo.errors import UserError
 from ngrpo.files import whole_file
 from ngrpo.foreign import read_parquet
 from ngrpo.report.compared_with import reference
+from ngrpo.statistics.crossed import share_interval
 from ngrpo.statistics.diversity import answer_counts, distinct, mean_interval, self_bleu, words
-from ngrpo.statistics.intervals import problem_interval
 from ngrpo.study.expand import Cell, Study
 from ngrpo.study.layout import Results
 
@@ -182,7 +182,7 @@ def _differences(values: pd.DataFrame, base: pd.DataFrame) -> list[dict]:
     some, before = values["solved"] > 0, base["solved"] > 0
     for name, flipped in zip(SHARES, (some & ~before, before & ~some), strict=True):
         share = flipped.to_numpy(dtype=float)
-        rows.append(_row(name, share, problem_interval(share), int(values["samples"].max())))
+        rows.append(_row(name, share, share_interval(share), int(values["samples"].max())))
     return rows
 
 

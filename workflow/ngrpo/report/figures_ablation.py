@@ -37,16 +37,27 @@ def over_rho(frame: pd.DataFrame, *, interval: str = "problems") -> Figure | Non
     return figure
 
 
+def better_and_worse(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int, int]:
+    """How many problems the second evaluation solves more often than the first, how many less often, of how many."""
+    both = _solved_shares(first, second)
+    return int((both["second"] > both["first"]).sum()), int((both["second"] < both["first"]).sum()), len(both)
+
+
+def _solved_shares(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Each common problem's share of correct samples in both."""
+    shares = [
+        (grades["grade"] == "correct").groupby(grades["problem_id"].astype(str)).mean() for grades in (first, second)
+    ]
+    return pd.concat(shares, axis=1, join="inner", keys=["first", "second"])
+
+
 def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Figure | None:
     """Each problem's share of correct samples in two evaluations, sorted by the first; None where no problem is common.
 
     first, second: tables of grades (problem_id, grade). Points above the line are problems that the second solves more
     often.
     """
-    shares = [
-        (grades["grade"] == "correct").groupby(grades["problem_id"].astype(str)).mean() for grades in (first, second)
-    ]
-    both = pd.concat(shares, axis=1, join="inner", keys=["first", "second"]).sort_values(["first", "second"])
+    both = _solved_shares(first, second).sort_values(["first", "second"])
     if both.empty:
         return None
     figure, axes = new_axes(height=2.7)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ngrpo import formatting
 from ngrpo.audit.compliance import STATES, ComplianceCheck, compliance
-from ngrpo.audit.fidelity import fidelity_rows, switch_effects
+from ngrpo.audit.fidelity import fidelity_rows
 from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
@@ -42,6 +42,7 @@ from ngrpo.report.section_graders import second_opinion
 from ngrpo.report.section_paired import OUTCOMES, paired_outcomes, slowdowns
 from ngrpo.report.section_problems import mixing_pages, page_of, problem_pages
 from ngrpo.report.section_results import result_sentences, results_table
+from ngrpo.report.section_switches import switch_effects
 from ngrpo.report.summary import alerts, claim_counts, facts, required_values, unfinished
 from ngrpo.report.tables import read_table
 from ngrpo.statistics.diversity import WORDS

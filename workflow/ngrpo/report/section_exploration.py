@@ -1,12 +1,13 @@
 """The page's section on exploration: how diverse each system's answers are, and what becomes of it in training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ngrpo.audit.status import RunState
+from ngrpo.claims.quantities import explored, explored_beside
 from ngrpo.formatting import ABSENT, percent, percent_range, signed
 from ngrpo.report.exploration import MEASURES, SHARES, read_exploration
 from ngrpo.report.names import place_title, title_of
@@ -32,27 +33,45 @@ def exploration_groups(study: Study, results: Results) -> Iterator[dict[str, Any
         for (model, benchmark), part in frame.groupby(["model", "benchmark"], sort=False):
             if model in study.size.models and benchmark in study.size.datasets and part["value"].notna().any():
                 title = f"{study.study.tables[table].title}: {place_title(study, model, benchmark)}"
-                yield {"title": title, "file": results.relative(path), **_group(part)}
+                names = {
+                    c.label: c.evaluation for c in study.cells[table] if (c.model, c.benchmark) == (model, benchmark)
+                }
+                yield {"title": title, "file": results.relative(path), **_group(part, names)}
 
 
-def _group(part: pd.DataFrame) -> dict[str, Any]:
-    """One model on one benchmark."""
+def _group(part: pd.DataFrame, evaluations: Mapping[str, str]) -> dict[str, Any]:
+    """One model on one benchmark. evaluations: of each label."""
     labels = list(dict.fromkeys(part["label"]))
     known = {(row["measure"], row["label"], pd.isna(row["against"])): row for row in part.to_dict("records")}
+    against = next(iter(part["against"].dropna()), "")
+
+    def keys(measure: str, label: str) -> dict[str, str]:
+        """What a cell's numbers are of."""
+        own, other = evaluations.get(label, label), evaluations.get(against, against)
+        return {"quantity": explored(measure, own), "beside": explored_beside(measure, own, other)}
+
     named = [(m.name, m.title, m.about, m.decimals) for m in MEASURES]
     rows = [
         {
             "title": title,
             "about": about,
-            "cells": [_cell(known.get((n, label, True)), known.get((n, label, False)), places) for label in labels],
+            "cells": [
+                _cell(known.get((n, label, True)), known.get((n, label, False)), places) | keys(n, label)
+                for label in labels
+            ],
         }
         for n, title, about, places in named
     ]
     shares = [
-        {"title": GAINED[n][0], "about": GAINED[n][1], "cells": [_share(known.get((n, x, False))) for x in labels]}
+        {
+            "title": GAINED[n][0],
+            "about": GAINED[n][1],
+            "cells": [
+                _share(known.get((n, label, False))) | {"quantity": keys(n, label)["beside"]} for label in labels
+            ],
+        }
         for n in SHARES
     ]
-    against = next(iter(part["against"].dropna()), "")
     done = part.dropna(subset="value")
     sizes = {name: _sizes(done[done["measure"] == name]) for name in ("answers", "self_bleu")}
     notes = [

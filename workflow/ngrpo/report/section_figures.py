@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 
 from ngrpo.audit.status import RunState, read_grades
-from ngrpo.formatting import percent, points, short
+from ngrpo.claims.quantities import flips_of
+from ngrpo.formatting import percent, short
 from ngrpo.report import figures
 from ngrpo.report.diagnostics import Totals, examples, read_diagnostics, totals
 from ngrpo.report.drawing import styles
-from ngrpo.report.figures_ablation import by_problem
+from ngrpo.report.figures_ablation import better_and_worse, by_problem
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.names import marked, place_title, slug, title_of
@@ -40,8 +41,10 @@ def problem_panels(study: Study, results: Results, gallery: Gallery) -> Iterator
         first, second = (label for _, label in pair)
         if figure := by_problem(frames[0], frames[1], (first, second)):
             where = place_title(study, model, benchmark)
-            wins = (frames[1]["grade"] == "correct").mean() - (frames[0]["grade"] == "correct").mean()
-            description = f"{second} solves {points(wins)} points more of all samples than {first}."
+            more, less, all_of_them = better_and_worse(frames[0], frames[1])
+            description = (
+                f"{second} solves {more} of {all_of_them} problems more often than {first}, {less} less often."
+            )
             svg = gallery.draw(figure, slug("problems", model, benchmark), f"Problem by problem: {where}", description)
             yield {"where": where, "svg": svg, "evaluations": [evaluation for evaluation, _ in pair]}
 
@@ -78,7 +81,14 @@ def diagnostics_panels(study: Study, results: Results, gallery: Gallery) -> Iter
                 nearest, f"{name}-nearest", f"Nearest token after noise: {title}", _flips_in_words(sums)
             )
             panels.insert(0, {"svg": drawn, "about": FIGURE_1})
-        yield shown | {"title": title, "totals": sums, "panels": panels, "example": "".join(examples(one.data, 1))}
+        flips = {kind: flips_of(one.run, kind) for kind in sums.flips}
+        yield shown | {
+            "title": title,
+            "totals": sums,
+            "quantities": flips,
+            "panels": panels,
+            "example": "".join(examples(one.data, 1)),
+        }
 
 
 def _flips_in_words(sums: Totals) -> str:

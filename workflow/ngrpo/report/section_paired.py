@@ -1,6 +1,6 @@
 """The paper's Tables 9 and 14 beside ours: who solves a problem with and without mixing, and what mixing costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,11 @@ import pandas as pd
 
 from ngrpo.audit.status import RunState, read_grades
 from ngrpo.claims.evidence import ShownEffect
+from ngrpo.claims.quantities import explored_beside
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.report.names import place_title, title_of
+from ngrpo.statistics.crossed import share_interval
 from ngrpo.statistics.decisions import over_runs
-from ngrpo.statistics.intervals import problem_interval
 from ngrpo.statistics.sign_tests import sign_test_p
 from ngrpo.study.expand import Cell, Study
 from ngrpo.study.layout import Results
@@ -25,6 +26,8 @@ OUTCOMES = (
     ("neither", "neither"),
 )
 """(of `PaperValues.paired`, as the page's column)."""
+FLIPS = {"standard_only": "lost", "mixing_only": "gained"}
+"""The outcomes that the page's exploration has, too, where its reference is the same policy without mixing."""
 SLOWDOWN = "table14"
 """The family of the claims on Table 14."""
 
@@ -37,6 +40,8 @@ class Solved:
     value: float
     low: float
     high: float
+    quantity: str
+    """What it is a share of (ngrpo.claims.quantities); empty where no other part of the page has it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ def paired_outcomes(study: Study, results: Results, paper: PaperValues | None) -
         if len(solved) < 2:
             continue
         both = pd.concat(solved, axis=1, join="inner", keys=["standard", "mixing"])
-        outcomes = _outcomes(both["standard"].to_numpy(), both["mixing"].to_numpy())
+        flips = {name: explored_beside(kind, mixing.evaluation, standard.evaluation) for name, kind in FLIPS.items()}
+        outcomes = _outcomes(both["standard"].to_numpy(), both["mixing"].to_numpy(), flips)
         spec = study.evaluations[standard.evaluation]
         printed = paper is not None and spec.policy.type != "run" and standard.benchmark == paper.evaluation.validation
         yield {
@@ -89,10 +95,10 @@ def _solved(frame: pd.DataFrame) -> pd.Series:
     return (frame["grade"] == "correct").groupby(frame["problem_id"].astype(str)).any()
 
 
-def _outcomes(standard: np.ndarray, mixing: np.ndarray) -> dict[str, Solved]:
+def _outcomes(standard: np.ndarray, mixing: np.ndarray, quantities: Mapping[str, str]) -> dict[str, Solved]:
     masks = (standard & mixing, standard & ~mixing, ~standard & mixing, ~standard & ~mixing)
     return {
-        name: Solved(int(mask.sum()), float(mask.mean()), *problem_interval(mask.astype(float)))
+        name: Solved(int(mask.sum()), float(mask.mean()), *share_interval(mask.astype(float)), quantities.get(name, ""))
         for (name, _), mask in zip(OUTCOMES, masks, strict=True)
     }
 

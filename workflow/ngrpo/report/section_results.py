@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ngrpo.audit.fidelity import mixed_fidelity
 from ngrpo.audit.status import command
-from ngrpo.formatting import percent, percent_range, points
+from ngrpo.formatting import percent, percent_range
 from ngrpo.grades import GRADES
 from ngrpo.report import figures
 from ngrpo.report.compared_with import reference
@@ -123,6 +123,7 @@ def _group(
             _row(part, columns) | {"against": against}
             for (label, against), part in shown.groupby(["label", "against"], sort=False)
         ],
+        "seeds": sorted({int(n) for n in shown.loc[shown["status"] == "ok", "seeds"]}),
         "keys": [(names[label], looks[label]) for label in labels],
         "forests": list(_forests(drawn_headline, columns, name, where, gallery)),
         "curves": list(_pass_curves(drawn, name, where, gallery)),
@@ -164,24 +165,23 @@ def _beside(
     return row
 
 
-def result_sentences(table: dict[str, Any]) -> Iterator[str]:
-    """What a table's systems scored, in sentences: on the average of the benchmarks, where there are several; and by
-    how much its last system, which is the paper's in its tables, differs from the reference."""
+def result_sentences(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a table's systems scored, a sentence each: on the average of the benchmarks, where there are several; and by
+    how much its last system, which is the paper's in its tables, differs from the reference.
+
+    {place, values: [{label, quantity, value}], last: {label, against, cell} or None}.
+    """
     averaged = any(g["average"] for g in table["groups"])
     for group in table["groups"]:
         rows = [r for r in group["rows"] if r["cells"]]
         if not rows or group["average"] != averaged:
             continue
-        values = ", ".join(f"{r['label']} {percent(r['cells'][0]['value'])} %" for r in rows)
-        text = f"{group['columns'][0][0]}, {group['benchmark']} ({group['model']}): {values}."
+        values = [
+            {"label": r["label"], "quantity": r["cells"][0]["quantity"], "value": r["cells"][0]["value"]} for r in rows
+        ]
         last = next((d for d in group["differences"] if d["cells"] and d["label"] == rows[-1]["label"]), None)
-        if last:
-            cell = last["cells"][0]
-            text += (
-                f" {last['label']} − {last['against']}: {points(cell['value'])} points (95 % interval over problems"
-                f" {points(cell['problems_low'])} to {points(cell['problems_high'])})."
-            )
-        yield text
+        place = f"{group['columns'][0][0]}, {group['benchmark']} ({group['model']})"
+        yield {"place": place, "values": values, "last": last and {**last, "cell": last["cells"][0]}}
 
 
 # --- a group's figures ---

@@ -1,9 +1,9 @@
 """A table of the study as one tidy parquet file: a row a number, with both intervals and what it was computed from.
 
 A row whose `against` is null is a system's own value; else it is the paired difference, `label` minus `against`, on the
-same problems. Every cell of the table has all its rows whatever its evaluation's state: `status` says what is wrong
-with one that can't be used, `note` why and which command makes it, and its numbers are null. Nothing is filled in or
-dropped.
+same problems, over all training seeds (`ngrpo.report.differences`). Every cell of the table has all its rows whatever
+its evaluation's state: `status` says what is wrong with one that can't be used, `note` why and which command makes it,
+and its numbers are null. Nothing is filled in or dropped.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ngrpo.audit.status import Grades, Status, read_grades
+from ngrpo.audit.status import Grades, Status
+from ngrpo.claims.evidence import Reader
+from ngrpo.claims.quantities import value_of
 from ngrpo.errors import UserError
 from ngrpo.files import whole_file
 from ngrpo.foreign import read_parquet
 from ngrpo.formatting import percent
 from ngrpo.grades import GRADES
+from ngrpo.report.differences import difference_rows
 from ngrpo.report.excerpts import write_excerpts
 from ngrpo.report.exploration import write_exploration
-from ngrpo.statistics.metrics import compare, summarize
+from ngrpo.statistics.metrics import summarize
 from ngrpo.study.expand import Cell, Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import AVERAGE
@@ -49,14 +52,18 @@ SCHEMA = pa.schema(
         ("headline", pa.bool_()),  # a number the study asks for; else a point of the Pass@k curve
         ("estimator", pa.string()),  # mean | unbiased | bootstrap
         ("value", pa.float64()),  # share, 0 … 1; a difference of bootstraps is of their expectations
-        ("sampling_low", pa.float64()),  # 95 %: other samples, the same problems
+        ("sampling_low", pa.float64()),  # 95 %: other samples (of a difference also training seeds), the same problems
         ("sampling_high", pa.float64()),
-        ("problems_low", pa.float64()),  # 95 %: other samples and other problems
+        ("problems_low", pa.float64()),  # 95 %: other problems, too
         ("problems_high", pa.float64()),
-        ("p", pa.float64()),  # of a difference: two-sided paired permutation test
+        ("p", pa.float64()),  # of a difference, two-sided: the one that agrees with the interval `sampling`
+        ("problems_p", pa.float64()),  # the same of the interval `problems`
         ("detectable", pa.float64()),  # smallest difference that so much data shows (5 % test, 80 % power)
+        ("problems_detectable", pa.float64()),  # of a difference: the same on other problems
         ("n", pa.int32()),
         ("problems", pa.int32()),
+        ("seeds", pa.int32()),  # training seeds of a difference; a system's own value is of the first
+        ("quantity", pa.string()),  # what it is a number of (ngrpo.claims.quantities)
         *((grade, pa.int32()) for grade in GRADES),
         ("scale", pa.string()),
         ("verdicts", pa.bool_()),  # whether this scale's numbers count as evidence about the paper
@@ -68,6 +75,8 @@ NEVER_NULL = (
 )
 READ_SCHEMA = pa.schema([field.with_nullable(field.name not in NEVER_NULL) for field in SCHEMA])
 NUMBERS = ("value", "sampling_low", "sampling_high", "problems_low", "problems_high", "detectable")
+COMPUTED = (*NUMBERS, "problems", *GRADES)
+"""Columns of `ngrpo.statistics.metrics.summarize`."""
 
 
 def curve_ks(n: int, wanted: Iterable[int]) -> list[int]:
@@ -104,7 +113,7 @@ def analyze(
 def table_frame(table_id: str, study: Study, results: Results) -> pd.DataFrame:
     """One table's rows: for each model all systems' values on each benchmark and on average, then their differences."""
     cells = study.cells[table_id]
-    known = {e: read_grades(study, results, e) for e in dict.fromkeys(c.evaluation for c in cells)}
+    reader = Reader(study, results)
     rows: list[dict] = []
     for model in dict.fromkeys(c.model for c in cells):
         systems: dict[str, list[Cell]] = {}
@@ -112,10 +121,11 @@ def table_frame(table_id: str, study: Study, results: Results) -> pd.DataFrame:
             if cell.model == model:
                 systems.setdefault(cell.label, []).append(cell)
         for own in systems.values():
-            rows += _with_average([_cell_rows(study, cell, known[cell.evaluation]) for cell in own])
+            rows += _with_average([_cell_rows(study, cell, reader.grades(cell.evaluation)) for cell in own])
+        wanted = study.size.evaluation.pass_at
         for first, second in combinations(systems.values(), 2):
-            pairs = zip(first, second, strict=True)
-            rows += _with_average([_difference_rows(study, a, b, known) for a, b in pairs])
+            n = study.evaluations[second[0].evaluation].samples
+            rows += difference_rows(reader, first, second, _metric_keys(n, [k for k in wanted if k > 1], wanted))
     shared = {"table": table_id, "scale": study.scale, "verdicts": study.size.verdicts}
     return pd.DataFrame([{**row, **shared} for row in rows], columns=SCHEMA.names)
 
@@ -130,13 +140,15 @@ def _metric_keys(n: int, ks: Iterable[int], wanted: Iterable[int]) -> list[dict]
     return keys
 
 
-def _rows(same: dict, keys: list[dict], computed: pd.DataFrame | None, columns: dict[str, str]) -> list[dict]:
-    """A row a metric key; its numbers from `computed`, under its columns' names there, or null."""
+def _rows(same: dict, keys: list[dict], computed: pd.DataFrame | None) -> list[dict]:
+    """A row a metric key; its numbers from `computed`, or null."""
     if computed is None:
         return [{**same, **key} for key in keys]
-    at = computed.set_index(["metric", "estimator"])
-    values = [{ours: at.loc[(key["metric"], key["estimator"]), its] for ours, its in columns.items()} for key in keys]
-    return [{**same, **key, **value} for key, value in zip(keys, values, strict=True)]
+    known = {(row["metric"], row["estimator"]): row for row in computed.to_dict("records")}
+    return [
+        {**same, **key, **{column: known[key["metric"], key["estimator"]][column] for column in COMPUTED}}
+        for key in keys
+    ]
 
 
 def _cell_rows(study: Study, cell: Cell, grades: Grades) -> list[dict]:
@@ -151,32 +163,11 @@ def _cell_rows(study: Study, cell: Cell, grades: Grades) -> list[dict]:
         "status": grades.status,
         "note": grades.note,
         "n": spec.samples,
+        "seeds": 1,
     }
     computed = None if grades.frame is None else summarize(grades.frame, ks, where=cell.evaluation)
-    columns = {c: c for c in (*NUMBERS, "problems", *GRADES)}
-    return _rows(same, _metric_keys(spec.samples, ks, wanted), computed, columns)
-
-
-def _difference_rows(study: Study, first: Cell, second: Cell, known: dict[str, Grades]) -> list[dict]:
-    """`second` minus `first`, at the headline metrics."""
-    a, b = known[first.evaluation], known[second.evaluation]
-    lost = next((g for g in (a, b) if g.frame is None), None)
-    n, wanted = study.evaluations[second.evaluation].samples, study.size.evaluation.pass_at
-    ks = [k for k in wanted if k > 1]
-    same = {
-        "label": second.label,
-        "against": first.label,
-        "model": second.model,
-        "benchmark": second.benchmark,
-        "evaluation": second.evaluation,
-        "spec": study.evaluations[second.evaluation].digest,
-        "status": lost.status if lost else "ok",
-        "note": lost.note if lost else "",
-        "n": n,
-    }
-    computed = None if lost else compare(a.frame, b.frame, ks, where=f"{second.evaluation} against {first.evaluation}")
-    columns = {**{c: c for c in (*NUMBERS, "problems")}, "value": "difference", "p": "p_permutation"}
-    return _rows(same, _metric_keys(n, ks, wanted), computed, columns)
+    rows = _rows(same, _metric_keys(spec.samples, ks, wanted), computed)
+    return [row | {"quantity": value_of([cell.evaluation], row["metric"], row["estimator"])} for row in rows]
 
 
 def _with_average(parts: list[list[dict]]) -> list[dict]:
@@ -192,8 +183,9 @@ def _with_average(parts: list[list[dict]]) -> list[dict]:
     status = lost[0]["status"] if lost else "ok"
     note = f"no average: {', '.join(r['benchmark'] for r in lost)} can't be used" if lost else ""
     for same in zip(*parts, strict=True):
-        row = {k: same[0].get(k) for k in ("label", "against", "model", "metric", "k", "headline", "estimator", "n")}
+        row = {k: same[0][k] for k in ("label", "model", "metric", "k", "headline", "estimator", "n", "seeds")}
         row |= {"benchmark": AVERAGE, "status": status, "note": note}
+        row["quantity"] = value_of([r["evaluation"] for r in same], row["metric"], row["estimator"])
         if not lost:
             values = np.array([r["value"] for r in same])
             row["value"] = float(values.mean())

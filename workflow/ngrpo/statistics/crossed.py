@@ -96,6 +96,17 @@ def mean_of_values(values: np.ndarray, trained: bool = True) -> Effect:
     return Effect(by_seed.mean(-1), (over_seeds,), (over_seeds, problems))
 
 
+def share_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval over problems of a share of them, such as those that are lost; (0, 1) for a single one.
+
+    values: (N,) within [0, 1]. It is the one by which a share with one training seed is judged.
+    """
+    if len(values) < 2:
+        return 0.0, 1.0
+    low, high = mean_of_values(values[None], trained=False).interval()
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
 def _check(pair: PairedCounts, g: np.ndarray, trained: tuple[bool, bool]) -> None:
     """Raises UserError for counts that can't be paired."""
     (seeds_a, size_a), (seeds_b, size_b) = pair.a.shape[-2:], pair.b.shape[-2:]

@@ -14,7 +14,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "dataset": ("data", "grades", "grading"),
     "training_data": ("data", "grades", "grading", "stages.training_data"),
     "grade": ("grades", "grading"),
-    "analyze": ("audit", "formatting", "grades", "report", "statistics", "study"),
+    "analyze": ("audit", "claims", "formatting", "grades", "report", "statistics", "study"),
     "notebook": _PAGE,
     "report": _PAGE,
 }
