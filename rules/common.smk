@@ -225,6 +225,14 @@ def diagnostics_files():
     return [RESULTS.diagnostics(run) for run in runs]
 
 
+def imported_files():
+    """The training curves that were imported: the page draws them."""
+    folder = RESULTS.imported("*").folder
+    files = [RESULTS.imported(path.name) for path in sorted(folder.parent.glob("*"))]
+    there = [path for each in files for path in (each.curves, each.card)]
+    return [path for path in there if path.is_file()]
+
+
 def shown_in_notebook(wildcards):
     """The files that a notebook shows."""
     if wildcards.notebook == "diagnostics":

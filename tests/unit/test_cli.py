@@ -34,6 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in COPIED:
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "curves.csv").write_text("step,critic/rewards/mean\n1,0.5\n2,0.75\n")
     (folder / "answers.jsonl").write_text(json.dumps(ANSWERS) + "\n")
     return folder
 
@@ -55,6 +56,7 @@ COMMANDS = {
     "grade": ["answers.jsonl", "--out", "graded.jsonl"],
     "analyze": ["main", "--out", TOY.table("main")],
     "report": ["--out", TOY.report.page],
+    "import": ["theirs", "curves.csv"],
     "crate": ["--out", "crate"],
     "verify": ["crate"],
     "table": [],
@@ -71,7 +73,20 @@ COMMANDS = {
     "schema": [],
 }  # fmt: skip
 """Each command with what it can't do without, in an order in which later ones find what earlier ones wrote."""
-MUST_WORK = {"claim", "dataset", "grade", "analyze", "crate", "verify", "table", "plan", "ledger", "clean", "schema"}
+MUST_WORK = {
+    "claim",
+    "dataset",
+    "grade",
+    "analyze",
+    "import",
+    "crate",
+    "verify",
+    "table",
+    "plan",
+    "ledger",
+    "clean",
+    "schema",
+}
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> Result:

@@ -9,6 +9,7 @@ from synthetic_study import make_study
 
 from ngrpo.audit.status import run_state
 from ngrpo.report import figures
+from ngrpo.report.curves import CURVES
 from ngrpo.report.drawing import FONT, slim, svg
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.page import report
@@ -40,7 +41,7 @@ def test_every_figure_of_the_page_lies_beside_it_in_both_kinds(tmp_path: Path) -
 def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path: Path) -> None:
     study, root = make_study(tmp_path), Results(tmp_path / "toy")
     logs = {run: run_state(study, root, run).log for run in study.runs}
-    gallery, curve = Gallery(), figures.CURVES[0]
+    gallery, curve = Gallery(), CURVES[0]
     inline = gallery.draw(figures.training_curve(curve, logs), "reward", "Reward: toy", "")
     gallery.write(ReportFiles(tmp_path))
     alone = (tmp_path / "figures" / "reward.svg").read_text()
@@ -55,7 +56,7 @@ def test_a_lone_figure_names_its_systems_and_the_page_repeats_no_legend(tmp_path
 def test_a_legend_inside_a_figure_follows_the_pages_theme(tmp_path: Path) -> None:
     study, root = make_study(tmp_path), Results(tmp_path / "toy")
     logs = {run: run_state(study, root, run).log for run in study.runs}
-    drawn = svg(figures.training_curve(figures.CURVES[0], logs, legend=True), "reward", "", "")
+    drawn = svg(figures.training_curve(CURVES[0], logs, legend=True), "reward", "", "")
     words = [text for text in re.findall(r"<text[^>]*>", drawn) if "fill" in text]
     assert words
     assert all("var(--" in text for text in words)

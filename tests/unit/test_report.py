@@ -14,7 +14,7 @@ from synthetic_study import ROOT, make_study
 from undrawn import undrawn_page
 
 from ngrpo.formatting import points, signed
-from ngrpo.report import figures
+from ngrpo.report.curves import CURVES
 from ngrpo.report.exploration import MEASURES, SHARES, read_exploration
 from ngrpo.report.page import gather, page, report
 from ngrpo.report.tables import analyze
@@ -132,7 +132,7 @@ def test_headings_are_in_order_and_figures_are_described(finished) -> None:
     assert all(b <= a + 1 for a, b in pairwise(levels))
     assert page.all("html")[0]["lang"] == "en"
     drawings = [a for a in page.all("svg") if "aria-labelledby" in a]
-    assert len(drawings) == 3 + 2 + 1 + len(figures.CURVES) + 3  # forests, Pass@k, problems, training, diagnostics
+    assert len(drawings) == 3 + 2 + 1 + len(CURVES) + 3  # forests, Pass@k, problems, training, diagnostics
     assert len(page.all("desc")) == len(drawings)
     assert all("aria-hidden" in a or a.get("role") == "img" for a in page.all("svg"))
     assert all(attrs.get("scope") for attrs in page.all("th"))
@@ -378,7 +378,7 @@ def drawn(outputs: list[dict]) -> int:
 
 def test_the_results_notebook_runs_alone(finished, tmp_path: Path) -> None:
     outputs = run_notebook("results", finished[1], tmp_path / "results.ipynb")
-    assert drawn(outputs) == 1 + len(figures.CURVES)
+    assert drawn(outputs) == 1 + len(CURVES)
     assert sum("text/html" in o.get("data", {}) for o in outputs) == 3
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from finished_study import FinishedStudy
 
 from ngrpo.planning.costs import Costs
 from ngrpo.planning.jobs import planned_jobs
+from ngrpo.report.imports import import_curves
 from ngrpo.study.expand import load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.specs import keep_spec
@@ -73,6 +75,15 @@ def test_the_page_follows_finished_tables_that_are_not_asked_for_and_makes_none(
     other.write_bytes(before)
     assert study.planned(**demo) == set()
     study.snakemake("all", "--touch")
+
+
+def test_an_import_of_curves_makes_the_page_anew(study: FinishedStudy) -> None:
+    source = study.folder / "log.csv"
+    source.write_text("step,reward\n1,0.5\n")
+    import_curves(study.study(), Results(study.results / "toy"), "theirs", source)
+    assert study.planned() == {"report"}
+    shutil.rmtree(study.results / "toy" / "imported")
+    assert study.planned() == set()
 
 
 def test_a_renamed_method_and_decoding_are_named_on_the_page_alone(study: FinishedStudy) -> None:

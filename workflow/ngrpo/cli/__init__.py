@@ -12,7 +12,7 @@ __all__ = ["main"]
 for _command in (
     *(inputs.dataset, inputs.model, inputs.training_data, inputs.neighbors),
     *(runs.train, runs.watch, runs.sample, runs.diagnostics),
-    *(results.analyze, results.report, results.crate, results.verify, results.table),
+    *(results.analyze, results.report, results.import_curves, results.crate, results.verify, results.table),
     *(graded.grade, graded.show, graded.diff),
     *(
         planning.doctor,

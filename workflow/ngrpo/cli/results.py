@@ -36,6 +36,39 @@ def report(config: Path, scale: str, results: Path, out: Path) -> None:
     write(load_study(config, scale, results / scale), results / scale, out)
 
 
+@click.command(name="import")
+@click.argument("name")
+@click.argument("source", type=PATH)
+@with_study
+@click.option("--model", help="The base model beside whose runs it is drawn; default: the study's, where it has one.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS",
+    help="A curve by its name here and in the source, where it isn't known: reward=my/reward. Repeatable.",
+)  # fmt: skip
+@click.option("--replace", is_flag=True, help="Replace an import of this name.")
+def import_curves(
+    name: str,
+    source: Path,
+    config: Path,
+    scale: str,
+    results: Path,
+    model: str | None,
+    columns: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Take another run's training curves, which the report draws beside the study's.
+
+    SOURCE is a CSV with a column of steps, or a TensorBoard folder; NAME is how the report names it. Curves that verl
+    or TRL logged are known by their names.
+    """
+    from ngrpo.report.imports import import_curves as take
+    from ngrpo.study.expand import load_study
+    from ngrpo.study.layout import Results
+
+    study, made = load_study(config, scale, results / scale), Results(results / scale)
+    echo(f"imported {name}: {take(study, made, name, source, model=model, columns=columns, replace=replace)}")
+
+
 @click.command()
 @with_study
 @out_option

@@ -69,12 +69,19 @@ def report_patterns(study: Study, results: Results) -> Iterator[str]:
     yield from map(results.relative, files)
 
 
+def imported_patterns(results: Results) -> tuple[str, str]:
+    """Names of imported curves and their cards, relative to the results, as patterns."""
+    files = results.imported("*")
+    return results.relative(files.curves), results.relative(files.card)
+
+
 def may_hold(study: Study, name: str) -> bool:
     """Whether a crate of this study may hold a file of this name (a path in it, with /)."""
     inside = Results(Path("results") / study.scale)
     exact = {MADE_WITH, METADATA, *(f"config/{file}" for file in config_files(study))}
     exact |= {path.as_posix() for path in result_files(study, inside)}
-    patterns = [*PROJECT, *(f"{inside.root.as_posix()}/{pattern}" for pattern in report_patterns(study, inside))]
+    of_results = (*report_patterns(study, inside), *imported_patterns(inside))
+    patterns = [*PROJECT, *(f"{inside.root.as_posix()}/{pattern}" for pattern in of_results)]
     # a pattern's * stands for no /: a file in a folder below is another file
     return name in exact or any(
         fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns
@@ -92,6 +99,7 @@ def gathered(study: Study, project: Path, results: Results) -> dict[Path, Path]:
     files |= {Path("config") / name: config / name for name in config_files(study) if (config / name).exists()}
     wanted = [path for path in result_files(study, results) if os.path.lexists(path)]
     wanted += _matching(results.report.folder, ("*.ipynb",))
+    wanted += _matching(results.root, imported_patterns(results))
     files |= {here / path.relative_to(results.root): path for path in dict.fromkeys(wanted)}
     for root, path in ((project, p) for p in files.values() if project in p.parents):
         _plain(root, path)

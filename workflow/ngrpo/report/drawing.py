@@ -71,6 +71,15 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     }
 
 
+def imported_styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for every curve that was imported: dashed and gray, so that no system of the study is taken for it."""
+    dashes = ((6, 3), (2, 3), (9, 3, 2, 3), (12, 4))
+    return {
+        label: Style("muted", dashes[i % len(dashes)], MARKERS[-1 - i % len(MARKERS)])
+        for i, label in enumerate(dict.fromkeys(labels))
+    }
+
+
 def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
     """An empty panel; height in inches."""
     ink, muted, grid = (THEME[v][0] for v in ("ink", "muted", "grid"))

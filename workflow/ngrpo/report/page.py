@@ -35,6 +35,7 @@ from ngrpo.report.drawing import THEME
 from ngrpo.report.exploration import PROBLEMS, RESPONSES
 from ngrpo.report.figures import SMOOTHING
 from ngrpo.report.gallery import Gallery
+from ngrpo.report.imports import read_imports
 from ngrpo.report.paper_tables import beside, write_tables
 from ngrpo.report.section_exploration import TRAINED, exploration_groups, training_change
 from ngrpo.report.section_figures import diagnostics_panels, problem_panels, training_panels
@@ -220,7 +221,7 @@ def _sections(
         "alerts": alerts(checks),
         "unfinished": list(unfinished(study, results, runs, tables)),
         "runs": runs,
-        "curves": list(training_panels(study, runs, gallery)),
+        "curves": list(training_panels(study, runs, read_imports(study, results), gallery)),
         "smoothing": SMOOTHING,
         "by_problem": list(problem_panels(study, results, gallery)),
         "diagnostics": list(diagnostics_panels(study, results, gallery)),

@@ -1,6 +1,6 @@
 """The page's panels beside its tables: problem by problem, training curves, what mixing feeds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,11 +9,13 @@ from ngrpo.audit.status import RunState, read_grades
 from ngrpo.claims.quantities import flips_of
 from ngrpo.formatting import percent, short
 from ngrpo.report import figures
+from ngrpo.report.curves import CURVES
 from ngrpo.report.diagnostics import Totals, examples, read_diagnostics, totals
-from ngrpo.report.drawing import styles
+from ngrpo.report.drawing import imported_styles, styles
 from ngrpo.report.figures_ablation import better_and_worse, by_problem
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.report.gallery import Gallery
+from ngrpo.report.imports import Imported
 from ngrpo.report.names import marked, place_title, slug, title_of
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
@@ -100,17 +102,22 @@ def _flips_in_words(sums: Totals) -> str:
 # --- training ---
 
 
-def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Iterator[dict[str, Any]]:
-    """For each model its training curves, of the first seed; a system keeps the color that it has in the tables."""
+def training_panels(
+    study: Study, runs: list[RunState], imports: Sequence[Imported], gallery: Gallery
+) -> Iterator[dict[str, Any]]:
+    """For each model its training curves, of the first seed, and those that were imported; a system keeps the color
+    that it has in the tables."""
     runs = [run for run in runs if run.spec.seed == study.study.seed]
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
     looks = styles(labels)
-    for model in dict.fromkeys(r.spec.model.id for r in runs):
+    for model in dict.fromkeys([*(r.spec.model.id for r in runs), *(each.model for each in imports)]):
         own = {run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
-        logs = {label: r.log for label, r in own.items()}
+        theirs = [each for each in imports if each.model == model]
+        looks |= imported_styles([each.label for each in theirs])
+        logs = {label: r.log for label, r in own.items()} | {each.label: each.log for each in theirs}
         chosen = {label: r.chosen_step for label, r in own.items() if r.chosen_step}
         panels = []
-        for curve in figures.CURVES:
+        for curve in CURVES:
             limits = [r.parity.limit for r in own.values() if r.parity.column == curve.column]
             figure = figures.training_curve(curve, logs, looks=looks, limits=limits, chosen=chosen)
             if figure:
@@ -120,8 +127,9 @@ def training_panels(study: Study, runs: list[RunState], gallery: Gallery) -> Ite
                 panels.append({"about": curve.about, "svg": svg})
         if panels:
             keys = [(marked(label, own[label].learned_nothing), looks[label]) for label in own]
-            ids = [r.id for r in own.values()]
-            yield {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "runs": ids}
+            keys += [(each.label, looks[each.label]) for each in theirs]
+            shown = {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "imports": theirs}
+            yield shown | {"runs": [r.id for r in own.values()]}
 
 
 def run_label(study: Study, run: RunState) -> str:

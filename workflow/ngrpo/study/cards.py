@@ -30,6 +30,24 @@ class DataCard(TypedDict):
 
 
 @with_config(OPEN)
+class ImportedCard(TypedDict):
+    """Beside imported curves: where they came from."""
+
+    name: str
+    model: str
+    """The base model beside whose runs they are drawn."""
+    source: str
+    """The file's or folder's name."""
+    kind: str
+    """csv | tensorboard"""
+    sha256: str
+    """Of the file; of a folder a digest of its event files."""
+    columns: dict[str, str]
+    """Our curve → the source's column."""
+    steps: PositiveInt
+
+
+@with_config(OPEN)
 class SamplesCard(TypedDict):
     """Beside samples: whose spec they were drawn for; their counts."""
 

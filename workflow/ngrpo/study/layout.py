@@ -20,6 +20,7 @@ analysis/{table}.parquet                                        metrics with int
 exploration/{table}.parquet                                     how diverse a table's systems answer
 excerpts/{table}.parquet                                        some responses, for the report's problems
 report/index.html  live.html  claims.json  compliance.csv  figures/  tables/  {notebook}.ipynb
+imported/{name}/curves.csv  card.json                           other people's training curves (`ngrpo import`)
 looks.json                                                      verdicts that were given so far
 decisions/{claim}.{seeds}.json                                  a claim's, where seeds are added until it is decided
 logs/{stage}/{name}.log
@@ -200,6 +201,23 @@ class EvaluationFiles:
 
 
 @dataclass(frozen=True)
+class ImportedFiles:
+    """Training curves of somebody else's run."""
+
+    folder: Path
+
+    @property
+    def curves(self) -> Path:
+        """A column a curve, a line a step."""
+        return self.folder / "curves.csv"
+
+    @property
+    def card(self) -> Path:
+        """Where they came from."""
+        return self.folder / "card.json"
+
+
+@dataclass(frozen=True)
 class ReportFiles:
     """The report page and what lies beside it."""
 
@@ -288,6 +306,10 @@ class Results:
     def run(self, name: str) -> RunFiles:
         """A training run."""
         return RunFiles(self.root / "runs" / name)
+
+    def imported(self, name: str) -> ImportedFiles:
+        """Curves that were imported."""
+        return ImportedFiles(self.root / "imported" / name)
 
     def evaluation(self, name: str) -> EvaluationFiles:
         """An evaluation, by policy/decoding/benchmark."""
