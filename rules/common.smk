@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from ngrpo.claims import needs
 from ngrpo.errors import UserError, file_error
 from ngrpo.files import digest, file_sha256, read_json
-from ngrpo.study.contents import content_digest
+from ngrpo.study.contents import content_digest, imported_files
 from ngrpo.study.layout import Results
 from ngrpo.study.naming import DECIDE, NOTEBOOKS, unknown_word
 from ngrpo.study.shown import page_digest, table_digest
@@ -225,14 +225,6 @@ def diagnostics_files():
     return [RESULTS.diagnostics(run) for run in runs]
 
 
-def imported_files():
-    """The training curves that were imported: the page draws them."""
-    folder = RESULTS.imported("*").folder
-    files = [RESULTS.imported(path.name) for path in sorted(folder.parent.glob("*"))]
-    there = [path for each in files for path in (each.curves, each.card)]
-    return [path for path in there if path.is_file()]
-
-
 def shown_in_notebook(wildcards):
     """The files that a notebook shows."""
     if wildcards.notebook == "diagnostics":
@@ -331,8 +323,7 @@ def extra_grades_for(*tables):
 
 
 def extra_seeds_for(*tables):
-    """What tables' trained policies leave with their further training seeds: grades, and runs that only logs are asked
-    of."""
+    """What tables' trained policies leave with their further training seeds: grades, and runs asked for their logs."""
     wanted = sorted({c.evaluation for t in tables for c in STUDY.cells[t]})
     trained = dict.fromkeys(
         STUDY.evaluations[e].policy.id for e in wanted if e in STUDY.measured

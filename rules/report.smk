@@ -45,7 +45,7 @@ rule report:
         extra_seeds=extra_seeds_of,
         notebook=RESULTS.report.notebook("results"),
         diagnostics=diagnostics_files(),
-        imported=imported_files(),
+        imported=imported_files(RESULTS),
     output:
         page=report(
             RESULTS.report.page,

@@ -13,6 +13,7 @@ from typing import Any
 from ngrpo.errors import UserError
 from ngrpo.files import canonical_json
 from ngrpo.foreign import parse_json, read_text
+from ngrpo.study.contents import imported_files
 from ngrpo.study.expand import DECIDED_FILE, Study
 from ngrpo.study.layout import Results
 
@@ -99,7 +100,7 @@ def gathered(study: Study, project: Path, results: Results) -> dict[Path, Path]:
     files |= {Path("config") / name: config / name for name in config_files(study) if (config / name).exists()}
     wanted = [path for path in result_files(study, results) if os.path.lexists(path)]
     wanted += _matching(results.report.folder, ("*.ipynb",))
-    wanted += _matching(results.root, imported_patterns(results))
+    wanted += imported_files(results)
     files |= {here / path.relative_to(results.root): path for path in dict.fromkeys(wanted)}
     for root, path in ((project, p) for p in files.values() if project in p.parents):
         _plain(root, path)

@@ -1,7 +1,8 @@
 """What a model folder of the user's holds, as a digest: another content at the same path is another model.
 
 Names and sizes of the files that make a model, and their bytes: all of a small file's, of a large one's 64 blocks
-evenly over its length. Weights that differ differ everywhere, and 15 GB aren't read whenever the study is.
+evenly over its length. Weights that differ differ everywhere, and 15 GB aren't read whenever the study is. And what of
+other people's training curves was imported.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ngrpo.hub import MODEL_FILES
+from ngrpo.study.layout import Results
 
 BLOCK, BLOCKS = 2**16, 64
 
@@ -34,3 +36,9 @@ def content_digest(folder: Path) -> str:
                 file.seek((size - BLOCK) * number // (BLOCKS - 1))
                 seen.update(file.read(BLOCK))
     return seen.hexdigest()
+
+
+def imported_files(results: Results) -> list[Path]:
+    """The training curves that were imported, and their cards: the page draws them."""
+    files = results.imported("*")
+    return sorted(path for each in (files.curves, files.card) for path in results.root.glob(results.relative(each)))
