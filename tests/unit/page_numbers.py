@@ -159,8 +159,12 @@ RANGE = r"([+−]?\d+(?:\.\d+)? to [+−]?\d+(?:\.\d+)?)"
 def _lede(root: Node) -> Iterator[Said]:
     for node in root.all(lambda n: "answer-sentence" in n.attributes.get("class", "") and "data-cell" in n.attributes):
         text = node.text()
-        found = {"value": rf": {VALUE} \(", "here": rf"{RANGE} on these", "beyond": rf"{RANGE} on problems like these"}
-        for part, pattern in found.items():
+        patterns = {
+            "value": rf": {VALUE} \(",
+            "here": rf"{RANGE} on these",
+            "beyond": rf"{RANGE} on problems like these",
+        }
+        for part, pattern in patterns.items():
             if match := re.search(pattern, text):
                 yield Said(node.attributes["data-cell"], part, match[1], "lead sentence")
 
@@ -168,8 +172,12 @@ def _lede(root: Node) -> Iterator[Said]:
 def _forest(root: Node) -> Iterator[Said]:
     for node in root.all(lambda n: n.tag == "svg" and "on these benchmarks" in n.attributes.get("aria-label", "")):
         row, text = node.up(lambda n: "data-cell" in n.attributes), node.attributes["aria-label"]
-        found = {"value": VALUE, "here": rf"on these benchmarks {RANGE}", "beyond": rf"on problems like these {RANGE}"}
-        for part, pattern in found.items():
+        patterns = {
+            "value": VALUE,
+            "here": rf"on these benchmarks {RANGE}",
+            "beyond": rf"on problems like these {RANGE}",
+        }
+        for part, pattern in patterns.items():
             if row is not None and (match := re.search(pattern, text)):
                 yield Said(row.attributes["data-cell"], part, match[1], "forest plot")
 

@@ -41,11 +41,11 @@ def test_verls_own_names_are_known_and_the_source_is_recorded(toy, tmp_path: Pat
     card = json.loads(files.card.read_text())
     assert (card["source"], card["kind"], card["model"], card["steps"]) == ("log.csv", "csv", "toy", 3)
     assert card["sha256"] == hashlib.sha256(VERL.encode()).hexdigest()
-    kept = pd.read_csv(files.curves)
-    assert kept.columns.tolist() == ["step", "reward", "response_length", "entropy"]
-    assert kept["step"].tolist() == [1, 2, 3]
-    assert kept["reward"].tolist()[:2] == [0.5, 0.6]
-    assert kept[["reward", "entropy"]].isna().sum().tolist() == [1, 1]
+    curves = pd.read_csv(files.curves)
+    assert curves.columns.tolist() == ["step", "reward", "response_length", "entropy"]
+    assert curves["step"].tolist() == [1, 2, 3]
+    assert curves["reward"].tolist()[:2] == [0.5, 0.6]
+    assert curves[["reward", "entropy"]].isna().sum().tolist() == [1, 1]
 
 
 def test_the_page_draws_them_dashed_beside_ours_and_the_crate_holds_them(toy, tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_the_page_draws_them_dashed_beside_ours_and_the_crate_holds_them(toy, tm
     assert "imported: drawn ends at 0.6" in html  # what the figure shows, in words
     assert '<a href="../imported/drawn/curves.csv">imported/drawn/curves.csv</a>, from log.csv (SHA-256' in html
     inside = {path.as_posix() for path in gathered(toy[0], tmp_path, toy[1])}
-    kept = {f"results/toy/imported/drawn/{name}" for name in ("curves.csv", "card.json")}
-    assert kept <= inside
-    assert all(may_hold(toy[0], name) for name in kept)
+    names = {f"results/toy/imported/drawn/{name}" for name in ("curves.csv", "card.json")}
+    assert names <= inside
+    assert all(may_hold(toy[0], name) for name in names)
     assert not may_hold(toy[0], "results/toy/imported/drawn/other.csv")
 
 

@@ -98,7 +98,7 @@ def import_curves(
 
 def read_imports(study: Study, results: Results) -> list[Imported]:
     """The imports of a study whose model it still has. Raises UserError for files that aren't what was imported."""
-    found = []
+    imports = []
     for path in sorted(results.imported("*").card.parent.parent.glob("*")):
         files = results.imported(path.name)
         if not re.fullmatch(ID, path.name) or not files.card.exists():
@@ -107,8 +107,8 @@ def read_imports(study: Study, results: Results) -> list[Imported]:
         rows = _read_csv(files.curves)
         log = pd.DataFrame([{STEP: step, **row} for step, row in sorted(rows.items())])
         if card["model"] in study.size.models:
-            found.append(Imported(path.name, card["model"], card, log))
-    return found
+            imports.append(Imported(path.name, card["model"], card, log))
+    return imports
 
 
 def _checked(name: str) -> str:
