@@ -49,7 +49,7 @@ def _flags(text: str) -> list[int]:
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_sloppy_trace_only_forgets_carries_that_are_needed_and_follows_them(seed: int, forget: float) -> None:
     problem = draw(random.Random(seed), (2, 3))
-    right, sloppy = trace(problem), trace(problem, random.Random(seed), forget)
+    right, sloppy = trace(problem), trace(problem, random.Random(seed), forget, forget)
     assert all(theirs <= needed for theirs, needed in zip(_flags(sloppy), _flags(right), strict=True))
     assert sloppy == _by_hand(problem, _flags(sloppy))
     assert (forget < 1) or not any(_flags(sloppy))
@@ -60,7 +60,17 @@ def test_a_sloppy_trace_only_forgets_carries_that_are_needed_and_follows_them(se
 
 def test_a_trace_by_hand() -> None:
     assert trace("47+38-16") == "<think>c158c196</think>\\boxed{69}"
-    assert trace("47+38-16", random.Random(0), forget=1.0) == "<think>c057c096</think>\\boxed{69}"
+    assert trace("47+38-16", random.Random(0), 1.0, 1.0) == "<think>c057c096</think>\\boxed{69}"
+
+
+def test_borrows_are_forgotten_as_often_as_is_asked_and_carries_are_not() -> None:
+    """The weakness that makes some problems nearly out of the base model's reach. 4000 tries: errors of 0.02."""
+    rng, tries = random.Random(0), 4000
+    for text, kept in (("47+38", 0.6), ("72-38", 0.1)):
+        right = sum(trace(text, rng, forget=0.4, forget_borrows=0.9) == trace(text) for _ in range(tries))
+        assert abs(right / tries - kept) < 0.03
+    assert trace("47+38", rng, forget=0.0, forget_borrows=1.0) == trace("47+38")
+    assert trace("72-38", rng, forget=1.0, forget_borrows=0.0) == trace("72-38")
 
 
 def _source(**changes) -> ToyProblems:

@@ -2,8 +2,9 @@
 
 A trace of "47+38-16" is `<think>c158c196</think>\\boxed{69}`: for each further term a flag (was there a carry or a
 borrow: c1, c0), the units digit and the tens digit of the partial result, then the result in a box. A sloppy trace
-forgets some of the carries that it needs and follows the wrong flag from there on, so that a model pre-trained on
-sloppy traces errs for one reason, which reinforcement learning can mend.
+forgets some of the carries and borrows that it needs and follows the wrong flag from there on, so that a model
+pre-trained on sloppy traces errs for one reason, which reinforcement learning can mend. Borrows may be forgotten more
+often: such problems are nearly out of that model's reach.
 """
 
 import random
@@ -34,8 +35,9 @@ def solve(problem: str) -> int:
     return sum(int(term) for term in _TERM.findall(problem))
 
 
-def trace(problem: str, rng: random.Random | None = None, forget: float = 0.0) -> str:
-    """The worked solution. forget: probability that a carry or borrow that is needed is left out (needs rng)."""
+def trace(problem: str, rng: random.Random | None = None, forget: float = 0.0, forget_borrows: float = 0.0) -> str:
+    """The worked solution. forget, forget_borrows: probability that a carry, or borrow, that is needed is left out
+    (needs rng)."""
     first, *rest = _TERM.findall(problem)
     tens, units = int(first[0]), int(first[1])
     steps = []
@@ -43,7 +45,7 @@ def trace(problem: str, rng: random.Random | None = None, forget: float = 0.0) -
         sign, ten, unit = (1 if term[0] == "+" else -1), int(term[1]), int(term[2])
         total = units + sign * unit
         flag, units = int(not 0 <= total <= 9), total % 10
-        if flag and rng is not None and rng.random() < forget:
+        if flag and rng is not None and rng.random() < (forget if sign > 0 else forget_borrows):
             flag = 0
         tens = (tens + sign * (ten + flag)) % 10
         steps.append(f"c{flag}{units}{tens}")

@@ -49,15 +49,16 @@ def make_tokenizer():
     )
 
 
-def _rows(rng: random.Random, tokenizer, source: ToyModel, forget: float) -> tuple[Tensor, Tensor]:
+def _rows(rng: random.Random, tokenizer, source: ToyModel, sloppy: bool) -> tuple[Tensor, Tensor]:
     """A batch of prompts with traces: input ids and labels, both (B, L); prompts and padding are no labels."""
     ids, labels = [], []
+    forget = (source.forget, source.forget_borrows) if sloppy else (0.0, 0.0)
     while len(ids) < source.batch_size:
         problem = draw(rng, TERMS)
         if is_held_out(problem):
             continue
         prompt = tokenizer.apply_chat_template([{"role": "user", "content": problem}])
-        answer = tokenizer.encode(trace(problem, rng, forget) + EOS, add_special_tokens=False)
+        answer = tokenizer.encode(trace(problem, rng, *forget) + EOS, add_special_tokens=False)
         ids.append(prompt + answer)
         labels.append([-100] * len(prompt) + answer)
     width = max(map(len, ids))
@@ -98,8 +99,7 @@ def pretrain(source: ToyModel, out: Path, label: str) -> None:
     for step in range(1, source.steps + 1):
         decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / source.steps))
         optimizer.param_groups[0]["lr"] = source.learning_rate * min(1, step / warmup) * decay
-        forget = source.forget if step > source.clean_share * source.steps else 0.0
-        ids, labels = _rows(rng, tokenizer, source, forget)
+        ids, labels = _rows(rng, tokenizer, source, sloppy=step > source.clean_share * source.steps)
         logits = model(input_ids=ids, use_cache=False).logits
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()

@@ -33,6 +33,8 @@ class ToyModel(Config):
     """First share of the steps, whose traces are all correct."""
     forget: float = Field(0.75, ge=0, le=1)
     """After that: the probability that a trace forgets a carry that it needs: the weakness that training mends."""
+    forget_borrows: float = Field(0.95, ge=0, le=1)
+    """The same of a borrow. Near 1: problems that the model hardly ever solves, so that Pass@k grows with k."""
     seed: int = 1
     """Of the initial weights and of the problems' order."""
 
