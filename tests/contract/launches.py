@@ -65,12 +65,16 @@ def run_scheduler(*args: Any) -> None:
     """The plugin's scheduler, which counts what each decoding step's sampling and input take."""
     from ngrpo.engines.sglang import hooks, state
 
-    sample, next_input = state.MixState.sample, state.MixState._next_input
+    sample, next_input, sketched = state.MixState.sample, state.MixState._next_input, state.MixState._sketched
     counting = Counting()
 
     def counted_input(self: Any, *given: Any) -> Any:
         with counting:
             return next_input(self, *given)
+
+    def counted_sketch(self: Any, fed: Any) -> Any:
+        with counting:
+            return sketched(self, fed)
 
     def counted_sample(self: Any, stock: Any, out: Any, batch: Any) -> Any:
         with counting:
@@ -85,4 +89,5 @@ def run_scheduler(*args: Any) -> None:
         return token
 
     state.MixState.sample, state.MixState._next_input = counted_sample, counted_input
+    state.MixState._sketched = counted_sketch
     hooks.run_scheduler(*args)

@@ -9,12 +9,14 @@ from transformers import AutoModelForCausalLM
 from ngrpo.engines.contract import Request, Sampling
 from ngrpo.method import rng
 from ngrpo.method.mixers import WEIGHT_SCALE, NeighborMixer
+from ngrpo.method.sketches import deviations, signs
 
 TEMPERATURE = 0.9
 SAMPLING = Sampling(TEMPERATURE, max_new_tokens=48)
 MOST, MEAN = 1e-4, 5e-6  # replay parity in float32: largest and mean difference of log-probs
 SAME = 1e-3  # log-probs of the same sample from differently shaped products, after tens of steps of it
 OFF = 0.1  # what dropped records must exceed
+INPUTS = 1e-4  # how far, as a share of its length, an input is from what the engine's model read of it
 
 
 def prompts(n: int, length: int = 12) -> list[tuple[int, ...]]:
@@ -28,12 +30,9 @@ def requests(n: int, mixer=NeighborMixer(rho=0.3)) -> list[Request]:  # noqa: B0
     return [Request(p, 1000 + i, mixer) for i, p in enumerate(prompts(n))]
 
 
-def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
-    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
-    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
-    E = hf.get_input_embeddings().weight.detach()
-    text = torch.tensor([*prompt, *tokens])
-    fed = E[text].clone()
+def inputs(E: torch.Tensor, prompt, tokens, record=None) -> torch.Tensor:
+    """Input embeddings of prompt and response; record: what was fed."""
+    fed = E[torch.tensor([*prompt, *tokens])].clone()
     if record is not None:
         for index, ids, weights in zip(record.index, record.ids, record.weights, strict=True):
             weights = torch.tensor(weights, dtype=torch.float32) / WEIGHT_SCALE
@@ -42,9 +41,28 @@ def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
             position = torch.arange(len(prompt), len(prompt) + len(tokens) - 1)
             noise = rng.normal(torch.full_like(position, record.noise_seed("old")), position, E.shape[1])
             fed[len(prompt) : -1] += torch.from_numpy(record.noise.sigma)[:, None] * noise
+    return fed
+
+
+def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
+    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
+    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
+    fed = inputs(hf.get_input_embeddings().weight.detach(), prompt, tokens, record)
     with torch.no_grad():
         logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def input_deviations(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
+    """How far each mixed input is from what the engine's model read; drop: forget the records' mixtures."""
+    E = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32).get_input_embeddings().weight.detach()
+    parts = []
+    for r, s in zip(asked, samples, strict=True):
+        mixed = torch.from_numpy(s.record.mixed())
+        if mixed.any():
+            fed = inputs(E, r.prompt, s.tokens, None if drop else s.record)[len(r.prompt) : -1][mixed]
+            parts.append(deviations(fed, torch.from_numpy(s.record.sketches), signs(E.shape[1])))
+    return torch.cat(parts)
 
 
 def through_sglang(engine, input_ids, params):
@@ -69,6 +87,8 @@ def assert_parity(model, asked, samples) -> None:
     assert off.max() <= MOST
     assert off.mean() <= MEAN
     assert differences(model, asked, samples, drop=True).max() >= OFF
+    assert input_deviations(model, asked, samples).max() <= INPUTS
+    assert input_deviations(model, asked, samples, drop=True).max() >= OFF
 
 
 def facts(sample) -> tuple:

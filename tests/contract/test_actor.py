@@ -1,6 +1,7 @@
 """The replaying actor, without Ray: against plain autograd on inputs_embeds, and against stock verl bit for bit."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import WEIGHT_SCALE, quantize
 from ngrpo.method.records import Noise, Origin, Record, gather
+from ngrpo.method.sketches import signs
 from ngrpo.training.verl import accelerator
 
 pytestmark = pytest.mark.train
@@ -112,8 +114,8 @@ def _actor(kind=None, model=None, **config):
     return (kind or ReplayActor)(_config(**config), model, torch.optim.AdamW(model.parameters(), lr=1e-2))
 
 
-def _oracle(model, records) -> torch.Tensor:
-    """Log-probs (B, T) by plain transformers on inputs_embeds."""
+def _fed(model, records) -> torch.Tensor:
+    """Input embeddings (B, P + T) by plain arithmetic."""
     E = model.get_input_embeddings()
     fed = E(TENSORS["input_ids"]).clone()
     for row, record in enumerate(records):
@@ -125,6 +127,12 @@ def _oracle(model, records) -> torch.Tensor:
             for at in range(record.length - 1):
                 key = torch.tensor([record.origin.seed]), torch.tensor([record.origin.start + at])
                 fed[row, P + at] = fed[row, P + at] + float(record.noise.sigma[0]) * rng.normal(*key, D)[0]
+    return fed
+
+
+def _oracle(model, records) -> torch.Tensor:
+    """Log-probs (B, T) by plain transformers on inputs_embeds."""
+    fed = _fed(model, records)
     logits = model(
         inputs_embeds=fed, attention_mask=TENSORS["attention_mask"], position_ids=TENSORS["position_ids"]
     ).logits
@@ -275,7 +283,7 @@ def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch)
     from ngrpo.training.verl.actor import KEY, remove_padding, scatter
 
     tensors = {k: v for k, v in TENSORS.items() if k != KEY}
-    inputs = scatter(tensors, np.array([r.pack() for r in RECORDS], dtype=object))
+    inputs = scatter(tensors, np.array([r.pack() for r in _read(RECORDS)], dtype=object))
     keep = TENSORS["attention_mask"].bool()
     inputs.ids[:, 0] = TENSORS["input_ids"][inputs.mask]  # so that a candidate names its token
     for parts in (1, 2, 3):
@@ -288,6 +296,9 @@ def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch)
             cut = remove_padding(inputs, keep, parts, part)
             assert cut.mask.shape == packed.shape
             assert torch.equal(cut.ids[:, 0], packed[cut.mask])
+            places, sketches, _ = cut.sketches
+            assert torch.equal(places, cut.mask)
+            assert torch.equal(sketches, inputs.sketches[1][seen : seen + len(cut.ids)])
             seen += len(cut.ids)
         assert seen == len(inputs.ids)
 
@@ -304,6 +315,61 @@ def test_statistics_are_those_of_the_mixtures() -> None:
     assert seen.total / seen.count == pytest.approx(float(cosine.mean()), abs=1e-6)
     assert seen.least == pytest.approx(float(cosine.min()), abs=1e-6)
     assert seen.below == float((cosine < 0.95).sum())
+
+
+def _read(records: list[Record], *, but: int = -1) -> list[Record]:
+    """The records with sketches of what an engine's model reads; but: the row where it reads tokens alone."""
+    E = _model()
+    with torch.no_grad():
+        fed, plain = _fed(E, records), _fed(E, [])
+    sketches = [
+        ((plain if row == but else fed)[row, P : P + r.length - 1][torch.from_numpy(r.mixed())] @ signs(D)).numpy()
+        for row, r in enumerate(records)
+    ]
+    return [replace(r, sketches=read) for r, read in zip(records, sketches, strict=True)]
+
+
+def _deviations(records: list[Record], *, reorder: bool = False, **meta):
+    actor, data = _actor(), _data(records)
+    data.meta_info |= meta
+    if reorder:
+        data.reorder(torch.randperm(B, generator=torch.Generator().manual_seed(3)))
+    actor.compute_log_prob(data)
+    return actor.mixer.deviations
+
+
+NOISY = [noise_record(row, n, Noise(np.float32([0.2]))) for row, n in enumerate(MASK.sum(-1).tolist())]
+
+
+@pytest.mark.parametrize("records", [RECORDS, NOISY, [*RECORDS[:4], *NOISY[4:]]], ids=["mixtures", "noise", "both"])
+def test_every_mixed_input_is_compared_with_what_the_engines_model_read(records) -> None:
+    """Wherever it lies in the batch; one response whose inputs its model read otherwise is named by its seed."""
+    mixed = sum(int(r.mixed().sum()) for r in records)
+    for how in ({}, {"reorder": True, "use_dynamic_bsz": True}):
+        seen = _deviations(_read(records), **how)
+        assert seen.count == mixed
+        assert seen.largest < 1e-5
+        for row in (2, 6):
+            seen = _deviations(_read(records, but=row), **how)
+            assert (seen.count, seen.seed) == (mixed, row)
+            assert seen.largest > 0.1
+    rows, seeds = seen.rows(B)
+    assert (rows[:, 0].sum(), rows[:, 1].max(), seeds.tolist()) == (seen.count, seen.largest, [6] * B)
+
+
+def test_inputs_without_sketches_and_those_of_other_passes_are_not_compared() -> None:
+    from ngrpo.training.verl.actor import Deviations
+
+    assert _deviations(RECORDS) == Deviations()
+    actor, data = _actor(), _data(_read(RECORDS))
+    actor.actor_optimizer = None  # verl's reference has none, and other weights than the engine
+    actor.compute_log_prob(data)
+    assert actor.mixer.deviations is None
+
+
+def test_a_sketch_that_is_no_number_is_far_away() -> None:
+    broken = [replace(r, sketches=np.full_like(r.sketches, np.nan)) for r in _read(RECORDS)]
+    assert _deviations(broken).largest == float("inf")
 
 
 def updated(kind: str, cap: float | None, rollout: torch.Tensor, old: torch.Tensor) -> list[torch.Tensor]:

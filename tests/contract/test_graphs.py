@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the training environment has torch"
 
 import graph_scheduler  # noqa: E402
 from graph_scheduler import decode, replayed  # noqa: E402
-from replaying import OFF, SAMPLING, assert_parity, differences, requests  # noqa: E402
+from replaying import INPUTS, OFF, SAMPLING, assert_parity, differences, input_deviations, requests  # noqa: E402
 from test_engine_mixers import ALL  # noqa: E402
 
 import ngrpo.engines.sglang as plugin  # noqa: E402
@@ -84,3 +84,4 @@ def test_a_graph_that_does_not_mix_would_be_seen(engine, models):
     assert sizes
     assert bits(ours) != bits(samples(engine, "eager", asked)[0])
     assert differences(models()[0], asked, ours).max() >= OFF
+    assert (input_deviations(models()[0], asked, ours) > INPUTS).float().mean() > 0.9

@@ -81,6 +81,20 @@ def test_a_float32_run_has_its_own_limit_and_an_unknown_dtype_none() -> None:
     assert faults(values, limits_of("float32", 5e-3)) == []
 
 
+def test_a_mixed_input_that_the_model_did_not_read_is_a_fault_by_itself() -> None:
+    """Whatever the log-probs say, and warned of from half of its limit on."""
+    for dtype, limit in (("bfloat16", 0.05), ("float32", 0.005)):
+        limits = limits_of(dtype, 5e-3)
+        values = {"parity/mean": 1e-6, "parity/max": 1e-5, "parity/input_deviation": 0.4 * limit}
+        assert faults(values, limits) == faults(values, limits, share=WARN) == []
+        warned = {**values, "parity/input_deviation": 0.6 * limit}
+        assert faults(warned, limits) == []
+        assert "what the engine's model read" in nearly_stopped(warned, limits)
+        for off in (1.1 * limit, float("inf"), float("nan")):
+            (what,) = faults({**values, "parity/input_deviation": off}, limits)
+            assert "what the engine's model read" in what
+
+
 def test_nan_is_beyond_every_limit() -> None:
     values = {"parity/mean": float("nan"), "parity/max": float("nan"), "parity/temperature": float("nan")}
     assert len(faults(values, BFLOAT16)) == 2

@@ -12,6 +12,7 @@ from ngrpo.method.fingerprint import fingerprint
 from ngrpo.method.mixers import GaussianMixer, GumbelMixer, Mixer, NeighborMixer, NoMixer, SoftThinkingMixer
 from ngrpo.method.record_checks import RecordCheck
 from ngrpo.method.records import FedStep, Origin, Record, settings_digest
+from ngrpo.method.sketches import SIZE
 
 pytestmark = pytest.mark.train
 
@@ -108,6 +109,8 @@ def test_every_faulty_record_is_found(mixer: Mixer) -> None:
         assert "position" in fault(mixer, replace(record, origin=origin), tokens, SEED)
     assert "missed an update" in fault(mixer, replace(record, origin=record.origin._replace(weights=98)), tokens, SEED)
     assert "another mixer, temperature" in fault(mixer, record, tokens, SEED, temperature=1.0)
+    few = np.zeros((record.mixed().sum() - 1, SIZE), np.float32)
+    assert few.size == 0 or "sketches of" in fault(mixer, replace(record, sketches=few), tokens, SEED)
     for harmed in (record.pack()[:-1], record.pack()[:-30] + bytes(30), record.pack()[:20]):
         assert fault(mixer, harmed, tokens, SEED)
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import WEIGHT_SCALE
-from ngrpo.method.records import Noise, Origin, Record, gather, gather_noise
+from ngrpo.method.mixers import WEIGHT_SCALE, GaussianMixer, NeighborMixer
+from ngrpo.method.records import FedStep, Noise, Origin, Record, gather, gather_noise, gather_sketches
+from ngrpo.method.sketches import SIZE
 
 pytestmark = pytest.mark.train
 
@@ -111,3 +112,34 @@ def test_noise_travels_as_a_key_and_comes_back_for_every_fed_step(sigmas: int) -
 
 def test_a_batch_without_noise_has_none() -> None:
     assert gather_noise([_record(9, 3, 0.5, 0)[1]], 9) is None
+
+
+def _sketched(tokens: list[int], at: list[int], sigma: float = 0.0, *, without: int = -1) -> Record:
+    """A record of steps with the sketches (at, at, …); without: a step that has none."""
+    ids = [[token] if sigma else [token, 1, 2] for token in tokens]
+    weights = [WEIGHT_SCALE] if sigma else [WEIGHT_SCALE - 2, 1, 1]
+    sketch = {t: () if t == without else (float(t),) * SIZE for t in at}
+    steps = [FedStep(t, ids[t], weights, sigma, sketch[t]) for t in at]
+    return Record.of_steps(tokens, steps, GaussianMixer() if sigma else NeighborMixer(0.5), ORIGIN)
+
+
+def test_sketches_come_back_beside_their_steps() -> None:
+    """Of mixtures and of noise; the last token feeds nothing, and one unknown sketch leaves none."""
+    tokens = [9, 8, 7, 6, 5]
+    for record, at in ((_sketched(tokens, [1, 3, 4]), [1, 3]), (_sketched(tokens, [0, 1, 2, 3, 4], 0.5), [0, 1, 2, 3])):
+        back = Record.unpack(record.pack())
+        assert back.sketches is not None
+        assert np.flatnonzero(back.mixed()).tolist() == back.sketches[:, 0].tolist() == at
+    assert _sketched(tokens, [1, 3], without=1).sketches is None
+    assert Record.unpack(_sketched(tokens, [1, 3], without=1).pack()).sketches is None
+
+
+def test_sketches_of_a_batch_lie_where_its_mixed_steps_do() -> None:
+    records = [_sketched([9, 8, 7, 6], [2]), _record(5, 3, 0.5, 0)[1], _sketched([9, 8, 7], [0, 1])]
+    gathered = gather_sketches(records, 6)
+    assert gathered is not None
+    mask, sketches, seed = gathered
+    assert mask.nonzero().tolist() == [[0, 2], [2, 0], [2, 1]]
+    assert sketches[:, 0].tolist() == [2.0, 0.0, 1.0]
+    assert seed.tolist() == [ORIGIN.seed] * 3
+    assert gather_sketches(records[1:2], 6) is None

@@ -75,6 +75,8 @@ class RecordCheck:
             at = int(np.flatnonzero(has != must)[0])
             what = "is missing from" if must[at] else "was not mixed and is in"
             return f"step {at} {what} the record ({has.sum()} steps of {must.sum()})"
+        if record.sketches is not None and len(record.sketches) != must.sum():
+            return f"the record has {len(record.sketches)} sketches of {must.sum()} mixed steps"
         if self.mixer.writes_first_candidate and (other := np.flatnonzero(record.ids[:, 0] != tokens[index])).size:
             at = int(index[other[0]])
             return f"the record's anchor at step {at} isn't the token that was written there"

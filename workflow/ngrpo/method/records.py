@@ -4,14 +4,15 @@ A record holds only the mixed steps of one response: (index in the response, k c
 as bytes beside its response, so that padding, sorting, micro-batches and slicing can't tear them apart. It says what it
 was made of: the request's seed, the position of the response's first token, digests of the response's tokens and of the
 mixing settings, and a fingerprint of the engine's weights; `ngrpo.method.record_checks` compares them with what the
-trainer knows, and draws the gate again.
+trainer knows, and draws the gate again. And it holds sketches of what the engine's model read at the mixed steps
+(`ngrpo.method.sketches`), which training compares with what it feeds there.
 
-Layout, little-endian: magic "NGR2"; uint16 k; uint16 1 where training draws its own noise; uint32 steps M; uint32
-response length; uint32 sigmas S; int64 seed; int64 position of the response's first token; int64 fingerprint of the
-weights; 8 bytes digest of the tokens; 8 bytes digest of the settings; uint16 or uint32 index (M,) (uint16 where the
-response is shorter than 65,536); int32 ids (M, k); uint16 weights (M, k−1), the first candidate's weight being the
-remainder to 1; float32 sigma (S,) of Gaussian noise, one for all fed steps or one each (the noise itself is drawn
-again); 8 bytes digest of all that.
+Layout, little-endian: magic "NGR3"; uint16 k; uint16 1 where training draws its own noise; uint32 steps M; uint32
+response length; uint32 sigmas S; uint32 sketches Q; int64 seed; int64 position of the response's first token; int64
+fingerprint of the weights; 8 bytes digest of the tokens; 8 bytes digest of the settings; uint16 or uint32 index (M,)
+(uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights (M, k−1), the first candidate's
+weight being the remainder to 1; float32 sigma (S,) of Gaussian noise, one for all fed steps or one each (the noise
+itself is drawn again); float32 sketches (Q, SIZE), one for each step that is mixed or none; 8 bytes digest of all that.
 """
 
 import hashlib
@@ -28,9 +29,10 @@ from torch import Tensor
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import WEIGHT_SCALE, Mixer
 from ngrpo.method.rng import derive_seed
+from ngrpo.method.sketches import SIZE
 
-_HEADER = struct.Struct("<4sHHIIIqqq8s8s")
-_MAGIC = b"NGR2"
+_HEADER = struct.Struct("<4sHHIIIIqqq8s8s")
+_MAGIC = b"NGR3"
 
 
 def _digest(data: bytes) -> bytes:
@@ -68,6 +70,7 @@ class FedStep(NamedTuple):
     ids: list[int]
     weights: list[int]
     sigma: float  # of the noise; 0: none
+    sketch: tuple[float, ...] = ()  # of what the model read there; empty: not known
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Record:
 
     index (M,) int64, ascending positions in the response whose input embedding was a mixture; ids (M, k) int64,
     anchor first; weights (M, k) int32 multiples of 1/WEIGHT_SCALE, rows sum to WEIGHT_SCALE; length and digest of the
-    response, and what it was made of.
+    response, and what it was made of. sketches (mixed steps, SIZE) float32: of what the engine's model read there; None
+    where it doesn't say.
     """
 
     index: np.ndarray
@@ -97,6 +101,7 @@ class Record:
     digest: bytes
     origin: Origin
     noise: Noise | None = None
+    sketches: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -109,6 +114,7 @@ class Record:
         k: int,
         origin: Origin,
         noise: Noise | None = None,
+        sketches: np.ndarray | None = None,
     ) -> "Record":
         """Make a response's record. Steps whose token ends the response feed nothing and are left out."""
         fed = [i for i, t in enumerate(index) if t < len(tokens) - 1]
@@ -120,6 +126,7 @@ class Record:
             response_digest(tokens),
             origin,
             noise if len(tokens) > 1 else None,
+            sketches,
         )
 
     @classmethod
@@ -130,6 +137,8 @@ class Record:
         """
         if mixer.dense:
             return cls.of(tokens, [], [], [], k=mixer.width, origin=origin)
+        read = [step.sketch for step in steps if step.at < len(tokens) - 1]
+        sketches = np.array(read, np.float32) if read and all(read) else None
         steps = [step for step in steps if step.at < len(tokens)]
         noise, fed = None, [step for step in steps if not step.sigma or step.ids != [tokens[step.at]]]
         if any(step.sigma for step in steps):
@@ -139,9 +148,9 @@ class Record:
                     sigma[step.at] = step.sigma
             same = bool((sigma == sigma[0]).all())
             noise = Noise(sigma[:1] if same else sigma, anew=not mixer.replayed)
-        index, ids, weights, _ = zip(*fed, strict=True) if fed else ((), (), (), ())
+        index, ids, weights, *_ = zip(*fed, strict=True) if fed else ((), (), ())
         k = len(ids[0]) if ids else mixer.width if noise is None else 1
-        return cls.of(tokens, index, ids, weights, k=k, origin=origin, noise=noise)
+        return cls.of(tokens, index, ids, weights, k=k, origin=origin, noise=noise, sketches=sketches)
 
     @property
     def k(self) -> int:
@@ -163,8 +172,8 @@ class Record:
 
     def pack(self) -> bytes:
         """Its bytes; see the module's text for the layout."""
-        noise, origin = self.noise, self.origin
-        sizes = (len(self.index), self.length, len(noise.sigma) if noise else 0)
+        noise, origin, sketches = self.noise, self.origin, np.empty(0) if self.sketches is None else self.sketches
+        sizes = (len(self.index), self.length, len(noise.sigma) if noise else 0, len(sketches))
         numbers = (self.k, int(noise is not None and noise.anew), *sizes, origin.seed, origin.start, origin.weights)
         parts = [
             _HEADER.pack(_MAGIC, *numbers, self.digest, origin.settings),
@@ -172,6 +181,7 @@ class Record:
             self.ids.astype("<i4").tobytes(),
             self.weights[:, 1:].astype("<u2").tobytes(),
             noise.sigma.astype("<f4").tobytes() if noise else b"",
+            sketches.astype("<f4").tobytes(),
         ]
         data = b"".join(parts)
         return data + _digest(data)
@@ -181,9 +191,9 @@ class Record:
         """The record in these bytes. Raises UserError where they are not one whole, undamaged record."""
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise UserError("these bytes are not a mixing record", where="record header")
-        _, k, anew, m, length, sigmas, seed, start, fingerprint, digest, settings = _HEADER.unpack_from(data)
+        _, k, anew, m, length, sigmas, read, seed, start, fingerprint, digest, settings = _HEADER.unpack_from(data)
         width = 2 if length < 1 << 16 else 4
-        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + 4 * sigmas
+        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + 4 * (sigmas + SIZE * read)
         if len(data) != size + 8:
             raise UserError("a mixing record is cut short or too long", where=f"record of {m} steps, k={k}")
         if data[size:] != _digest(data[:size]):
@@ -196,9 +206,11 @@ class Record:
         rest = np.frombuffer(data, "<u2", m * (k - 1), at).astype(np.int32).reshape(m, k - 1)
         at += 2 * m * (k - 1)
         sigma = np.frombuffer(data, "<f4", sigmas, at).astype(np.float32)
+        at += 4 * sigmas
+        sketches = np.frombuffer(data, "<f4", SIZE * read, at).astype(np.float32).reshape(read, SIZE) if read else None
         weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
         origin, noise = Origin(seed, start, settings, fingerprint), Noise(sigma, bool(anew)) if sigmas else None
-        return cls(index, ids, weights, length, digest, origin, noise)
+        return cls(index, ids, weights, length, digest, origin, noise, sketches)
 
     def check(self, tokens: Sequence[int] | np.ndarray, seed: int | None = None) -> None:
         """Raise UserError unless this record was made for exactly these response tokens (without padding).
@@ -252,3 +264,20 @@ def gather_noise(
     position = np.concatenate([r.origin.start + np.arange(n) for _, r, _, n in noisy])
     sigma = np.concatenate([np.broadcast_to(noise.sigma, n) for _, _, noise, n in noisy])
     return mask, torch.from_numpy(seed), torch.from_numpy(position), torch.from_numpy(sigma.copy())
+
+
+def gather_sketches(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """A batch's sketches, or None where no record holds any.
+
+    Returns mask (B, width) bool over response positions, and in its row-major order the sketches (S, SIZE) float32 and
+    their requests' seeds (S,) int64.
+    """
+    known = [(row, r.mixed(), r.sketches, r.origin.seed) for row, r in enumerate(records) if r.sketches is not None]
+    if not known:
+        return None
+    mask = torch.zeros(len(records), width, dtype=torch.bool)
+    for row, mixed, _, _ in known:
+        mask[row, : len(mixed)] = torch.from_numpy(mixed)
+    sketches = np.concatenate([read for _, _, read, _ in known])
+    seed = np.concatenate([np.full(len(read), seed, np.int64) for _, _, read, seed in known])
+    return mask, torch.from_numpy(sketches), torch.from_numpy(seed)

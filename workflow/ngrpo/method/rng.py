@@ -14,6 +14,7 @@ from torch import Tensor
 
 GATE, TOKEN, NOISE, GUMBEL = 1, 2, 3, 4  # streams: mix at this step? / which token? / Gaussian noise / Gumbel noise
 REWARD, NEIGHBOR = 5, 6  # of controls: a reward that says nothing / a neighbor that is none
+SKETCH = 7  # the signs of sketches
 
 _MASK = (1 << 64) - 1
 

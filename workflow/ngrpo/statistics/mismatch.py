@@ -2,7 +2,8 @@
 
 With equal weights and equal inputs the two differ by rounding alone, which in bfloat16 reaches nats at single tokens of
 healthy runs. So no largest difference is limited there, but what a systematic fault moves (`LIMITS`). What is wrong
-with one response's record is found by `ngrpo.method.record_checks`, with certainty; it can't be seen here.
+with one response's record is found by `ngrpo.method.record_checks`, with certainty; it can't be seen here. That a mixed
+input isn't what the engine's model read needs no statistics either: each is compared (`INPUT`).
 
 | letter | meaning | shape |
 |---|---|---|
@@ -19,7 +20,7 @@ Departures: KL and k3 clamp the log-ratio to ±20, as verl's importance weights 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from ngrpo.errors import unknown_name
 
 MEAN, LARGEST, QUANTILES = "parity/mean", "parity/max", {0.99: "parity/q0.99", 0.999: "parity/q0.999"}
 SLOPE, RATIO, SIGMAS = "parity/temperature", "parity/mixed_ratio", "parity/mixed_sigmas"
-BEFORE = "parity/before_mixing"
+BEFORE, INPUT = "parity/before_mixing", "parity/input_deviation"
 BAND = 2.0
 """Ratios beyond BAND or below 1/BAND count as outside; verl truncates there by default."""
 CUT = 1.0
@@ -41,12 +42,14 @@ FLOOR = 0.01
 class MismatchLimits:
     """Beyond which a step stops its run. None: not limited.
 
-    largest: of |d| at any token. mean: of |d|. slope: of d on m, which is about how far one temperature is from the
-    other, relative to them. ratio and sigmas: of the mean |d| of tokens whose own input was a mixture to that of tokens
-    whose input was plain, and by how many standard errors. jump: of the mean |d| to the run's own before, where it is
-    above the floor.
+    inputs: of a mixed input's distance from what the engine's model read, as a share of its length
+    (`ngrpo.method.sketches`). largest: of |d| at any token. mean: of |d|. slope: of d on m, which is about how far one
+    temperature is from the other, relative to them. ratio and sigmas: of the mean |d| of tokens whose own input was a
+    mixture to that of tokens whose input was plain, and by how many standard errors. jump: of the mean |d| to the run's
+    own before, where it is above the floor.
     """
 
+    inputs: float
     largest: float | None = None
     mean: float | None = None
     slope: float | None = None
@@ -60,13 +63,14 @@ FLOAT32_LARGEST = 1e-3
 """Of |d| in float32: replays differ by around 1e-5 on a CPU, dropped records by nats (docs/gpu.md)."""
 
 LIMITS = {
-    "float32": MismatchLimits(largest=FLOAT32_LARGEST),
-    "bfloat16": MismatchLimits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
-    "float16": MismatchLimits(mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
+    "float32": MismatchLimits(inputs=0.005, largest=FLOAT32_LARGEST),
+    "bfloat16": MismatchLimits(inputs=0.05, mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
+    "float16": MismatchLimits(inputs=0.05, mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
 }
-"""By the rollout's dtype. bfloat16's mean is four times the largest published (0.064, a mixture of experts; dense
-models 0.01 to 0.04); the others hold in simulations. float16 rounds eight times finer: none of
-its means is published, and bfloat16's limits hold."""
+"""By the rollout's dtype. Of inputs: five times the largest that rounding makes in a million of them in bfloat16, or
+products in TensorFloat-32 (`make simulate-mismatch`). bfloat16's mean is four times the largest published (0.064, a
+mixture of experts; dense models 0.01 to 0.04); the others hold in simulations. float16 rounds eight times finer: none
+of its means is published, and bfloat16's limits hold."""
 
 WARN = 0.5
 """The share of a limit from which a step is warned of."""
@@ -171,7 +175,7 @@ def limits_of(dtype: str, largest: float | None = None) -> MismatchLimits:
     if dtype not in LIMITS:
         raise unknown_name("dtype with known rounding", dtype, LIMITS, where="actor_rollout_ref.rollout.dtype")
     limits = LIMITS[dtype]
-    return limits if largest is None or limits.largest is None else MismatchLimits(largest=largest)
+    return limits if largest is None or limits.largest is None else replace(limits, largest=largest)
 
 
 def faults(
@@ -179,7 +183,11 @@ def faults(
 ) -> list[str]:
     """What of a step is beyond so much of its limits, in words; empty: nothing. earlier: means |d| of steps before."""
     beyond: list[str] = []
-    mean, slope = values[MEAN], values.get(SLOPE, 0.0)
+    mean, slope, off = values[MEAN], values.get(SLOPE, 0.0), values.get(INPUT, 0.0)
+    if not off <= share * limits.inputs:
+        beyond.append(
+            f"a mixed input isn't what the engine's model read: {off:.2g} of its length away (limit {limits.inputs:g})"
+        )
     if limits.largest is not None and not values[LARGEST] <= share * limits.largest:
         beyond.append(f"the largest difference of a log-prob is {values[LARGEST]:.3g} (limit {limits.largest:g})")
     if limits.mean is not None and not mean <= share * limits.mean:

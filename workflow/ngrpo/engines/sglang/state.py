@@ -2,7 +2,8 @@
 
 A running request owns a slot (`req_pool_idx`). Sampling step t writes the vector that the slot feeds next into one
 table, `fed` (slots, d), and whether it does into `on`; the embedding lookup of step t+1 reads them: on the same stream,
-at fixed addresses, so that the overlap schedule and a captured CUDA graph need nothing more, whatever the mixer.
+at fixed addresses, so that the overlap schedule and a captured CUDA graph need nothing more, whatever the mixer. The
+lookup leaves a sketch of what it gives the model in `read`; sampling takes it along, into the records.
 
 Departures, and why:
 1. Tokens of our requests are drawn by `ngrpo.method.sampling` from their own seeds instead of the stock sampler's
@@ -10,8 +11,10 @@ Departures, and why:
 2. Log-probs of our requests are of the whole distribution (stock 0.4.6 renormalizes them to top-p).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from ngrpo.method.mixers import Mixer, Step, add_noise, blend, feed, measured, w
 from ngrpo.method.neighbor_table import Table, nearest
 from ngrpo.method.records import FedStep, Origin, Record, settings_digest
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
+from ngrpo.method.sketches import SIZE, signs
 
 VERSION = "0.4.6.post5"  # of sglang
 KEY = "ngrpo"  # of our part in custom_params, finish reasons and the scheduler's report
@@ -58,6 +62,12 @@ class RequestState:
     steps: list[FedStep] = field(default_factory=list)  # ascending
     state: int = 0  # what the mixer wants back at the next step
 
+    def read(self, at: int, sketch: tuple[float, ...]) -> None:
+        """The model has read what token `at` of the response feeds; noted where that is mixed."""
+        number = bisect_left(self.steps, at, key=attrgetter("at"))
+        if number < len(self.steps) and self.steps[number].at == at:
+            self.steps[number] = self.steps[number]._replace(sketch=sketch)
+
     def record(self, tokens: list[int], start: int, weights: Tensor | None) -> Record:
         """The response's record; start: position of its first token; weights: fingerprint of the engine's."""
         known = 0 if weights is None else int(weights)
@@ -85,11 +95,13 @@ class BatchPlan:
         self.lost: list[Any] = []  # requests whose whole-vocabulary mixtures a prefill would need: nothing holds them
         self.seeds = self.states = self.replay = None
         self.noisy = False  # whether something that is fed again had noise
+        self.again: list[tuple[RequestState, int]] = []  # what is fed again: whose, and of which token
         if self.extends and self.any:
             self.seeds = torch.tensor([r.seed if r else 0 for r in self.requests])
             self.states = torch.tensor([r.state if r else 0 for r in self.requests], dtype=torch.int32)
             self.replay = self._replay(batch.prefix_lens, batch.extend_lens)
         self.steps: list[tuple[list[int], Step]] = []  # rows and their steps on the CPU, set by sampling: see `_mix`
+        self.read: Tensor | None = None  # sketches of what the model read, on the CPU: of `again`, or of all rows
 
     @property
     def feeds(self) -> bool:
@@ -103,10 +115,11 @@ class BatchPlan:
         """
         fed, offset = [], 0
         for req, request, prefix, extend in zip(self.reqs, self.requests, prefixes, extends, strict=True):
-            for index, ids, weights, sigma in request.steps if request is not None else ():
+            for index, ids, weights, sigma, _ in request.steps if request is not None else ():
                 position = len(req.origin_input_ids) + index
                 if prefix <= position < prefix + extend:
                     fed.append((offset + position - prefix, ids, weights, sigma, request.seed, position))
+                    self.again.append((request, index))
                     if request.mixer.dense:
                         self.lost.append(req)
                         break
@@ -121,6 +134,11 @@ class BatchPlan:
 
     def absorb(self, before: Sequence[int]) -> None:
         """Give requests their steps; before: each response's length before this batch's results came in."""
+        if self.read is not None:
+            steps = self.again if self.extends else zip(self.requests, [n - 1 for n in before], strict=True)
+            for (request, at), sketch in zip(steps, self.read.tolist(), strict=True):
+                if request is not None:
+                    request.read(at, tuple(sketch))
         for rows, step in self.steps:
             states = [0] * len(rows) if step.state is None else step.state.tolist()
             sigmas = [0.0] * len(rows) if step.sigma is None else step.sigma.tolist()
@@ -150,6 +168,8 @@ class MixState:
         self.fed = torch.zeros(slots, E.shape[1], dtype=E.dtype, device=device)
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
         self.state = torch.zeros(slots, dtype=torch.int32, device=device)  # what each mixer wants back
+        self.signs = signs(E.shape[1], E.dtype, device)
+        self.read = torch.zeros(slots, SIZE, dtype=E.dtype, device=device)  # sketches of a decoding step's inputs
         self.rms: Tensor | None = None  # (V,), of the rows of E; computed when a mixer first needs it
         self.weights: Tensor | None = None  # fingerprint of the weights, on the CPU; computed when they are first used
         self.batch: Any = None  # of the forward pass that is running
@@ -185,12 +205,17 @@ class MixState:
         if plan is not None and not plan.feeds:
             return rows
         if self.batch.forward_mode.is_decode():
-            return self._next_input(rows, self.batch.req_pool_indices)
+            return self._sketched(self._next_input(rows, self.batch.req_pool_indices))
         return rows if plan is None else self._replayed(rows, plan)
 
     def _next_input(self, rows: Tensor, slot: Tensor) -> Tensor:
         """A decoding step's inputs (B, d): what the slot feeds where it is on, elsewhere exactly E[token]."""
         return torch.where(self.on[slot][:, None], self.fed[slot], rows)
+
+    def _sketched(self, fed: Tensor) -> Tensor:
+        """A decoding step's inputs (B, d), unchanged: their sketches are left where the next sampling looks."""
+        torch.mm(fed, self.signs, out=self.read[: len(fed)])
+        return fed
 
     def _replayed(self, rows: Tensor, plan: BatchPlan) -> Tensor:
         """A prefill's inputs (N, d), fed again what was fed when its response was sampled."""
@@ -198,7 +223,9 @@ class MixState:
         fed = blend(self._lookup(ids.flatten()).view(*ids.shape, -1), weights)
         if plan.noisy:
             fed = torch.where((sigma > 0)[:, None], add_noise(fed, sigma, seed, position), fed)
-        return rows.index_copy(0, places, fed)
+        out = rows.index_copy(0, places, fed)
+        plan.read = (out[places] @ self.signs).to("cpu", non_blocking=True)
+        return out
 
     def sample(self, stock: Callable[[Any, Any], Tensor], out: Any, batch: Any) -> Tensor:
         """Next tokens (B,) of a batch; sets its log-probs, its slots' next inputs and its plan's steps."""
@@ -211,6 +238,8 @@ class MixState:
                 self.state[slot] = on_device(plan.states, slot.device)
         if not plan.any:
             return stock(out, batch)
+        if plan.mixes and not plan.extends:  # a copy on a CPU too: the next step's lookup writes there
+            plan.read = self.read[: len(slot)].to("cpu", non_blocking=True, copy=True)
         if self.stale and plan.mixes:
             self._rebuild()
         if self.weights is None:

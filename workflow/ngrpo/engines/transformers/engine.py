@@ -20,6 +20,7 @@ from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, Step, feed, measured
 from ngrpo.method.records import FedStep, Origin, Record, settings_digest
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
+from ngrpo.method.sketches import signs
 
 
 def open(
@@ -45,6 +46,7 @@ class TransformersEngine:
             model, torch_dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
         ).eval()
         self.ends = set(end_tokens(model))
+        self.signs = signs(self.model.get_input_embeddings().embedding_dim)
         self._measure()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
@@ -98,9 +100,10 @@ class TransformersEngine:
             p = restrict(p, top_p, top_k) if restricts else p
             drawn = draw(p, rng.uniform(seed, position, rng.TOKEN))
             token, fed = self._mix(requests, z, drawn, seed, position, written)
+            sketches = (fed[:, 0] @ self.signs).tolist()
             log_probs = log_prob(z, token).tolist()
-            for sample, one, lp in zip(written, token.tolist(), log_probs, strict=True):
-                sample.append(one, lp, ends)
+            for sample, *one in zip(written, token.tolist(), log_probs, sketches, strict=True):
+                sample.append(*one, ends)
             if all(sample.reason for sample in written):
                 break
             mask = torch.cat([mask, torch.ones(len(requests), 1, dtype=torch.long)], 1)
@@ -184,9 +187,11 @@ class _Written:
             sigma = 0.0 if step.sigma is None else float(step.sigma[row])
             self.steps.append(FedStep(len(self.tokens), step.ids[row].tolist(), step.weights[row].tolist(), sigma))
 
-    def append(self, token: int, log_prob: float, ends: set[int]) -> None:
-        """Write a token, unless the response has ended."""
+    def append(self, token: int, log_prob: float, sketch: list[float], ends: set[int]) -> None:
+        """Write a token, unless the response has ended; sketch: of what it feeds."""
         if self.reason is None:
+            if self.steps and self.steps[-1].at == len(self.tokens):
+                self.steps[-1] = self.steps[-1]._replace(sketch=tuple(sketch))
             self.tokens.append(token)
             self.log_probs.append(log_prob)
             self.reason = "stop" if token in ends else None

@@ -20,11 +20,13 @@ from verl.workers.actor.dp_actor import DataParallelPPOActor
 from ngrpo.method import rng
 from ngrpo.method.mixers import blend
 from ngrpo.method.objectives.surrogate import truncated_ratio
-from ngrpo.method.records import Record, gather, gather_noise
+from ngrpo.method.records import Record, gather, gather_noise, gather_sketches
+from ngrpo.method.sketches import deviations, signs
 
 KEY = "ngrpo_records"  # of the records in DataProto.non_tensor_batch
 SEEDS = "ngrpo_seeds"  # of their responses' seeds in DataProto.batch, put there by the trainer
 STATISTICS = "mixing_statistics"  # of a log-prob pass's mixing cosines in its output
+DEVIATIONS, FARTHEST = "ngrpo_deviations", "ngrpo_farthest"  # in its output, too: see `Deviations`
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Inputs:
     ids: Tensor  # (M, k) int64, in the mask's row-major order
     weights: Tensor  # (M, k) int32
     noise: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # mask, and per position seed, position, sigma
+    sketches: tuple[Tensor, Tensor, Tensor] | None = None  # mask, and per position the engine's sketch, its seed
 
 
 @dataclass
@@ -62,11 +65,35 @@ class Cosines:
 
 
 @dataclass
+class Deviations:
+    """How far mixed inputs are from what the engine's model read: how many were compared, the farthest and its seed."""
+
+    count: int = 0
+    largest: float = 0.0
+    seed: int = -1
+
+    def add(self, off: Tensor, seed: Tensor) -> None:
+        """Take in some inputs' deviations (N,), and the seeds of their requests (N,)."""
+        if off.numel():
+            self.count += off.numel()
+            largest, at = off.nan_to_num(nan=torch.inf).max(0)
+            if float(largest) > self.largest:
+                self.largest, self.seed = float(largest), int(seed[at])
+
+    def rows(self, batch: int) -> tuple[Tensor, Tensor]:
+        """(batch, 2) float64 that sums to the count and has the largest, and (batch,) int64: each row's seed."""
+        out = torch.zeros(batch, 2, dtype=torch.float64)
+        out[0] = torch.tensor([self.count, self.largest])
+        return out, torch.full((batch,), self.seed)
+
+
+@dataclass
 class EmbeddingMixer:
     """The hook pair on an input embedding. `inputs` None: the lookup is stock."""
 
     inputs: Inputs | None = None
     cosines: Cosines | None = None
+    deviations: Deviations | None = None  # None: this pass isn't the one that must read what the engine's model read
     _shape: torch.Size = field(default_factory=lambda: torch.Size(()))
 
     def attach(self, embedding: nn.Module) -> None:
@@ -100,6 +127,10 @@ class EmbeddingMixer:
             at = mask.reshape(-1).nonzero()[:, 0]
             noise = sigma[:, None] * rng.normal(seed, position, d)
             fed = fed.index_put((at,), (fed[at].float() + noise).to(fed.dtype))
+        if mixed.sketches is not None and self.deviations is not None:
+            mask, sketches, seed = mixed.sketches
+            read = fed[mask.reshape(-1).nonzero()[:, 0]]
+            self.deviations.add(deviations(read, sketches, signs(d, device=read.device)), seed)
         return fed.view(*self._shape, d)
 
 
@@ -152,14 +183,18 @@ def scatter(micro_batch: dict[str, Any], records: np.ndarray, purpose: str = "")
     noise = gather_noise(unpacked, T, purpose)
     if not mask.any() and noise is None:
         return None
-    whole = torch.zeros(B, L, dtype=torch.bool)
-    whole[:, L - T :] = mask
-    moved = Inputs(whole.to(device), ids.to(device), weights.to(device))
-    if noise is not None:
-        noisy = torch.zeros(B, L, dtype=torch.bool)
-        noisy[:, L - T :] = noise[0]
-        moved.noise = (noisy.to(device), *(t.to(device) for t in noise[1:]))
-    return moved
+
+    def padded(mask: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        whole = torch.zeros(B, L, dtype=torch.bool)
+        whole[:, L - T :] = mask
+        return whole.to(device), *(v.to(device) for v in values)
+
+    sketches = gather_sketches(unpacked, T)
+    return Inputs(
+        *padded(mask, ids, weights),
+        noise=None if noise is None else padded(*noise),
+        sketches=None if sketches is None else padded(*sketches),
+    )
 
 
 def remove_padding(inputs: Inputs, attention_mask: Tensor, parts: int = 1, part: int = 0) -> Inputs:
@@ -178,7 +213,8 @@ def remove_padding(inputs: Inputs, attention_mask: Tensor, parts: int = 1, part:
         return packed, *(v[order[packed]] for v in values)
 
     mask, ids, weights = cut(inputs.mask, inputs.ids, inputs.weights)
-    return Inputs(mask, ids, weights, cut(*inputs.noise) if inputs.noise is not None else None)
+    others = (None if values is None else cut(*values) for values in (inputs.noise, inputs.sketches))
+    return Inputs(mask, ids, weights, *others)
 
 
 class ReplayActor(DataParallelPPOActor):
@@ -215,11 +251,15 @@ class ReplayActor(DataParallelPPOActor):
             self.mixer.inputs = None
 
     def compute_log_prob(self, data: DataProto, calculate_entropy=False):
-        """As stock, on the replayed inputs; `mixer.cosines` then holds this pass's statistics."""
+        """As stock, on the replayed inputs; `mixer` then holds this pass's statistics.
+
+        The old policy's inputs are compared with what the engine's model read: its weights are the engine's.
+        """
         if KEY in data.non_tensor_batch:
             check_records(data)
         self.mixer.cosines = Cosines()
         self.purpose = "reference" if self.actor_optimizer is None else "old"
+        self.mixer.deviations = Deviations() if self.purpose == "old" else None
         return super().compute_log_prob(_with_records(data), calculate_entropy)
 
     def update_policy(self, data: DataProto):
@@ -228,6 +268,6 @@ class ReplayActor(DataParallelPPOActor):
             check_records(data)
         if cap := (self.config.get("ngrpo") or {}).get("rollout_is_threshold"):
             data = importance_weighted(data, cap)
-        self.mixer.cosines = None
+        self.mixer.cosines = self.mixer.deviations = None
         self.purpose = "update"
         return super().update_policy(_with_records(data))

@@ -14,6 +14,7 @@ it, and says what stops a run.
 | policy/… | entropy, kl (to the base model), kl_to_old, clipped, loss, gradient_norm, learning_rate of the update |
 | parity/max, mean, q0.99, q0.999 | absolute difference of rollout's and replayed log-probs, before the update |
 | parity/before_mixing | its mean over tokens before any mixed step of their response |
+| parity/input_deviation | largest distance of a mixed input from what the engine's model read, by its length |
 | parity/mixed_ratio, mixed_sigmas | its mean after mixed inputs by that after plain ones; excess in standard errors |
 | parity/temperature | slope of the difference on the log-prob: as if by a temperature that is off by so much |
 | rollout_corr/kl, k3_kl | estimates of KL(rollout ‖ trainer) |
@@ -38,9 +39,9 @@ from verl.trainer.ppo.metric_utils import compute_data_metrics as stock_metrics
 from ngrpo.errors import UserError
 from ngrpo.files import write_json
 from ngrpo.method.records import Record
-from ngrpo.statistics.mismatch import measured
+from ngrpo.statistics.mismatch import INPUT, measured
 from ngrpo.study.layout import RunFiles
-from ngrpo.training.verl.actor import KEY, STATISTICS
+from ngrpo.training.verl.actor import DEVIATIONS, FARTHEST, KEY, STATISTICS
 
 _NAMES = {
     "critic/score/mean": "reward/mean",
@@ -66,14 +67,25 @@ _OWN = ("parity/", "rollout_corr/", "mixing/", "reward/", "response/", "validati
 
 
 def mismatch(batch: Any) -> dict[str, float]:
-    """How far rollout and trainer disagree in a batch: `ngrpo.statistics.mismatch.measured`."""
+    """How far rollout and trainer disagree in a batch: `ngrpo.statistics.mismatch.measured`, and its mixed inputs."""
     written = batch.batch["response_mask"].bool().cpu().numpy()
     mixed = np.zeros_like(written)
     for row, packed in enumerate(batch.non_tensor_batch[KEY]):
         record = Record.unpack(packed)
         mixed[row, 1 : record.length] = record.mixed()
     sides = (batch.batch[name].float().cpu().numpy() for name in ("rollout_log_probs", "old_log_probs"))
-    return measured(*sides, written, mixed)
+    return {**measured(*sides, written, mixed), INPUT: float(batch.batch[DEVIATIONS][:, 1].max())}
+
+
+def uncompared(batch: Any) -> int:
+    """How many of a batch's mixed inputs weren't compared with what the engine's model read."""
+    mixed = sum(int(Record.unpack(packed).mixed().sum()) for packed in batch.non_tensor_batch[KEY])
+    return mixed - int(batch.batch[DEVIATIONS][:, 0].sum())
+
+
+def farthest(batch: Any) -> int:
+    """The seed of the response with the mixed input that is farthest from what the engine's model read."""
+    return int(batch.batch[FARTHEST][batch.batch[DEVIATIONS][:, 1].argmax()])
 
 
 def not_finite(values: Mapping[str, Iterable[float]]) -> str:

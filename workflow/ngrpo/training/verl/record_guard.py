@@ -53,13 +53,22 @@ class RecordGuard:
             self._refuse(batch, step, faulty, faults[faulty[0]])
         batch.batch[SEEDS] = torch.tensor(seeds)
 
+    def place(self, batch: Any, step: int, seed: int) -> str:
+        """Which problem and sample the response with that seed is, in whatever order the batch is by now."""
+        row = batch.batch[SEEDS].tolist().index(seed)
+        return self._named(batch, row, self.seeds(step, len(batch)).index(seed))
+
+    def _named(self, batch: Any, row: int, drawn: int) -> str:
+        """The response in a row of the batch, by the place in which it was drawn."""
+        about = batch.non_tensor_batch.get("extra_info")
+        problem = f"problem '{about[row]['id']}'" if about is not None else f"prompt {drawn // self.group}"
+        return f"{problem}, sample {drawn % self.group + 1} of {self.group}"
+
     def _refuse(self, batch: Any, step: int, faulty: list[int], fault: str) -> None:
-        first, about = faulty[0], batch.non_tensor_batch.get("extra_info")
-        problem = f"problem '{about[first]['id']}'" if about is not None else f"prompt {first // self.group}"
         more = f", and so for {len(faulty) - 1} more of {len(batch)} responses" if len(faulty) > 1 else ""
         raise UserError(
             f"a mixing record can't be replayed: {fault}",
-            where=f"step {step}, {problem}, sample {first % self.group + 1} of {self.group}{more}",
+            where=f"step {step}, {self._named(batch, faulty[0], faulty[0])}{more}",
             do="nothing of this step is trained on or saved; the same command goes on from the last checkpoint. If it "
             "happens again, the rollout engine loses or mistakes what it fed: report it with train.log",
         )

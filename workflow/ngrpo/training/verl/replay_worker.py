@@ -16,7 +16,7 @@ from ngrpo.files import whole_folder
 from ngrpo.method.fingerprint import fingerprint
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.training.verl import actor, plugin
-from ngrpo.training.verl.actor import STATISTICS, Cosines
+from ngrpo.training.verl.actor import DEVIATIONS, FARTHEST, STATISTICS, Cosines, Deviations
 from ngrpo.training.verl.replacing import check_built, replaced
 
 
@@ -55,10 +55,11 @@ class ReplayWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE_PROTO)
     def compute_log_prob(self, data: DataProto):
-        """As stock; adds the statistics of what was mixed."""
+        """As stock; adds the statistics of what was mixed, and how far it is from what the engine's model read."""
         out = super().compute_log_prob(data)
         cosines = self.actor.mixer.cosines or Cosines()
         out.batch[STATISTICS] = cosines.row(len(out))
+        out.batch[DEVIATIONS], out.batch[FARTHEST] = (self.actor.mixer.deviations or Deviations()).rows(len(out))
         return out
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)

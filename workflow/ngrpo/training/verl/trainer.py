@@ -25,7 +25,7 @@ from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as sto
 
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import write_json
-from ngrpo.statistics.mismatch import MEAN, faults, limits_of
+from ngrpo.statistics.mismatch import INPUT, MEAN, faults, limits_of
 from ngrpo.study.layout import RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.training.checkpoints import Checkpoints
@@ -33,7 +33,15 @@ from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
 from ngrpo.training.verl.control import replace_rewards
-from ngrpo.training.verl.monitor import MetricsFile, log_probs_not_finite, mismatch, score_of, update_not_finite
+from ngrpo.training.verl.monitor import (
+    MetricsFile,
+    farthest,
+    log_probs_not_finite,
+    mismatch,
+    score_of,
+    uncompared,
+    update_not_finite,
+)
 from ngrpo.training.verl.record_guard import RecordGuard
 from ngrpo.training.verl.replacing import replaced
 
@@ -103,7 +111,7 @@ class Trainer(RayPPOTrainer):
             self.checkpoints.reject(self.global_steps - 1)  # its weights gave these log-probs
             self.fail(what)
         if self.run.replayed:
-            self.check_mismatch(mismatch(data))
+            self.check_mismatch(data)
         if self.run.reward != "correct":
             replace_rewards(data, self.run.reward)
         out = stock_advantage(data, *args, **kwargs)
@@ -122,14 +130,21 @@ class Trainer(RayPPOTrainer):
         self.idle.saw(no_advantage=self.no_advantage, norm=float(np.max(metrics["actor/grad_norm"])))
         return stock_reduction(metrics)
 
-    def check_mismatch(self, values: Mapping[str, float]) -> None:
+    def check_mismatch(self, batch: Any) -> None:
         """Raise UserError where rollout and trainer differ by more than rounding: something is systematically wrong."""
-        if beyond := faults(values, self.limits, self.means):
+        values, where = mismatch(batch), f"step {self.global_steps}"
+        beyond = faults(values, self.limits, self.means)
+        if left := uncompared(batch):
+            beyond.insert(0, f"{left} mixed inputs weren't compared with what the engine's model read")
+        elif not values[INPUT] <= self.limits.inputs:
+            where += f", {self.records.place(batch, self.global_steps, farthest(batch))}"
+        if beyond:
             raise UserError(
                 f"rollout and trainer disagree: {'; '.join(beyond)}",
-                where=f"step {self.global_steps}",
+                where=where,
                 do="nothing of this step is trained on or saved. Look for weights that the engine didn't get, another "
-                "temperature, or a graph that doesn't mix; limits and their sources are in docs/method.md",
+                "neighbor table or temperature, or a graph that doesn't mix; limits and their sources are in "
+                "docs/method.md",
             )
         self.means.append(values[MEAN])
 
