@@ -155,8 +155,9 @@ lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, my
 simulate: $(WORKFLOW)/.ready ## studies with a known truth: coverage, errors and power, into docs/statistics.md (about 20 minutes)
 	$(WORKFLOW)/bin/python -m benchmarks.simulate
 
-simulate-mismatch: env ## both guards: each fault, and 1,000 runs of bfloat16 noise (about 10 minutes)
+simulate-mismatch: env ## the three guards: each fault, and 1,000 runs of bfloat16 noise (about 10 minutes)
 	$(TRAIN)/bin/python -W ignore -m benchmarks.record_faults
+	$(TRAIN)/bin/python -W ignore -m benchmarks.sketches
 	$(WORKFLOW)/bin/python -m benchmarks.mismatch
 
 bench: env ## figures against peers, printed and kept in results/bench.json (ONLY=name runs one)

@@ -7,7 +7,8 @@ mixed step wasn't kept, and is taken to be those that the records change most: a
 other responses of that model, replayed in float32 with random tokens in place of the neighbors that their records hold
 (wrong_table.npz: the difference that makes; after a mixed input 0.093 nats on average, where dropping the records makes
 0.070), with that rounding. Another temperature is that of a made-up softmax. What records say themselves, stale weights
-among it, is the other guard's: `benchmarks/record_faults.py`.
+among it, is another guard's (`benchmarks/record_faults.py`), and so is what the engine's model read, by which a graph
+that doesn't mix and a wrong table are found whatever these statistics say (`benchmarks/sketches.py`).
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ngrpo.statistics.mismatch import LIMITS, MEAN, faults, measures, sums
 
 MEANS = (0.01, 0.02, 0.03, 0.04, 0.064)
 RUNS, STEPS, RESPONSES, TOKENS, POOL = 1000, 629, 256, 3906, 600
+SIZES = (8, 32, 64, 128, RESPONSES)
 LIMIT = LIMITS["bfloat16"]
 MEASURED = np.load(Path(__file__).with_name("bf16_noise.npz"))
 WRONG_TABLE = np.load(Path(__file__).with_name("wrong_table.npz"))
@@ -59,11 +61,11 @@ def healthy(runs: int, rng: np.random.Generator) -> int:
 
 
 def drawn(
-    measured: Mapping[str, np.ndarray], name: str, rng: np.random.Generator
+    measured: Mapping[str, np.ndarray], name: str, rng: np.random.Generator, responses: int = RESPONSES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A step of measured responses, drawn again and again: differences, own inputs mixed, written; each (B, 200)."""
     ends = np.cumsum(measured["lengths"].astype(int))
-    shape, rows = (RESPONSES, 200), rng.integers(0, len(ends), RESPONSES)
+    shape, rows = (responses, 200), rng.integers(0, len(ends), responses)
     d, own, written = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     for at, row in enumerate(rows):
         n = int(measured["lengths"][row])
@@ -72,25 +74,25 @@ def drawn(
     return d, own, written
 
 
-def unmixed(rng: np.random.Generator) -> bool:
+def unmixed(rng: np.random.Generator, responses: int = RESPONSES) -> bool:
     """Whether a step of short responses stops in which the graph didn't mix."""
-    d, own, written = drawn(MEASURED, "unmixed", rng)
+    d, own, written = drawn(MEASURED, "unmixed", rng, responses)
     d += np.where(rng.random(d.shape) < 1e-3, rounding(d.shape, 0.03, rng), 0.0)
     rollout = -rng.exponential(0.5, d.shape)
     return bool(faults(values_of(rollout, rollout - d, written, own), LIMIT))
 
 
-def wrong_table(rng: np.random.Generator, share: float = 1.0) -> bool:
+def wrong_table(rng: np.random.Generator, responses: int = RESPONSES, share: float = 1.0) -> bool:
     """Whether a step of short responses stops in which other tokens were fed than recorded. share: of the effect."""
-    d, own, written = drawn(WRONG_TABLE, "difference", rng)
+    d, own, written = drawn(WRONG_TABLE, "difference", rng, responses)
     d = share * d + rounding(d.shape, 0.03, rng)
     rollout = -rng.exponential(0.5, d.shape)
     return bool(faults(values_of(rollout, rollout - d, written, own), LIMIT))
 
 
-def hotter(rng: np.random.Generator, tau: float = 0.7, other: float = 1.0) -> bool:
+def hotter(rng: np.random.Generator, responses: int = RESPONSES, tau: float = 0.7, other: float = 1.0) -> bool:
     """Whether a step stops that is drawn at one temperature and replayed at another."""
-    z = rng.normal(0, 1, (RESPONSES, 60, 40)) * rng.choice([1.0, 4.0], (RESPONSES, 60, 1), p=[0.4, 0.6])
+    z = rng.normal(0, 1, (responses, 60, 40)) * rng.choice([1.0, 4.0], (responses, 60, 1), p=[0.4, 0.6])
     log_prob = [z / t - np.log(np.exp(z / t).sum(-1, keepdims=True)) for t in (tau, other)]
     token = (log_prob[0] + rng.gumbel(size=z.shape)).argmax(-1)[..., None]
     rollout, trainer = (np.take_along_axis(p, token, -1)[..., 0] for p in log_prob)
@@ -104,13 +106,20 @@ def values_of(rollout: np.ndarray, trainer: np.ndarray, written: np.ndarray, mix
     return {name: float(value) for name, value in measures(sums(rollout, trainer, written, mixed)).items()}
 
 
+FAULTS = {"a graph that doesn't mix": unmixed, "a wrong table": wrong_table, "τ 0.7 replayed at 1.0": hotter}
+
+
 def main(runs: int = RUNS, steps: int = 300) -> None:
     """Print the figures."""
     rng = np.random.default_rng(15)
-    print(f"a graph that doesn't mix: found in {sum(unmixed(rng) for _ in range(steps))} of {steps} steps")
-    print(f"a wrong table: found in {sum(wrong_table(rng) for _ in range(steps))} of {steps} steps")
-    print(f"the same, nothing wrong: stopped {sum(wrong_table(rng, share=0) for _ in range(steps))} of {steps} steps")
-    print(f"τ 0.7 replayed at 1.0: found in {sum(hotter(rng) for _ in range(steps))} of {steps} steps")
+    for name, stops in (
+        ("a graph that doesn't mix", unmixed),
+        ("a wrong table", wrong_table),
+        ("τ 0.7 at 1.0", hotter),
+    ):
+        shares = (f"{sum(stops(rng, n) for _ in range(steps)) / steps:.1%} of {n}" for n in SIZES)
+        print(f"{name}: found in one step by responses: {', '.join(shares)}", flush=True)
+    print(f"nothing wrong: stopped {sum(wrong_table(rng, share=0) for _ in range(steps))} of {steps} steps")
     print(f"τ 0.7 replayed at 0.7: stopped {sum(hotter(rng, other=0.7) for _ in range(steps))} of {steps} steps")
     print(f"healthy: {healthy(runs, rng)} of {runs} runs of {STEPS} steps × {RESPONSES * TOKENS:,} tokens stopped")
 

@@ -78,7 +78,7 @@ def mix_state() -> Any:
 
 def batch_of(mixer: Mixer, B: int, top_p: float) -> Any:
     """A decoding step of B requests, as the scheduler hands it over."""
-    from ngrpo.engines.sglang.state import BatchPlan, RequestState
+    from ngrpo.engines.sglang.plan import BatchPlan, RequestState
 
     params = types.SimpleNamespace(top_p=top_p, top_k=NO_LIMIT)
     reqs = [types.SimpleNamespace(ngrpo=RequestState(i, mixer), sampling_params=params) for i in range(B)]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ngrpo.engines.sglang import hooks, state
+from ngrpo.engines.sglang import hooks, plan
 
 
 def run_scheduler(*args: Any) -> None:
@@ -16,5 +16,5 @@ def run_scheduler(*args: Any) -> None:
         for name in ("cache_finished_req", "cache_unfinished_req", "adjust_max_prefix_ids"):
             if name in vars(ours):
                 setattr(ours, name, vars(stock)[name])
-    state.BatchPlan._replay = lambda *args: None
+    plan.BatchPlan._replay = lambda *args: None
     hooks.run_scheduler(*args)

@@ -1,149 +1,35 @@
 """The replaying actor, without Ray: against plain autograd on inputs_embeds, and against stock verl bit for bit."""
 
-import tempfile
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tiny_actor import (
+    MASK,
+    RECORDS,
+    TEMPERATURE,
+    TENSORS,
+    B,
+    P,
+    T,
+    make_actor,
+    make_data,
+    make_model,
+    noise_record,
+    plain_log_probs,
+    process_group,  # noqa: F401
+)
 
 from ngrpo.errors import UserError
-from ngrpo.method import rng
-from ngrpo.method.mixers import WEIGHT_SCALE, quantize
+from ngrpo.method.mixers import WEIGHT_SCALE
 from ngrpo.method.records import Noise, Origin, Record, gather
-from ngrpo.method.sketches import signs
-from ngrpo.training.verl import accelerator
 
 pytestmark = pytest.mark.train
 
-B, P, T, K, V, D = 8, 6, 10, 3, 200, 32
-TEMPERATURE = 0.7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _verl():
-    """A process group of one, and the accelerator module's shims, which stock verl needs here too."""
-    accelerator.patch()
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{Path(folder) / 'group'}", rank=0, world_size=1)
-        yield
-        dist.destroy_process_group()
-
-
-def _model(tied: bool = True) -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=V, hidden_size=D, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.3, attn_implementation="eager",
-    )  # fmt: skip
-    return Qwen2ForCausalLM(config)
-
-
-def _config(**changes):
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer").actor_rollout_ref.actor
-    OmegaConf.set_struct(config, False)
-    config.update(
-        use_torch_compile=False, ppo_mini_batch_size=B, ppo_micro_batch_size_per_gpu=B // 2, use_kl_loss=False,
-        entropy_coeff=0.0, use_remove_padding=False, use_fused_kernels=False, loss_agg_mode="seq-mean-token-mean",
-    )  # fmt: skip
-    config.update(changes)
-    return config
-
-
-def _batch():
-    """Left- and right-padded sequences, with a mixture at about half of the response positions that feed anything."""
-    g = torch.Generator().manual_seed(1)
-    ids = torch.randint(3, V, (B, P + T), generator=g)
-    mask = torch.ones(B, P + T, dtype=torch.long)
-    for row in range(B):
-        mask[row, : row % 4] = 0
-        mask[row, P + T - row % 5 :] = 0 if row % 5 else 1
-    ids[mask == 0] = 0
-    lengths = mask[:, P:].sum(-1).tolist()
-    records = []
-    for row, length in enumerate(lengths):
-        index = (torch.rand(length, generator=g) < 0.5).nonzero()[:, 0]
-        candidates = torch.randint(3, V, (len(index), K), generator=g)
-        weights = quantize(torch.softmax(torch.randn(len(index), K, generator=g), -1))
-        response = ids[row, P : P + length].tolist()
-        records.append(
-            Record.of(response, index.tolist(), candidates.tolist(), weights.tolist(), k=K, origin=Origin(row, P))
-        )
-    tensors = {
-        "input_ids": ids,
-        "responses": ids[:, P:],
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
-        "response_mask": mask[:, P:],
-    }
-    return tensors, records
-
-
-TENSORS, RECORDS = _batch()
-MASK = TENSORS["response_mask"].bool()
-
-
-def _data(records=RECORDS, **tensors):
-    from verl import DataProto
-
-    from ngrpo.training.verl.actor import KEY, SEEDS
-
-    extra = {} if records is None else {KEY: np.array([r.pack() for r in records], dtype=object)}
-    tensors = {SEEDS: torch.arange(B), **tensors}
-    meta = {"micro_batch_size": B // 2, "temperature": TEMPERATURE, "use_dynamic_bsz": False, "max_token_len": 40}
-    return DataProto.from_dict({**TENSORS, **tensors}, non_tensors=extra, meta_info=meta)
-
-
-def noise_record(row: int, length: int, noise: Noise | None) -> Record:
-    """A response's record that holds noise alone, or nothing."""
-    text = TENSORS["responses"][row, :length].tolist()
-    return Record.of(text, [], [], [], k=1, origin=Origin(row, 17), noise=noise)
-
-
-def _actor(kind=None, model=None, **config):
-    from ngrpo.training.verl.actor import ReplayActor
-
-    model = model or _model()
-    return (kind or ReplayActor)(_config(**config), model, torch.optim.AdamW(model.parameters(), lr=1e-2))
-
-
-def _fed(model, records) -> torch.Tensor:
-    """Input embeddings (B, P + T) by plain arithmetic."""
-    E = model.get_input_embeddings()
-    fed = E(TENSORS["input_ids"]).clone()
-    for row, record in enumerate(records):
-        for at, ids, weights in zip(record.index, record.ids, record.weights, strict=True):
-            fed[row, P + at] = (
-                torch.tensor(weights / WEIGHT_SCALE, dtype=torch.float32)[:, None] * E(torch.tensor(ids))
-            ).sum(0)
-        if record.noise is not None:
-            for at in range(record.length - 1):
-                key = torch.tensor([record.origin.seed]), torch.tensor([record.origin.start + at])
-                fed[row, P + at] = fed[row, P + at] + float(record.noise.sigma[0]) * rng.normal(*key, D)[0]
-    return fed
-
-
-def _oracle(model, records) -> torch.Tensor:
-    """Log-probs (B, T) by plain transformers on inputs_embeds."""
-    fed = _fed(model, records)
-    logits = model(
-        inputs_embeds=fed, attention_mask=TENSORS["attention_mask"], position_ids=TENSORS["position_ids"]
-    ).logits
-    lp = torch.log_softmax(logits[:, P - 1 : -1] / TEMPERATURE, -1)
-    return lp.gather(-1, TENSORS["responses"][..., None])[..., 0]
-
 
 def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() -> None:
-    replayed, _ = _actor().compute_log_prob(_data(), calculate_entropy=True)
+    replayed, _ = make_actor().compute_log_prob(make_data(), calculate_entropy=True)
     with torch.no_grad():
-        expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
+        expected, naive = plain_log_probs(make_model(), RECORDS), plain_log_probs(make_model(), [])
     assert (replayed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
@@ -156,12 +42,12 @@ def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
         return [noise_record(row, n, Noise(sigma, anew)) for row, n in enumerate(MASK.sum(-1).tolist())]
 
     def log_probs(anew: bool, optimizer: bool = True) -> torch.Tensor:
-        actor = _actor()
+        actor = make_actor()
         actor.actor_optimizer = actor.actor_optimizer if optimizer else None  # verl's reference has none
-        return actor.compute_log_prob(_data(records(anew)))[0][MASK]
+        return actor.compute_log_prob(make_data(records(anew)))[0][MASK]
 
     with torch.no_grad():
-        rollout = _oracle(_model(), records(False))[MASK]
+        rollout = plain_log_probs(make_model(), records(False))[MASK]
     assert (log_probs(False) - rollout).abs().max() < 1e-5
     assert torch.equal(log_probs(False, optimizer=False), log_probs(False))
     assert (log_probs(True) - rollout).abs().max() > 0.1
@@ -171,9 +57,9 @@ def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
 
 def test_noise_is_replayed_from_its_key() -> None:
     noisy = [noise_record(row, n, Noise(np.float32([0.2]))) for row, n in enumerate(MASK.sum(-1).tolist())]
-    replayed, _ = _actor().compute_log_prob(_data(noisy))
+    replayed, _ = make_actor().compute_log_prob(make_data(noisy))
     with torch.no_grad():
-        expected, naive = _oracle(_model(), noisy), _oracle(_model(), [])
+        expected, naive = plain_log_probs(make_model(), noisy), plain_log_probs(make_model(), [])
     assert (replayed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
@@ -192,31 +78,31 @@ def test_without_mixing_it_is_stock_bit_for_bit(records) -> None:
             Record.of(r, range(len(r)), [[t] for t in r], [[WEIGHT_SCALE]] * len(r), k=1, origin=Origin(i, P))
             for i, r in enumerate(rows)
         ]
-    ours, stock = _actor(), _actor(DataParallelPPOActor)
+    ours, stock = make_actor(), make_actor(DataParallelPPOActor)
     for a, b in zip(
-        ours.compute_log_prob(_data(records), calculate_entropy=True),
-        stock.compute_log_prob(_data(None), calculate_entropy=True),
+        ours.compute_log_prob(make_data(records), calculate_entropy=True),
+        stock.compute_log_prob(make_data(None), calculate_entropy=True),
         strict=True,
     ):
         assert torch.equal(a, b)
     advantages = torch.randn(B, 1, generator=torch.Generator().manual_seed(2)).expand(B, T).contiguous()
-    old = _oracle(_model(), []).detach()
+    old = plain_log_probs(make_model(), []).detach()
     for actor, own in ((ours, records), (stock, None)):
-        actor.update_policy(_data(own, old_log_probs=old, advantages=advantages))
+        actor.update_policy(make_data(own, old_log_probs=old, advantages=advantages))
     pairs = zip(ours.actor_module.parameters(), stock.actor_module.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_gradients_reach_candidate_rows_as_in_plain_autograd() -> None:
     """An untied model, so that the output layer doesn't fill the table's gradient."""
-    model, plain = _model(tied=False), _model(tied=False)
-    actor = _actor(model=model)
+    model, plain = make_model(tied=False), make_model(tied=False)
+    actor = make_actor(model=model)
     from ngrpo.training.verl.actor import KEY
 
     packed = np.array([r.pack() for r in RECORDS], dtype=object)
     _, replayed = actor._forward_micro_batch({**TENSORS, KEY: packed}, TEMPERATURE)
     (replayed * MASK).sum().backward()
-    (_oracle(plain, RECORDS) * MASK).sum().backward()
+    (plain_log_probs(plain, RECORDS) * MASK).sum().backward()
     ours, theirs = (m.get_input_embeddings().weight.grad for m in (model, plain))
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
     _, ids, _ = gather(RECORDS, T)
@@ -229,21 +115,21 @@ def test_records_of_another_response_are_refused() -> None:
     """By every pass; also where only the seed says so: two responses of one prompt may have the same text."""
     from ngrpo.training.verl.actor import SEEDS
 
-    foreign = [_data([*RECORDS[1:], RECORDS[0]]), _data(**{SEEDS: torch.arange(B).flip(0)})]
+    foreign = [make_data([*RECORDS[1:], RECORDS[0]]), make_data(**{SEEDS: torch.arange(B).flip(0)})]
     for data in foreign:
         with pytest.raises(UserError, match="another response"):
-            _actor().compute_log_prob(data)
+            make_actor().compute_log_prob(data)
         with pytest.raises(UserError, match="another response"):
-            _actor().update_policy(data)
+            make_actor().update_policy(data)
 
 
 def test_records_follow_their_responses_through_reordering_and_dynamic_micro_batches() -> None:
-    expected, _ = _actor().compute_log_prob(_data())
+    expected, _ = make_actor().compute_log_prob(make_data())
     order = torch.randperm(B, generator=torch.Generator().manual_seed(3))
-    data = _data()
+    data = make_data()
     data.reorder(order)
     data.meta_info["use_dynamic_bsz"] = True
-    replayed, _ = _actor().compute_log_prob(data)
+    replayed, _ = make_actor().compute_log_prob(data)
     assert (replayed - expected[order])[MASK[order]].abs().max() < 1e-5
 
 
@@ -268,44 +154,18 @@ def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
     kernels = {"unpad_input": _unpad_input, "pad_input": _pad_input, "rearrange": rearrange}
     for name, function in {**kernels, "index_first_axis": lambda rows, indices: rows[indices]}.items():
         monkeypatch.setattr(dp_actor, name, function, raising=False)
-    data = _data()
+    data = make_data()
     data.meta_info["micro_batch_size"] = 1
-    replayed, _ = _actor(use_remove_padding=True).compute_log_prob(data)
+    replayed, _ = make_actor(use_remove_padding=True).compute_log_prob(data)
     with torch.no_grad():
-        expected, naive = _oracle(_model(), RECORDS), _oracle(_model(), [])
+        expected, naive = plain_log_probs(make_model(), RECORDS), plain_log_probs(make_model(), [])
     assert (replayed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 
-def test_sequence_parallel_slices_hold_the_mixtures_of_their_tokens(monkeypatch) -> None:
-    from verl.utils import ulysses
-
-    from ngrpo.training.verl.actor import KEY, remove_padding, scatter
-
-    tensors = {k: v for k, v in TENSORS.items() if k != KEY}
-    inputs = scatter(tensors, np.array([r.pack() for r in _read(RECORDS)], dtype=object))
-    keep = TENSORS["attention_mask"].bool()
-    inputs.ids[:, 0] = TENSORS["input_ids"][inputs.mask]  # so that a candidate names its token
-    for parts in (1, 2, 3):
-        seen = 0
-        for part in range(parts):
-            monkeypatch.setattr(ulysses, "get_ulysses_sequence_parallel_world_size", lambda group=None, n=parts: n)
-            monkeypatch.setattr(dist, "get_world_size", lambda group=None, n=parts: n)
-            monkeypatch.setattr(ulysses, "get_ulysses_sequence_parallel_rank", lambda group=None, r=part: r)
-            packed, _, _ = ulysses.ulysses_pad_and_slice_inputs(TENSORS["input_ids"][keep][None], None, parts)
-            cut = remove_padding(inputs, keep, parts, part)
-            assert cut.mask.shape == packed.shape
-            assert torch.equal(cut.ids[:, 0], packed[cut.mask])
-            places, sketches, _ = cut.sketches
-            assert torch.equal(places, cut.mask)
-            assert torch.equal(sketches, inputs.sketches[1][seen : seen + len(cut.ids)])
-            seen += len(cut.ids)
-        assert seen == len(inputs.ids)
-
-
 def test_statistics_are_those_of_the_mixtures() -> None:
-    actor = _actor()
-    actor.compute_log_prob(_data())
+    actor = make_actor()
+    actor.compute_log_prob(make_data())
     E = actor.actor_module.get_input_embeddings().weight.detach()
     _, ids, weights = gather(RECORDS, T)
     mixed = ((weights / WEIGHT_SCALE)[..., None] * E[ids]).sum(1)
@@ -317,76 +177,21 @@ def test_statistics_are_those_of_the_mixtures() -> None:
     assert seen.below == float((cosine < 0.95).sum())
 
 
-def _read(records: list[Record], *, but: int = -1) -> list[Record]:
-    """The records with sketches of what an engine's model reads; but: the row where it reads tokens alone."""
-    E = _model()
-    with torch.no_grad():
-        fed, plain = _fed(E, records), _fed(E, [])
-    sketches = [
-        ((plain if row == but else fed)[row, P : P + r.length - 1][torch.from_numpy(r.mixed())] @ signs(D)).numpy()
-        for row, r in enumerate(records)
-    ]
-    return [replace(r, sketches=read) for r, read in zip(records, sketches, strict=True)]
-
-
-def _deviations(records: list[Record], *, reorder: bool = False, **meta):
-    actor, data = _actor(), _data(records)
-    data.meta_info |= meta
-    if reorder:
-        data.reorder(torch.randperm(B, generator=torch.Generator().manual_seed(3)))
-    actor.compute_log_prob(data)
-    return actor.mixer.deviations
-
-
-NOISY = [noise_record(row, n, Noise(np.float32([0.2]))) for row, n in enumerate(MASK.sum(-1).tolist())]
-
-
-@pytest.mark.parametrize("records", [RECORDS, NOISY, [*RECORDS[:4], *NOISY[4:]]], ids=["mixtures", "noise", "both"])
-def test_every_mixed_input_is_compared_with_what_the_engines_model_read(records) -> None:
-    """Wherever it lies in the batch; one response whose inputs its model read otherwise is named by its seed."""
-    mixed = sum(int(r.mixed().sum()) for r in records)
-    for how in ({}, {"reorder": True, "use_dynamic_bsz": True}):
-        seen = _deviations(_read(records), **how)
-        assert seen.count == mixed
-        assert seen.largest < 1e-5
-        for row in (2, 6):
-            seen = _deviations(_read(records, but=row), **how)
-            assert (seen.count, seen.seed) == (mixed, row)
-            assert seen.largest > 0.1
-    rows, seeds = seen.rows(B)
-    assert (rows[:, 0].sum(), rows[:, 1].max(), seeds.tolist()) == (seen.count, seen.largest, [6] * B)
-
-
-def test_inputs_without_sketches_and_those_of_other_passes_are_not_compared() -> None:
-    from ngrpo.training.verl.actor import Deviations
-
-    assert _deviations(RECORDS) == Deviations()
-    actor, data = _actor(), _data(_read(RECORDS))
-    actor.actor_optimizer = None  # verl's reference has none, and other weights than the engine
-    actor.compute_log_prob(data)
-    assert actor.mixer.deviations is None
-
-
-def test_a_sketch_that_is_no_number_is_far_away() -> None:
-    broken = [replace(r, sketches=np.full_like(r.sketches, np.nan)) for r in _read(RECORDS)]
-    assert _deviations(broken).largest == float("inf")
-
-
 def updated(kind: str, cap: float | None, rollout: torch.Tensor, old: torch.Tensor) -> list[torch.Tensor]:
     """The weights after an update from these log-probs; cap: of importance weights, None: off."""
     from ngrpo.training.verl.losses import register
 
     register()
     own = {} if cap is None else {"ngrpo": {"rollout_is_threshold": cap}}
-    actor = _actor(policy_loss={"loss_mode": kind}, clip_ratio_low=0.2, clip_ratio_high=0.2, **own)
+    actor = make_actor(policy_loss={"loss_mode": kind}, clip_ratio_low=0.2, clip_ratio_high=0.2, **own)
     advantages = torch.linspace(-1, 1, B)[:, None].expand(B, T).contiguous()
-    actor.update_policy(_data(old_log_probs=old, rollout_log_probs=rollout, advantages=advantages))
+    actor.update_policy(make_data(old_log_probs=old, rollout_log_probs=rollout, advantages=advantages))
     return [p.detach() for p in actor.actor_module.parameters()]
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "gspo"])
 def test_truncated_importance_sampling_weighs_and_is_off_without_a_cap(kind: str) -> None:
-    old = _oracle(_model(), RECORDS).detach()
+    old = plain_log_probs(make_model(), RECORDS).detach()
 
     def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
         return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -410,16 +215,16 @@ def test_gspo_runs_through_verls_registry() -> None:
     from ngrpo.training.verl.losses import register
 
     register()
-    actor = _actor(policy_loss={"loss_mode": "gspo"}, clip_ratio_low=3e-4, clip_ratio_high=4e-4)
-    old = _oracle(_model(), RECORDS).detach()
+    actor = make_actor(policy_loss={"loss_mode": "gspo"}, clip_ratio_low=3e-4, clip_ratio_high=4e-4)
+    old = plain_log_probs(make_model(), RECORDS).detach()
     advantages = torch.ones(B, T)
-    metrics = actor.update_policy(_data(old_log_probs=old, advantages=advantages))
+    metrics = actor.update_policy(make_data(old_log_probs=old, advantages=advantages))
     assert metrics["actor/pg_loss"][0] == pytest.approx(-1.0, abs=1e-3)  # the ratio is 1 before any update
 
 
 def _gradients(aggregation: str, **parts) -> list[torch.Tensor]:
     """Of one update's loss, with micro-batches as these settings make them."""
-    actor, gradients = _actor(loss_agg_mode=aggregation, use_kl_loss=True, **parts), []
+    actor, gradients = make_actor(loss_agg_mode=aggregation, use_kl_loss=True, **parts), []
 
     def step() -> torch.Tensor:
         gradients.extend(p.grad.clone() for p in actor.actor_module.parameters())
@@ -428,9 +233,9 @@ def _gradients(aggregation: str, **parts) -> list[torch.Tensor]:
     actor._optimizer_step = step
     generator = torch.Generator().manual_seed(3)
     noise = {name: 0.1 * torch.randn(B, T, generator=generator) for name in ("old_log_probs", "ref_log_prob")}
-    log_probs = _oracle(_model(), RECORDS).detach()
+    log_probs = plain_log_probs(make_model(), RECORDS).detach()
     advantages = torch.randn(B, 1, generator=generator).expand(B, T)
-    actor.update_policy(_data(advantages=advantages, **{name: log_probs + n for name, n in noise.items()}))
+    actor.update_policy(make_data(advantages=advantages, **{name: log_probs + n for name, n in noise.items()}))
     return gradients
 
 
@@ -453,9 +258,9 @@ def test_token_budgets_change_gradients_by_rounding_alone() -> None:
 
 
 def test_token_budgets_change_log_probs_by_rounding_alone() -> None:
-    expected, _ = _actor().compute_log_prob(_data())
-    data = _data()
+    expected, _ = make_actor().compute_log_prob(make_data())
+    data = make_data()
     data.meta_info |= {"use_dynamic_bsz": True, "max_token_len": P + T}
-    budgeted, _ = _actor().compute_log_prob(data)
+    budgeted, _ = make_actor().compute_log_prob(data)
     assert (budgeted - expected)[MASK].abs().max() < 1e-5
     assert (budgeted - expected.flip(0))[MASK].abs().max() > 0.1  # the control: rows in another order

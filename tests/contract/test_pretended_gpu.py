@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from ngrpo.engines.sglang import state  # noqa: E402
+from ngrpo.engines.sglang import plan, state  # noqa: E402
 from ngrpo.method.mixers import NeighborMixer, NoMixer  # noqa: E402
 from ngrpo.method.neighbor_table import Table  # noqa: E402
 
@@ -86,16 +86,14 @@ def batch(mixers, *, extends: bool, top_p: float):
     params = types.SimpleNamespace(top_p=top_p, top_k=1 << 30)
     reqs = [
         types.SimpleNamespace(
-            ngrpo=state.RequestState(i, mixer), sampling_params=params, origin_input_ids=[1, 2], output_ids=[]
+            ngrpo=plan.RequestState(i, mixer), sampling_params=params, origin_input_ids=[1, 2], output_ids=[]
         )
         for i, mixer in enumerate(mixers)
     ]
     n = len(reqs)
-    plan = state.BatchPlan(
-        types.SimpleNamespace(reqs=reqs, forward_mode=mode, prefix_lens=[0] * n, extend_lens=[2] * n)
-    )
+    made = plan.BatchPlan(types.SimpleNamespace(reqs=reqs, forward_mode=mode, prefix_lens=[0] * n, extend_lens=[2] * n))
     return types.SimpleNamespace(
-        ngrpo=plan,
+        ngrpo=made,
         forward_mode=mode,
         req_pool_indices=torch.arange(n, device=GPU),
         seq_lens=torch.arange(n, device=GPU) + 9,

@@ -109,15 +109,13 @@ def test_a_warning_comes_before_the_stop() -> None:
     assert faults({**row, "parity/mean": 0.2}, BFLOAT16) == []
 
 
-def test_measured_rounding_stops_nothing_and_what_was_measured_of_faults_does() -> None:
-    """A small part of `make simulate-mismatch`."""
+def test_measured_rounding_stops_nothing_and_another_temperature_does() -> None:
+    """A small part of `make simulate-mismatch`, of what these statistics find in every step of 256 responses."""
     path = Path(__file__).parents[2] / "benchmarks" / "mismatch.py"
     spec = importlib.util.spec_from_file_location("simulation", path)
     simulation = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(simulation)
     rng = np.random.default_rng(2)
-    assert all(simulation.unmixed(rng) for _ in range(3))
-    assert all(simulation.wrong_table(rng) for _ in range(3))
     assert not any(simulation.wrong_table(rng, share=0) for _ in range(3))
     assert simulation.hotter(rng)
     assert not simulation.hotter(rng, other=0.7)

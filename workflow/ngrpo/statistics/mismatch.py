@@ -1,4 +1,4 @@
-"""How far a step's rollout and its trainer disagree, and whether that is rounding: the second of two guards.
+"""How far a step's rollout and its trainer disagree, and whether that is rounding: the last of three guards.
 
 With equal weights and equal inputs the two differ by rounding alone, which in bfloat16 reaches nats at single tokens of
 healthy runs. So no largest difference is limited there, but what a systematic fault moves (`LIMITS`). What is wrong
@@ -67,10 +67,10 @@ LIMITS = {
     "bfloat16": MismatchLimits(inputs=0.05, mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
     "float16": MismatchLimits(inputs=0.05, mean=0.25, slope=0.1, ratio=1.5, jump=3.0),
 }
-"""By the rollout's dtype. Of inputs: five times the largest that rounding makes in a million of them in bfloat16, or
-products in TensorFloat-32 (`make simulate-mismatch`). bfloat16's mean is four times the largest published (0.064, a
-mixture of experts; dense models 0.01 to 0.04); the others hold in simulations. float16 rounds eight times finer: none
-of its means is published, and bfloat16's limits hold."""
+"""By the rollout's dtype. Of inputs in bfloat16: five times the largest that rounding makes in a million of them
+(`make simulate-mismatch`); in float32: ten times TensorFloat-32's 2⁻¹¹ an entry. bfloat16's mean is four times the
+largest published (0.064, a mixture of experts; dense models 0.01 to 0.04); the others hold in simulations. float16
+rounds eight times finer: none of its means is published, and bfloat16's limits hold."""
 
 WARN = 0.5
 """The share of a limit from which a step is warned of."""

@@ -126,7 +126,7 @@ class Training(Config):
     parity_limit: float | None = Field(None, gt=0)
     """Largest |rollout − replayed| log-prob (nats) of a step whose rollout is in float32; above it the run stops. None:
     0.001. In bfloat16 single tokens of healthy runs differ by nats, so none is set: what stops those runs is in
-    docs/method.md, "Two guards"."""
+    docs/method.md, "Three guards"."""
     stop_without_gradient: int | None = Field(None, ge=0)
     """Steps in a row without any policy gradient (each group got one reward, so that all advantages are 0) after which
     a run ends, marked as one that learned nothing; 0: never. None: 20."""

@@ -24,7 +24,8 @@ from sglang.srt.model_executor.model_runner import ModelRunner
 from typing_extensions import override
 
 from ngrpo.engines.sglang.barrier import BatchBarrier, Inbox, Overdue, fail
-from ngrpo.engines.sglang.state import KEY, VERSION, BatchPlan, MixState, PluginSettings, RequestState
+from ngrpo.engines.sglang.plan import BatchPlan, RequestState
+from ngrpo.engines.sglang.state import KEY, VERSION, MixState, PluginSettings
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import mixer_from
 from ngrpo.method.neighbor_table import Table
@@ -165,6 +166,7 @@ class MixingScheduler(Scheduler):
 
     settings: PluginSettings  # set by `substitute`
     running: "MixingScheduler | None" = None  # this process's
+    arriving: BatchPlan | None = None  # of the batch whose results are being processed
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -230,10 +232,13 @@ class MixingScheduler(Scheduler):
         """Takes the batch's steps into its requests' states. Safe: after stock, from its own tensors. Not in place,
         records are empty and don't replay."""
         plan: BatchPlan | None = getattr(result, KEY, None)
-        before = [len(req.output_ids) for req in plan.reqs] if plan else []
-        super().process_batch_result(batch, result, *args)
         if plan:
-            plan.absorb(before)
+            plan.arrive()
+        self.arriving = plan
+        super().process_batch_result(batch, result, *args)
+        self.arriving = None
+        if plan:
+            plan.absorb()
 
     @override
     def stream_output_generation(self, reqs: list[Req], *args: Any) -> None:
@@ -242,6 +247,8 @@ class MixingScheduler(Scheduler):
         Also leaves out requests that were retracted before their first token was seen: they have nothing to send, and
         stock would break off there. Safe: other fields are stock's. Not in place, `record_of` refuses the output.
         """
+        if self.arriving:  # what was read of a response's last input comes with its last token
+            self.arriving.absorb_sketches()
         reqs = [req for req in reqs if req.output_ids or req.finished()]
         for req in reqs:
             state: RequestState | None = getattr(req, KEY, None)

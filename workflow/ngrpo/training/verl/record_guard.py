@@ -1,8 +1,8 @@
-"""The first of two guards: every record of a rollout is whole and its response's, or the step isn't trained on.
+"""The first of three guards: every record of a rollout is whole and its response's, or the step isn't trained on.
 
 It asks before any forward pass, while the rows are in the order in which they were drawn, so that each one's seed is
-known from its place alone. What is systematic and in no record (a graph that doesn't mix, a wrong temperature in a
-kernel) is the other guard's: `ngrpo.statistics.mismatch`.
+known from its place alone. Whether the engine's model read what a record says, the actor compares (`actor.Deviations`);
+what is in no record (a wrong temperature in a kernel) is the last guard's: `ngrpo.statistics.mismatch`.
 """
 
 from pathlib import Path
