@@ -1,5 +1,9 @@
 """A sketch tells any other input from the one that was read, and rounding from neither."""
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.train
@@ -50,3 +54,19 @@ def test_rounding_is_within_half_the_limit_and_another_vector_is_beyond() -> Non
 def test_what_is_no_number_is_beyond_every_limit() -> None:
     R = signs(D)
     assert not (deviations(vectors()[:1], torch.full((1, SIZE), torch.nan), R) <= 1).any()
+
+
+def test_measured_faults_are_found_in_a_step_and_rounding_is_not() -> None:
+    """A small part of `make simulate-mismatch`: at a hundred mixed inputs, as a batch of `smoke` has."""
+    path = Path(__file__).parents[2] / "benchmarks" / "sketches.py"
+    spec = importlib.util.spec_from_file_location("simulation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
+    for fault in ("unmixed", "wrong_table"):
+        assert simulation.found(fault, 100, np.random.default_rng(3)) > 0.99
+        assert simulation.found(fault, 1, np.random.default_rng(3)) < 0.3
+    stops = simulation.bound() * simulation.RUNS * simulation.STEPS * simulation.MIXED
+    assert stops < 0.01
+    assert 0 < simulation.largest(64, 10_000, torch.float32) < simulation.LIMIT / 4

@@ -28,6 +28,7 @@ from ngrpo.errors import unknown_name
 from ngrpo.method import rng
 
 WEIGHT_SCALE = 1 << 16  # weights are multiples of 1/WEIGHT_SCALE
+_WHOLE = torch.tensor(WEIGHT_SCALE, dtype=torch.int32)  # a CPU's number is an argument of a GPU's kernel
 ENDED = -1  # state of a sequence whose thinking has ended: no more mixing
 
 
@@ -161,10 +162,14 @@ def only_token(token: Tensor) -> tuple[Tensor, Tensor]:
     return token[:, None].long(), torch.full_like(token, WEIGHT_SCALE, dtype=torch.int32)[:, None]
 
 
-def quantize(alpha: Tensor) -> Tensor:
-    """Weights (B, k) that sum to 1 → int32 ones that sum to WEIGHT_SCALE; the first takes what cutting leaves."""
-    weights = (alpha * WEIGHT_SCALE).clamp(max=WEIGHT_SCALE - 1).to(torch.int32)  # which cuts
-    weights[:, 0] = WEIGHT_SCALE - weights[:, 1:].sum(-1, dtype=torch.int32)
+def quantize(alpha: Tensor, *, descending: bool = False) -> Tensor:
+    """Weights (B, k) that sum to 1 → int32 ones that sum to WEIGHT_SCALE; the first takes what cutting leaves.
+
+    descending: no weight is larger than the first, and so none of the others above 1/2.
+    """
+    scaled = alpha * WEIGHT_SCALE
+    weights = (scaled if descending else scaled.clamp(max=WEIGHT_SCALE - 1)).to(torch.int32)  # which cuts
+    torch.sub(_WHOLE, weights[:, 1:].sum(-1, dtype=torch.int32), out=weights[:, 0])
     return weights
 
 

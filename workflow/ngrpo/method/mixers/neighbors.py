@@ -79,4 +79,4 @@ class NeighborMixer(Mixer):
         on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
         on = before_end(self.stop_after, token, on)
-        return Step(token, on, ids, quantize(alpha), state=next_state(self.stop_after, state, token))
+        return Step(token, on, ids, quantize(alpha, descending=True), state=next_state(self.stop_after, state, token))
