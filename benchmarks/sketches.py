@@ -41,7 +41,7 @@ def bound(length: float = 8.0) -> float:
     return float(2 * SIZE * (np.exp(-(length**2) / 2) + np.exp(-(left**2) * 2.0**17)))
 
 
-def found(fault: str, mixed: int, rng: np.random.Generator, batches: int = 20_000) -> float:
+def power(fault: str, mixed: int, rng: np.random.Generator, batches: int = 20_000) -> float:
     """The share of batches with so many mixed inputs that stop at a fault: unmixed | wrong_table."""
     distance = rng.choice(MEASURED[fault].astype(np.float64), (batches, mixed))
     seen = distance * np.sqrt(rng.chisquare(SIZE, (batches, mixed)) / SIZE)
@@ -61,7 +61,7 @@ def main(inputs: int = INPUTS) -> None:
     rng = np.random.default_rng(15)
     for fault in ("unmixed", "wrong_table"):
         changed = float((MEASURED[fault] > LIMIT).mean())
-        shares = ", ".join(f"{100 * found(fault, n, rng):.1f} % of {n}" for n in (5, 10, 20, 30, 50, 100))
+        shares = ", ".join(f"{100 * power(fault, n, rng):.1f} % of {n}" for n in (5, 10, 20, 30, 50, 100))
         print(f"{fault}: {changed:.0%} of mixed inputs are beyond {LIMIT}; found in one step by mixed inputs: {shares}")
 
 

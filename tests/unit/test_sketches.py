@@ -65,8 +65,8 @@ def test_measured_faults_are_found_in_a_step_and_rounding_is_not() -> None:
     simulation = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(simulation)
     for fault in ("unmixed", "wrong_table"):
-        assert simulation.found(fault, 100, np.random.default_rng(3)) > 0.99
-        assert simulation.found(fault, 1, np.random.default_rng(3)) < 0.3
+        assert simulation.power(fault, 100, np.random.default_rng(3)) > 0.99
+        assert simulation.power(fault, 1, np.random.default_rng(3)) < 0.3
     stops = simulation.bound() * simulation.RUNS * simulation.STEPS * simulation.MIXED
     assert stops < 0.01
     assert 0 < simulation.largest(64, 10_000, torch.float32) < simulation.LIMIT / 4
