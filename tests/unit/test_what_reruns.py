@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ngrpo.study import config
 from ngrpo.study.config import Grading, ScaleFile, StudyFile
-from ngrpo.study.expand import Study, load_study
+from ngrpo.study.expand import Cell, Study, load_study
 from ngrpo.study.reading import parse
 from ngrpo.study.reference import models_in
 from ngrpo.study.shown import page_digest, table_digest
@@ -251,6 +251,10 @@ def jobs(study: Study) -> dict[tuple[str, str], object]:
     graded = {name: part.options() for name, part in study.size.grading.items()}
     evaluations = study.evaluations.items()
     grades = {i: (spec.digest, spec.benchmark.digest, graded.get(spec.benchmark.id)) for i, spec in evaluations}
+
+    def of_seeds(cells: list[Cell]) -> list[tuple[str, str, str | None]]:
+        return [grades[e] for cell in cells for e in (cell.evaluation, *study.extra_seeds.get(cell.evaluation, ()))]
+
     return {
         **{("dataset", i): spec.digest for i, spec in study.datasets.items()},
         **{("model", i): spec.digest for i, spec in study.models.items()},
@@ -260,10 +264,7 @@ def jobs(study: Study) -> dict[tuple[str, str], object]:
         **{("diagnostics", i): study.runs[i].digest for i in study.mixing_runs},
         **{("sample", i): spec.digest for i, spec in study.evaluations.items()},
         **{("grade", i): key for i, key in grades.items()},
-        **{
-            ("analyze", t): (table_digest(study, t), [grades[cell.evaluation] for cell in cells])
-            for t, cells in study.cells.items()
-        },
+        **{("analyze", t): (table_digest(study, t), of_seeds(cells)) for t, cells in study.cells.items()},
         ("notebook", ""): page_digest(study, beside=False),
         ("report", ""): page_digest(study),
     }
