@@ -1,6 +1,7 @@
 """Promise: the neighbor table equals brute force, for every metric, on the inputs most likely to break it."""
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,14 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.knn import kernels
+from ngrpo.method.knn import kernels, packed
 from ngrpo.method.knn import search as searching
-from ngrpo.method.knn.filters import AngleFilter, ManhattanFilter, lower_bound, measure
+from ngrpo.method.knn.filters import AngleFilter, ManhattanFilter, PackedFilter, lower_bound, measure
 from ngrpo.method.neighbor_table import Table, build, excluded_tokens, nearest
 
 pytestmark = pytest.mark.train
 METRICS = ("cosine", "l2", "l1")
-FORMATS = (torch.int8, torch.bfloat16, torch.float32)
+AVX2 = torch.cpu._is_avx2_supported()
+FILTERS = {
+    "int8": partial(AngleFilter, dtype=torch.int8),
+    "bfloat16": partial(AngleFilter, dtype=torch.bfloat16),
+    "float32": partial(AngleFilter, dtype=torch.float32),
+    "packed": PackedFilter,
+}
+NAMES = [*list(FILTERS)[:3], pytest.param("packed", marks=pytest.mark.skipif(not AVX2, reason="needs AVX2"))]
 
 
 def brute_force(E, k, metric, exclude=None, only=None):
@@ -106,18 +114,21 @@ def large_with_traps():
     )
 
 
-@pytest.mark.parametrize("formats", [(torch.int8,), (torch.bfloat16,), ()])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_equals_brute_force_through_every_filter(metric, formats, monkeypatch):
-    monkeypatch.setattr(searching, "fast_formats", lambda: formats)
-    monkeypatch.setattr(searching, "_NARROW", ((torch.int8, 1.0), (torch.bfloat16, 1.0)))
+def test_equals_brute_force_through_every_filter(metric, name, monkeypatch):
     used = []
-    run = searching._pass
-    monkeypatch.setattr(searching, "_pass", lambda chosen, *a: used.append(chosen.dtype) or run(chosen, *a))
+
+    def made(rows, metric):
+        used.append(FILTERS[name](rows, metric))
+        return used[-1]
+
+    monkeypatch.setattr(searching, "narrow_filters", lambda: [(made, 1.0)])
+    monkeypatch.setattr(searching, "_pass", lambda *a, run=searching._pass: used.append(a[0]) or run(*a))
     E, some = large_with_traps()
     expected = brute_force(E, 3, metric, only=some)
     assert torch.equal(nearest(E, 3, metric)[some], expected[some])
-    assert used[-1] == (formats[0] if formats else torch.float32)
+    assert used[-1] is used[0]  # the sample, then all, by this filter
     again = some[torch.tensor([3, 0, 3, 99])]
     assert torch.equal(nearest(E, 3, metric, queries=again), expected[again])
 
@@ -133,8 +144,8 @@ def test_the_filter_that_would_measure_too_much_is_not_chosen():
 def test_negative_control_the_filters_alone_are_wrong():
     E = adversarial("tight clusters far out")
     rows = measure(E, None)
-    for dtype in FORMATS:
-        cheap = AngleFilter(rows, "l2", dtype)
+    for name in FILTERS if AVX2 else list(FILTERS)[:3]:
+        cheap = FILTERS[name](rows, "l2")
         s = cheap.similarity(cheap.operand(slice(0, 240)), cheap.operand(slice(0, 240))).float()
         s = s / (cheap.steps[:, None] * cheap.steps)
         s.fill_diagonal_(2)
@@ -153,10 +164,10 @@ def all_values(rows, metric):
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-@pytest.mark.parametrize("dtype", FORMATS)
-def test_no_value_lies_below_its_filters_bound(name, metric, dtype):
+@pytest.mark.parametrize("by", NAMES)
+def test_no_value_lies_below_its_filters_bound(name, metric, by):
     rows = measure(adversarial(name), None)
-    assert bound_holds(AngleFilter(rows, metric, dtype), rows, metric)
+    assert bound_holds(FILTERS[by](rows, metric), rows, metric)
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
@@ -172,10 +183,10 @@ def bound_holds(cheap, rows, metric):
     return bool((low <= all_values(rows, metric) + (1e-13 if metric == "cosine" else 0)).all())
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
-def test_negative_control_without_the_error_terms_the_bound_is_broken(dtype):
+@pytest.mark.parametrize("name", NAMES)
+def test_negative_control_without_the_error_terms_the_bound_is_broken(name):
     rows = measure(adversarial("plain"), None)
-    cheap = AngleFilter(rows, "cosine", dtype)
+    cheap = FILTERS[name](rows, "cosine")
     cheap.epsilon = cheap.eta = 0.0
     cheap.base = torch.zeros_like(cheap.base)
     assert not bound_holds(cheap, rows, "cosine")
@@ -256,6 +267,21 @@ def test_the_operations_for_other_devices_find_the_same(name, metric, monkeypatc
     monkeypatch.setattr(kernels, "manhattan", lambda x, y, out: -torch.cdist(x, y, p=1.0))
     assert torch.equal(nearest(E, 4, metric, block=50), compiled[0])
     assert torch.equal(nearest(E, 4, metric, queries=some), compiled[1])
+
+
+@pytest.mark.skipif(not AVX2, reason="needs AVX2")
+@pytest.mark.parametrize(("a", "b", "d"), [(1, 1, 1), (4, 3, 128), (7, 131, 129), (66, 260, 300)])
+def test_products_of_packed_rows_are_exact_where_sums_are_largest(a, b, d):
+    g = torch.Generator().manual_seed(a)
+    signs = torch.randint(0, 2, (a + b, d), generator=g) * 2.0 - 1
+    signs[-1] = signs[0]  # every product 63 · 63
+    out = torch.empty(a + -a % 4, b, dtype=torch.int32)
+    left, right = packed.pack(signs[:a].contiguous())[0], packed.pack(signs[a:].contiguous())[0]
+    s = packed.products(left, right, out)
+    assert torch.equal(s.double(), 63 * 63 * (signs[:a].double() @ signs[a:].double().T))
+    assert s[0, -1] == 63 * 63 * d
+    right[:, :32] = 0  # negative control: without their starts the sums overflow or are too large
+    assert not torch.equal(packed.products(left, right, out.clone()), s)
 
 
 def test_sums_of_absolute_differences_for_every_remainder_of_the_register_blocks():

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.errors import UserError
-from ngrpo.method.knn import kernels
+from ngrpo.method.knn import kernels, packed
 
 _PIECE = 1024  # rows converted at once
 _F64_SLACK = 1e-12  # far above every float64 rounding error here (d·2⁻⁵³ < 1e-12 up to d = 9000)
@@ -139,12 +139,28 @@ def lower_bound(s: Tensor, bound: tuple[Tensor, Tensor, float, float], i: Tensor
     return base[i, None] + base[j] - slope[i, None] * slope[j] * t
 
 
+def _unit_bound(rows: Rows, metric: str) -> tuple[Tensor, Tensor]:
+    """base and slope (n,) float64 of a similarity that is ⟨u_i, u_j⟩ or more."""
+    if metric == "cosine":
+        return torch.zeros_like(rows.norm), torch.ones_like(rows.norm)
+    return rows.norm2 * (1 - _F64_SLACK), rows.norm * 2**0.5
+
+
+def _whole_number_bound(rows: Rows, metric: str, steps: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """base and slope (n,) float64 of ⟨q_i, q_j⟩, summed exactly, with ‖q_i / steps_i − u_i‖ ≤ δ_i: both (n,) float64.
+
+    Rounding hides ε ≤ (e_i + e_j) with e = δ + δ²/2. It goes into base, where it is a row's own: for L2 by
+    2 r_i r_j ε ≤ (n_i + n_j) ε.
+    """
+    base, slope = _unit_bound(rows, metric)
+    hidden = delta + delta**2 / 2 + _F64_SLACK
+    return base - (hidden if metric == "cosine" else rows.norm2 * 2 * hidden.max()), slope / steps
+
+
 class AngleFilter(Filter):
     """Cosine and L2: a matrix product of unit rows in float32, bfloat16 or int8.
 
-    int8 entries are u_i·127 / max|u_i|, rounded, so slope_i carries the row's own unit. Their products are summed
-    exactly; what the rounding of rows may hide, ε ≤ (e_i + e_j) with e = δ + δ²/2, goes into base, where it is a row's
-    own: for L2 by 2 r_i r_j ε ≤ (n_i + n_j) ε.
+    int8 entries are u_i·127 / max|u_i|, rounded; their products are summed exactly.
     """
 
     def __init__(self, rows: Rows, metric: str, dtype: torch.dtype):
@@ -154,13 +170,9 @@ class AngleFilter(Filter):
         self.wide = extremes[0] < 1e-30 or extremes[1] > 1e30  # 1/r or x·(1/r) would leave float32's normal range
         self.steps = torch.ones_like(self.inverse)
         delta = self._rounding()
-        if metric == "cosine":
-            self.base, self.slope = torch.zeros_like(rows.norm), 1 / self.steps.double()
-        else:
-            self.base, self.slope = rows.norm2 * (1 - _F64_SLACK), rows.norm * 2**0.5 / self.steps.double()
+        self.base, self.slope = _unit_bound(rows, metric)
         if dtype == torch.int8:
-            hidden = delta + delta**2 / 2 + _F64_SLACK
-            self.base = self.base - (hidden if metric == "cosine" else rows.norm2 * 2 * hidden.max())
+            self.base, self.slope = _whole_number_bound(rows, metric, self.steps.double(), delta)
             self.epsilon = self.eta = 0.0
             return
         worst = float(delta.max())
@@ -201,6 +213,32 @@ class AngleFilter(Filter):
             return torch._int_mm(left, right.T, out=self._reused(a, b, torch.int32))
         s = torch.mm(left, right.T, out=self._reused(a, b, self.dtype))
         return s if self.dtype == torch.float32 else self._reused(a, b, torch.float32).copy_(s)
+
+
+class PackedFilter(Filter):
+    """Cosine and L2: exact products of rows rounded to whole numbers from −63 to 63 (packed.py), on a CPU with AVX2.
+
+    Each row has its own unit, steps.
+    """
+
+    dtype = torch.int8
+    epsilon = eta = 0.0
+
+    def __init__(self, rows: Rows, metric: str):
+        self.rows, self._buffers = rows, {}
+        pieces = [slice(a, min(a + _PIECE, len(rows))) for a in range(0, len(rows), _PIECE)]
+        facts = [packed.pack(rows.block(at))[1:] for at in pieces]
+        self.steps, delta = (torch.cat(parts) for parts in zip(*facts, strict=True))
+        self.base, self.slope = _whole_number_bound(rows, metric, self.steps, delta)
+
+    def operand(self, at: slice | Tensor) -> Tensor:
+        """Packed rows."""
+        return packed.pack(self.rows.block(at))[0]
+
+    def similarity(self, left: Tensor, right: Tensor) -> Tensor:
+        """s̃ in units of 1 / (steps_i steps_j)."""
+        a, b = left.shape[0], right.shape[0]
+        return packed.products(left, right, self._reused(a + -a % 4, b, torch.int32))
 
 
 class ManhattanFilter(Filter):

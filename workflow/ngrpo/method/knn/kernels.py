@@ -1,7 +1,7 @@
 """The search's inner loops on a CPU, compiled by numba: what torch has no fast operation for.
 
-1. `offer`: a block's pairs offered to both sides. Lower bounds are formed on the fly and compared with each side's
-   limit in runs of `RUN` that vectorize; in runs with a hit, pairs below the limit are measured in float64 and kept
+1. `offer`: a block's pairs offered to both sides. Lower bounds are formed on the fly and compared with both sides'
+   limits in runs of `RUN` that vectorize; in runs with a hit, pairs below a limit are measured in float64 and kept
    where they are near enough.
 2. `manhattan`: sums of absolute differences, eight at a time in registers.
 3. `squared_norms`: float64, by the same loop that measures pairs.
@@ -27,7 +27,7 @@ RUN = 64
 _REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
 
 
-def _in_threads(work: Callable[[int, int], None], size: int, least: int) -> None:
+def in_threads(work: Callable[[int, int], None], size: int, least: int) -> None:
     """Run work(lo, hi) over [0, size) on torch's number of threads, pieces being multiples of 4 and ≥ least."""
     threads = max(1, min(torch.get_num_threads(), size // least))
     if threads == 1:
@@ -57,31 +57,6 @@ def _measured(u: Array, v: Array, metric: int) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _hits(
-    s: Array, base_i: float, slope_i: float, base: Array, slope: Array, epsilon: float, eta: float, limit: Array,
-    at: Array, low: Array,
-) -> int:  # fmt: skip
-    """Columns whose bound reaches their limit: their number; which, and their bounds, into at and low."""
-    count = 0
-    size, step = np.uint64(s.shape[0]), np.uint64(RUN)  # unsigned: indices that might be negative don't vectorize
-    for run in range(np.uint64(0), size, step):
-        stop = min(run + step, size)
-        hits = 0
-        for c in range(run, stop):
-            t = np.float64(s[c])
-            hits += base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon) <= limit[c]
-        if hits:
-            for c in range(run, stop):
-                t = np.float64(s[c])
-                bound = base_i + base[c] - slope_i * slope[c] * (t + eta * abs(t) + epsilon)
-                if bound <= limit[c]:
-                    at[count] = c
-                    low[count] = bound
-                    count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
 def _insert(ids: Array, keys: Array, values: Array, place: int, key: float, value: float) -> None:
     """Put a candidate into a row that is sorted by (key, id), dropping the last; nothing where it comes after all."""
     at = ids.shape[0] - 1
@@ -107,44 +82,61 @@ def _meet(
 
 
 @njit(nogil=True, cache=True)
+def _bound(
+    s: float, base_i: float, slope_i: float, base_j: float, slope_j: float, epsilon: float, eta: float
+) -> Any:  # fmt: skip
+    """What no value of a pair lies below."""
+    t = np.float64(s)
+    return base_i + base_j - slope_i * slope_j * (t + eta * abs(t) + epsilon)
+
+
+@njit(nogil=True, cache=True)
 def _rows(
     s: Array, lo: int, hi: int, who: Array, j0: int, once: bool, x: Array, y: Array, metric: int, norm2: Array,
-    base: Array, slope: Array, epsilon: float, eta: float, ids: Array, keys: Array, values: Array, limits: Array,
+    base: Array, slope: Array, epsilon: float, eta: float, theirs: Array, marks: Array, ids: Array, keys: Array,
+    values: Array, limits: Array,
 ) -> int:  # fmt: skip
-    """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'."""
-    width, measured = s.shape[1], 0
-    limit, at, low = np.empty(width), np.empty(width, np.int64), np.empty(width)
+    """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'.
+
+    marks (a, runs): set where a pair reaches its column's limit, theirs (b,), so that `_columns` looks there alone.
+    """
+    width, measured, step = np.uint64(s.shape[1]), 0, np.uint64(RUN)  # unsigned: negative indices don't vectorize
+    base_j, slope_j = base[j0 : j0 + s.shape[1]], slope[j0 : j0 + s.shape[1]]
     for r in range(lo, hi):
-        i = who[r]
-        a = max(0, i + 1 - j0) if once else 0
-        if a >= width:
-            continue
-        limit[:] = limits[r]
-        base_j, slope_j = base[j0 + a : j0 + width], slope[j0 + a : j0 + width]
-        for h in range(_hits(s[r, a:], base[i], slope[i], base_j, slope_j, epsilon, eta, limit, at, low)):
-            j = j0 + a + at[h]
-            if low[h] <= limits[r] and j != i:
-                measured += 1
-                limits[r] = _meet(x[r], y[j - j0], norm2[i], norm2[j], j, metric, ids[r], keys[r], values[r])
+        i, row = who[r], s[r]
+        base_i, slope_i = base[i], slope[i]
+        first = max(0, i + 1 - j0) if once else 0
+        for run in range(np.uint64(first // RUN * RUN), width, step):
+            stop, mine, hits = min(run + step, width), limits[r], 0
+            for c in range(run, stop):
+                low = _bound(row[c], base_i, slope_i, base_j[c], slope_j[c], epsilon, eta)
+                hits += low <= max(mine, theirs[c])
+            if hits:
+                for c in range(max(np.int64(run), first), np.int64(stop)):
+                    low = _bound(row[c], base_i, slope_i, base_j[c], slope_j[c], epsilon, eta)
+                    if low <= theirs[c]:
+                        marks[r, c // RUN] = True
+                    j = j0 + c
+                    if low <= limits[r] and j != i:
+                        measured += 1
+                        limits[r] = _meet(x[r], y[c], norm2[i], norm2[j], j, metric, ids[r], keys[r], values[r])
     return measured
 
 
 @njit(nogil=True, cache=True)
 def _columns(
     s: Array, lo: int, hi: int, who: Array, j0: int, x: Array, y: Array, metric: int, norm2: Array, base: Array,
-    slope: Array, epsilon: float, eta: float, ids: Array, keys: Array, values: Array, limits: Array,
+    slope: Array, epsilon: float, eta: float, marks: Array, ids: Array, keys: Array, values: Array, limits: Array,
 ) -> None:  # fmt: skip
-    """Offer the block's rows to its columns lo..hi, for pairs whose row's place is before the column's."""
-    at, low = np.empty(hi - lo, np.int64), np.empty(hi - lo)
+    """Offer the block's rows to its columns in the marked runs lo..hi, where the row's place is before the column's."""
     for r in range(s.shape[0]):
         i = who[r]
-        a = max(lo, i + 1 - j0)
-        if a >= hi:
-            break
-        base_j, slope_j = base[j0 + a : j0 + hi], slope[j0 + a : j0 + hi]
-        for h in range(_hits(s[r, a:hi], base[i], slope[i], base_j, slope_j, epsilon, eta, limits[a:hi], at, low)):
-            c = a + at[h]
-            limits[c] = _meet(y[c], x[r], norm2[j0 + c], norm2[i], i, metric, ids[c], keys[c], values[c])
+        for run in range(lo, hi):
+            if marks[r, run]:
+                for c in range(max(run * RUN, i + 1 - j0), min((run + 1) * RUN, s.shape[1])):
+                    j = j0 + c
+                    if _bound(s[r, c], base[i], slope[i], base[j], slope[j], epsilon, eta) <= limits[c]:
+                        limits[c] = _meet(y[c], x[r], norm2[j], norm2[i], i, metric, ids[c], keys[c], values[c])
 
 
 def offer(
@@ -171,19 +163,22 @@ def offer(
     base, slope, epsilon, eta = bound[0].numpy(), bound[1].numpy(), bound[2], bound[3]
     code, once = METRICS.index(metric), column_side is not None
     mine = [t.numpy() for t in row_side]
+    limits = np.full(S.shape[1], -np.inf) if column_side is None else column_side[3].numpy()
+    marks = np.zeros((S.shape[0], -(-S.shape[1] // RUN)), np.bool_)
     measured: list[int] = []
 
     def rows(lo: int, hi: int) -> None:
-        measured.append(_rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, *mine))
+        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, limits, marks, *mine)
+        measured.append(found)
 
-    _in_threads(rows, S.shape[0], 32)
+    in_threads(rows, S.shape[0], 32)
     if column_side is not None:
         theirs = [t.numpy() for t in column_side]
 
         def columns(lo: int, hi: int) -> None:
-            _columns(S, lo, hi, places, j0, X, Y, code, norms, base, slope, epsilon, eta, *theirs)
+            _columns(S, lo, hi, places, j0, X, Y, code, norms, base, slope, epsilon, eta, marks, *theirs)
 
-        _in_threads(columns, S.shape[1], 32)
+        in_threads(columns, marks.shape[1], 1)
     return sum(measured)
 
 
@@ -236,5 +231,5 @@ def _manhattan(x: Array, y: Array, out: Array, lo: int, hi: int) -> None:
 def manhattan(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """−Σ|x_i − y_j| of rows (a, d), (b, d) float32, contiguous → out (a, b) float32."""
     x, y, z = left.numpy(), right.numpy(), out.numpy()
-    _in_threads(lambda lo, hi: _manhattan(x, y, z, lo, hi), x.shape[0], 16)
+    in_threads(lambda lo, hi: _manhattan(x, y, z, lo, hi), x.shape[0], 16)
     return out

@@ -10,18 +10,17 @@ of the larger term) may be ordered either way. The cosine is compared as g|g|/n_
 root, so that parallel rows with small whole entries tie exactly.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ngrpo.method.knn import kernels
-from ngrpo.method.knn.filters import AngleFilter, Filter, ManhattanFilter, Rows, lower_bound
+from ngrpo.method.knn.filters import AngleFilter, Filter, ManhattanFilter, PackedFilter, Rows, lower_bound
 
 _PAIRS = 4096  # pairs measured at once on a GPU
-# Narrow number formats, fastest first, with the share of measured pairs above which the next one is faster: a measured
-# pair costs about 30 times a filtered one.
-_NARROW = ((torch.int8, 0.02), (torch.bfloat16, 0.05))
 
 
 class Nearest(NamedTuple):
@@ -59,11 +58,21 @@ def search(rows: Rows, queries: Tensor | None, w: int, metric: str, sizes: Block
     return _pass(_choose_filter(rows, w, metric, sizes), queries, w, metric, sizes)[0]
 
 
-def fast_formats() -> tuple[torch.dtype, ...]:
-    """The narrow number formats that this processor has instructions to multiply."""
+def narrow_filters() -> list[tuple[Callable[[Rows, str], Filter], float]]:
+    """The filters in narrow numbers that this processor has instructions for, fastest first.
+
+    With each the share of measured pairs above which the next one is faster: a measured pair costs about 30 times a
+    filtered one in float32.
+    """
     int8 = torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
     bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return (torch.int8,) * int8 + (torch.bfloat16,) * bfloat16
+    avx2 = torch.cpu._is_avx2_supported()
+    known: list[tuple[bool, Callable[[Rows, str], Filter], float]] = [
+        (int8, partial(AngleFilter, dtype=torch.int8), 0.02),
+        (bfloat16, partial(AngleFilter, dtype=torch.bfloat16), 0.05),
+        (avx2 and not int8, PackedFilter, 0.015),
+    ]
+    return [(make, most) for has, make, most in known if has]
 
 
 def _choose_filter(rows: Rows, w: int, metric: str, sizes: BlockSizes) -> Filter:
@@ -73,11 +82,10 @@ def _choose_filter(rows: Rows, w: int, metric: str, sizes: BlockSizes) -> Filter
     n = len(rows)
     if n >= 4096 and rows.E.device.type == "cpu":
         sample = torch.arange(0, n, n // 64)
-        for dtype, most in _NARROW:
-            if dtype in fast_formats():
-                narrow = AngleFilter(rows, metric, dtype)
-                if _pass(narrow, sample, w, metric, sizes)[1] <= most * n * sample.numel():
-                    return narrow
+        for make, most in narrow_filters():
+            narrow = make(rows, metric)
+            if _pass(narrow, sample, w, metric, sizes)[1] <= most * n * sample.numel():
+                return narrow
     return AngleFilter(rows, metric, torch.float32)
 
 
