@@ -84,6 +84,11 @@ def adversarial(name, V=240, d=24):
     elif name == "tight clusters far out":
         E[:] = 1000 * torch.randn(1, d, generator=g)
         E += 0.1 * torch.randn(V, d, generator=g)
+    elif name == "opposite":
+        E[V // 2 :] = -E[: V // 2]
+        E *= 1 + torch.rand(V, 1, generator=g)
+    elif name == "far out one way":
+        E[:, 5] += 40
     elif name == "all parallel":
         E = torch.randint(1, 5, (V, 1), generator=g).float() * torch.ones(1, d)
     elif name == "all equal":
@@ -91,7 +96,16 @@ def adversarial(name, V=240, d=24):
     return E
 
 
-ADVERSARIAL = ("plain", "duplicates", "zeros", "huge norms", "overflowing", "tight clusters far out")
+ADVERSARIAL = (
+    "plain",
+    "duplicates",
+    "zeros",
+    "huge norms",
+    "overflowing",
+    "tight clusters far out",
+    "opposite",
+    "far out one way",
+)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -270,18 +284,32 @@ def test_the_operations_for_other_devices_find_the_same(name, metric, monkeypatc
 
 
 @pytest.mark.skipif(not AVX2, reason="needs AVX2")
-@pytest.mark.parametrize(("a", "b", "d"), [(1, 1, 1), (4, 3, 128), (7, 131, 129), (66, 260, 300)])
+@pytest.mark.parametrize(("a", "b", "d"), [(1, 1, 1), (4, 3, 128), (7, 131, 129), (66, 260, 1100)])
 def test_products_of_packed_rows_are_exact_where_sums_are_largest(a, b, d):
     g = torch.Generator().manual_seed(a)
     signs = torch.randint(0, 2, (a + b, d), generator=g) * 2.0 - 1
-    signs[-1] = signs[0]  # every product 63 · 63
+    signs[-1] = signs[0]
+    norm, nothing = signs.double().norm(dim=1), torch.zeros(d, dtype=torch.float64)
+    left, right = (packed.pack(rows, *n, nothing) for rows, n in ((signs[:a], (norm[:a],)), (signs[a:], (norm[a:],))))
+    q = round(float(left[1][0, 1] / d**0.5))  # what every entry is, but for its sign
     out = torch.empty(a + -a % 4, b, dtype=torch.int32)
-    left, right = packed.pack(signs[:a].contiguous())[0], packed.pack(signs[a:].contiguous())[0]
-    s = packed.products(left, right, out)
-    assert torch.equal(s.double(), 63 * 63 * (signs[:a].double() @ signs[a:].double().T))
-    assert s[0, -1] == 63 * 63 * d
-    right[:, :32] = 0  # negative control: without their starts the sums overflow or are too large
-    assert not torch.equal(packed.products(left, right, out.clone()), s)
+    s = packed.products(left[0], right[0], d, out)
+    assert torch.equal(s.double(), q * q * (signs[:a].double() @ signs[a:].double().T))
+    assert s[0, -1] == q * q * d
+    right[0][:, :32] = 0  # negative control: without their starts sums are off
+    assert not torch.equal(packed.products(left[0], right[0], d, out.clone()), s)
+
+
+@pytest.mark.skipif(not AVX2, reason="needs AVX2")
+def test_sums_of_packed_rows_that_lie_in_one_lane_do_not_overflow():
+    E = torch.zeros(8, 1024)
+    E[:, ::32] = 1 + 0.001 * torch.arange(8.0)[:, None]  # all entries meet in one 16-bit sum
+    q, _ = packed.pack(E, E.double().norm(dim=1), torch.zeros(1024, dtype=torch.float64))
+    s = packed.products(q, q, 1024, torch.empty(8, 8, dtype=torch.int32))
+    whole = q[:, 32:].double()
+    assert torch.equal(s.double(), whole @ whole.T)
+    q[:, 32::32] = 63  # negative control: entries as large as others may be do overflow
+    assert not torch.equal(packed.products(q, q, 1024, s.clone()).double(), q[:, 32:].double() @ q[:, 32:].double().T)
 
 
 def test_sums_of_absolute_differences_for_every_remainder_of_the_register_blocks():

@@ -12,6 +12,7 @@
 By Cauchy-Schwarz ε = 2δ + δ² + the rounding of the sum, and η is the rounding of the product's output. So with
 t = s̃ + ε + η|s̃| no true value lies below
   cosine: −t;   L2 (squared): n_i + n_j − 2 r_i r_j t;   L1: D̃·(1 − γ) with D̃ summed in float32.
+PackedFilter's s̃ leaves out what all rows share, c_i c_j with c_i = ⟨u_i, m⟩, m a unit vector, which it adds to t.
 Rows are scaled to unit length first, so huge and tiny norms cost no precision and can't overflow.
 """
 
@@ -87,7 +88,8 @@ def squared_norms(x: Tensor) -> Tensor:
 class Filter:
     """A similarity s of row pairs from a fast block operation; pairs' values are at least `lower_bound`'s.
 
-    base, slope (n,) float64, epsilon, eta: value_ij ≥ base_i + base_j − slope_i slope_j (s_ij + η|s_ij| + ε).
+    base, slope, share (n,) float64, epsilon, eta:
+    value_ij ≥ base_i + base_j − share_i share_j − slope_i slope_j (s_ij + η|s_ij| + ε).
     dtype: of the operands.
     """
 
@@ -95,6 +97,7 @@ class Filter:
     dtype: torch.dtype
     base: Tensor
     slope: Tensor
+    share: Tensor
     epsilon: float
     eta: float
     _buffers: dict[torch.dtype, Tensor]
@@ -123,20 +126,20 @@ class Filter:
         return held[: a * b].view(a, b)
 
     @property
-    def bound(self) -> tuple[Tensor, Tensor, float, float]:
-        """base, slope, ε, η."""
-        return self.base, self.slope, self.epsilon, self.eta
+    def bound(self) -> kernels.Bound:
+        """base, slope, share, ε, η."""
+        return kernels.Bound(self.base, self.slope, self.share, self.epsilon, self.eta)
 
 
-def lower_bound(s: Tensor, bound: tuple[Tensor, Tensor, float, float], i: Tensor, j: Tensor) -> Tensor:
-    """base_i + base_j − slope_i slope_j (s + η|s| + ε) of places i (a,), j (b,): (a, b) float64.
+def lower_bound(s: Tensor, bound: kernels.Bound, i: Tensor, j: Tensor) -> Tensor:
+    """base_i + base_j − share_i share_j − slope_i slope_j (s + η|s| + ε) of places i (a,), j (b,): (a, b) float64.
 
     No value of those pairs lies below it. Values: cosine −⟨u_i, u_j⟩, L2 the squared distance, L1 the distance.
     """
-    base, slope, epsilon, eta = bound
+    base, slope, share, epsilon, eta = bound
     t = s.double()
     t = t + eta * t.abs() + epsilon
-    return base[i, None] + base[j] - slope[i, None] * slope[j] * t
+    return base[i, None] + base[j] - share[i, None] * share[j] - slope[i, None] * slope[j] * t
 
 
 def _unit_bound(rows: Rows, metric: str) -> tuple[Tensor, Tensor]:
@@ -171,6 +174,7 @@ class AngleFilter(Filter):
         self.steps = torch.ones_like(self.inverse)
         delta = self._rounding()
         self.base, self.slope = _unit_bound(rows, metric)
+        self.share = torch.zeros_like(rows.norm)
         if dtype == torch.int8:
             self.base, self.slope = _whole_number_bound(rows, metric, self.steps.double(), delta)
             self.epsilon = self.eta = 0.0
@@ -218,7 +222,8 @@ class AngleFilter(Filter):
 class PackedFilter(Filter):
     """Cosine and L2: exact products of rows rounded to whole numbers from −63 to 63 (packed.py), on a CPU with AVX2.
 
-    Each row has its own unit, steps.
+    What all rows share is taken out before they are rounded: trained embeddings have half of their length in one
+    direction, and few of its entries are most of it.
     """
 
     dtype = torch.int8
@@ -227,18 +232,26 @@ class PackedFilter(Filter):
     def __init__(self, rows: Rows, metric: str):
         self.rows, self._buffers = rows, {}
         pieces = [slice(a, min(a + _PIECE, len(rows))) for a in range(0, len(rows), _PIECE)]
-        facts = [packed.pack(rows.block(at))[1:] for at in pieces]
-        self.steps, delta = (torch.cat(parts) for parts in zip(*facts, strict=True))
-        self.base, self.slope = _whole_number_bound(rows, metric, self.steps, delta)
+        mean = torch.stack([(1 / rows.norm[at]) @ rows.block(at).double() for at in pieces]).sum(0)
+        length = torch.linalg.vector_norm(mean)
+        self.common = mean / length if length > 1e-6 * len(rows) else torch.zeros_like(mean)  # or rounding is its most
+        facts = torch.cat([self._packed(at)[1] for at in pieces])
+        self.share, self.steps, delta = (fact.contiguous() for fact in facts.T)
+        self.base, self.slope = _whole_number_bound(rows, metric, self.steps, delta + _F64_SLACK)
+        if metric == "l2":
+            self.share = self.share * rows.norm * 2**0.5
+
+    def _packed(self, at: slice | Tensor) -> tuple[Tensor, Tensor]:
+        return packed.pack(self.rows.block(at), self.rows.norm[at], self.common)
 
     def operand(self, at: slice | Tensor) -> Tensor:
         """Packed rows."""
-        return packed.pack(self.rows.block(at))[0]
+        return self._packed(at)[0]
 
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
         """s̃ in units of 1 / (steps_i steps_j)."""
         a, b = left.shape[0], right.shape[0]
-        return packed.products(left, right, self._reused(a + -a % 4, b, torch.int32))
+        return packed.products(left, right, self.rows.E.shape[1], self._reused(a + -a % 4, b, torch.int32))
 
 
 class ManhattanFilter(Filter):
@@ -252,7 +265,7 @@ class ManhattanFilter(Filter):
         self.eta = (d + 4) * 2.0**-24  # one rounding a difference, at most d a sum
         self.epsilon = d * 2.0**-120  # scaled entries and differences that underflow
         self.base = torch.zeros_like(rows.norm)
-        self.slope = torch.full_like(rows.norm, 2.0**rows.half_exponent)
+        self.slope, self.share = torch.full_like(rows.norm, 2.0**rows.half_exponent), torch.zeros_like(rows.norm)
 
     def _scaled(self, at: slice | Tensor) -> Tensor:
         return self.rows.block(at) * 2.0 ** (-2 * self.rows.half_exponent)

@@ -13,7 +13,7 @@ loaders do). All kernels release the interpreter lock; each has its counterpart 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,18 @@ from torch import Tensor
 
 Array = NDArray[Any]  # numba infers the types of what it compiles; annotations are for readers
 METRICS = ("cosine", "l2", "l1")
-RUN = 64
-_REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
+RUN = 32
+REORDER = {"reassoc", "contract", "nsz"}  # sums may be split over vector lanes; the bounds allow for any order
+
+
+class Bound(NamedTuple):
+    """What a filter's similarity s says of a pair: filters.py's `Filter`."""
+
+    base: Tensor
+    slope: Tensor
+    share: Tensor
+    epsilon: float
+    eta: float
 
 
 def in_threads(work: Callable[[int, int], None], size: int, least: int) -> None:
@@ -39,94 +49,98 @@ def in_threads(work: Callable[[int, int], None], size: int, least: int) -> None:
             job.result()
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER)
-def _measured(u: Array, v: Array, metric: int) -> Any:
-    """⟨u, v⟩, Σ(u − v)² or Σ|u − v| of two float32 rows, in float64; the same for (v, u)."""
+@njit(nogil=True, cache=True, fastmath=REORDER)
+def _measured(x: Array, i: int, y: Array, j: int, metric: int) -> Any:
+    """⟨x_i, y_j⟩, Σ(x_i − y_j)² or Σ|x_i − y_j| of two float32 rows, in float64; the same for (y_j, x_i)."""
     total: Any = 0.0
     if metric == 0:
-        for c in range(u.shape[0]):
-            total += np.float64(u[c]) * np.float64(v[c])
+        for c in range(x.shape[1]):
+            total += np.float64(x[i, c]) * np.float64(y[j, c])
     elif metric == 1:
-        for c in range(u.shape[0]):
-            gap = np.float64(u[c]) - np.float64(v[c])
+        for c in range(x.shape[1]):
+            gap = np.float64(x[i, c]) - np.float64(y[j, c])
             total += gap * gap
     else:
-        for c in range(u.shape[0]):
-            total += abs(np.float64(u[c]) - np.float64(v[c]))
+        for c in range(x.shape[1]):
+            total += abs(np.float64(x[i, c]) - np.float64(y[j, c]))
     return total
 
 
 @njit(nogil=True, cache=True)
-def _insert(ids: Array, keys: Array, values: Array, place: int, key: float, value: float) -> None:
+def _insert(ids: Array, keys: Array, values: Array, row: int, place: int, key: float, value: float) -> None:
     """Put a candidate into a row that is sorted by (key, id), dropping the last; nothing where it comes after all."""
-    at = ids.shape[0] - 1
-    if keys[at] < key or (keys[at] == key and ids[at] < place):
+    at = ids.shape[1] - 1
+    if keys[row, at] < key or (keys[row, at] == key and ids[row, at] < place):
         return
-    while at > 0 and (keys[at - 1] > key or (keys[at - 1] == key and ids[at - 1] > place)):
-        ids[at], keys[at], values[at] = ids[at - 1], keys[at - 1], values[at - 1]
+    while at > 0 and (keys[row, at - 1] > key or (keys[row, at - 1] == key and ids[row, at - 1] > place)):
+        ids[row, at], keys[row, at], values[row, at] = ids[row, at - 1], keys[row, at - 1], values[row, at - 1]
         at -= 1
-    ids[at], keys[at], values[at] = place, key, value
+    ids[row, at], keys[row, at], values[row, at] = place, key, value
 
 
 @njit(nogil=True, cache=True)
 def _meet(
-    u: Array, v: Array, norm2_u: float, norm2_v: float, place: int, metric: int, ids: Array, keys: Array, values: Array
-) -> float:
-    """Measure candidate v of u and offer it; the value that a better candidate must not exceed afterwards."""
-    total = _measured(u, v, metric)
+    x: Array, i: int, y: Array, j: int, norm2_x: float, norm2_y: float, place: int, metric: int, ids: Array,
+    keys: Array, values: Array,
+) -> float:  # fmt: skip
+    """Measure candidate y_j of x_i and offer it; the value that a better candidate must not exceed afterwards."""
+    total, last = _measured(x, i, y, j, metric), ids.shape[1] - 1
     if metric == 0:
-        _insert(ids, keys, values, place, -total * abs(total) / norm2_v, -total / np.sqrt(norm2_u) / np.sqrt(norm2_v))
-        return values[-1] + 1e-12
-    _insert(ids, keys, values, place, total, total)
-    return values[-1] * (1 + 1e-12)
+        key, value = -total * abs(total) / norm2_y, -total / np.sqrt(norm2_x) / np.sqrt(norm2_y)
+        _insert(ids, keys, values, i, place, key, value)
+        return values[i, last] + 1e-12
+    _insert(ids, keys, values, i, place, total, total)
+    return values[i, last] * (1 + 1e-12)
 
 
 @njit(nogil=True, cache=True)
 def _bound(
-    s: float, base_i: float, slope_i: float, base_j: float, slope_j: float, epsilon: float, eta: float
+    s: float, base_i: float, slope_i: float, share_i: float, base_j: float, slope_j: float, share_j: float,
+    epsilon: float, eta: float,
 ) -> Any:  # fmt: skip
     """What no value of a pair lies below."""
     t = np.float64(s)
-    return base_i + base_j - slope_i * slope_j * (t + eta * abs(t) + epsilon)
+    return base_i + base_j - share_i * share_j - slope_i * slope_j * (t + eta * abs(t) + epsilon)
 
 
 @njit(nogil=True, cache=True)
 def _rows(
     s: Array, lo: int, hi: int, who: Array, j0: int, once: bool, x: Array, y: Array, metric: int, norm2: Array,
-    base: Array, slope: Array, epsilon: float, eta: float, theirs: Array, marks: Array, ids: Array, keys: Array,
-    values: Array, limits: Array,
+    base: Array, slope: Array, share: Array, epsilon: float, eta: float, theirs: Array, marks: Array, ids: Array,
+    keys: Array, values: Array, limits: Array,
 ) -> int:  # fmt: skip
     """Offer the block's columns to its rows lo..hi; how many pairs were measured. base, slope, norm2: all places'.
 
     marks (a, runs): set where a pair reaches its column's limit, theirs (b,), so that `_columns` looks there alone.
     """
     width, measured, step = np.uint64(s.shape[1]), 0, np.uint64(RUN)  # unsigned: negative indices don't vectorize
-    base_j, slope_j = base[j0 : j0 + s.shape[1]], slope[j0 : j0 + s.shape[1]]
+    base_j, slope_j, share_j = (base[j0 : j0 + width], slope[j0 : j0 + width], share[j0 : j0 + width])
     for r in range(lo, hi):
         i, row = who[r], s[r]
-        base_i, slope_i = base[i], slope[i]
+        base_i, slope_i, share_i = base[i], slope[i], share[i]
         first = max(0, i + 1 - j0) if once else 0
         for run in range(np.uint64(first // RUN * RUN), width, step):
             stop, mine, hits = min(run + step, width), limits[r], 0
             for c in range(run, stop):
-                low = _bound(row[c], base_i, slope_i, base_j[c], slope_j[c], epsilon, eta)
+                low = _bound(row[c], base_i, slope_i, share_i, base_j[c], slope_j[c], share_j[c], epsilon, eta)
                 hits += low <= max(mine, theirs[c])
             if hits:
                 for c in range(max(np.int64(run), first), np.int64(stop)):
-                    low = _bound(row[c], base_i, slope_i, base_j[c], slope_j[c], epsilon, eta)
+                    low = _bound(row[c], base_i, slope_i, share_i, base_j[c], slope_j[c], share_j[c], epsilon, eta)
                     if low <= theirs[c]:
                         marks[r, c // RUN] = True
                     j = j0 + c
                     if low <= limits[r] and j != i:
                         measured += 1
-                        limits[r] = _meet(x[r], y[c], norm2[i], norm2[j], j, metric, ids[r], keys[r], values[r])
+                        limits[r] = _meet(x, r, y, c, norm2[i], norm2[j], j, metric, ids, keys, values)
     return measured
 
 
 @njit(nogil=True, cache=True)
 def _columns(
     s: Array, lo: int, hi: int, who: Array, j0: int, x: Array, y: Array, metric: int, norm2: Array, base: Array,
-    slope: Array, epsilon: float, eta: float, marks: Array, ids: Array, keys: Array, values: Array, limits: Array,
+    slope: Array, share: Array, epsilon: float, eta: float, marks: Array, ids: Array, keys: Array, values: Array,
+    limits: Array,
 ) -> None:  # fmt: skip
     """Offer the block's rows to its columns in the marked runs lo..hi, where the row's place is before the column's."""
     for r in range(s.shape[0]):
@@ -135,8 +149,9 @@ def _columns(
             if marks[r, run]:
                 for c in range(max(run * RUN, i + 1 - j0), min((run + 1) * RUN, s.shape[1])):
                     j = j0 + c
-                    if _bound(s[r, c], base[i], slope[i], base[j], slope[j], epsilon, eta) <= limits[c]:
-                        limits[c] = _meet(y[c], x[r], norm2[j], norm2[i], i, metric, ids[c], keys[c], values[c])
+                    low = _bound(s[r, c], base[i], slope[i], share[i], base[j], slope[j], share[j], epsilon, eta)
+                    if low <= limits[c]:
+                        limits[c] = _meet(y, c, x, r, norm2[j], norm2[i], i, metric, ids, keys, values)
 
 
 def offer(
@@ -147,20 +162,19 @@ def offer(
     y: Tensor,
     metric: str,
     norm2: Tensor,
-    bound: tuple[Tensor, Tensor, float, float],
+    bound: Bound,
     row_side: tuple[Tensor, Tensor, Tensor, Tensor],
     column_side: tuple[Tensor, Tensor, Tensor, Tensor] | None,
 ) -> int:
     """Offer a block's pairs to its rows, and to its columns; how many pairs the rows measured.
 
     s (a, b): the filter's similarity. who (a,) int64: places of its rows; its columns are places j0 to j0 + b.
-    x (a, d), y (b, d) float32: the rows themselves. norm2 (n,) float64. bound: base (n,), slope (n,) float64, ε, η; a
-    pair's value is at least base_i + base_j − slope_i slope_j (s + η|s| + ε). The sides, changed in place: ids (·, w)
+    x (a, d), y (b, d) float32: the rows themselves. norm2 (n,) float64. The sides, changed in place: ids (·, w)
     int64, keys and values (·, w) float64, sorted by (key, id), limits (·,) float64. With a column_side each unordered
     pair is used once, for both; without, each row meets every column but itself.
     """
     S, places, X, Y, norms = s.numpy(), who.numpy(), x.numpy(), y.numpy(), norm2.numpy()
-    base, slope, epsilon, eta = bound[0].numpy(), bound[1].numpy(), bound[2], bound[3]
+    terms = (*(t.numpy() for t in bound[:3]), *bound[3:])
     code, once = METRICS.index(metric), column_side is not None
     mine = [t.numpy() for t in row_side]
     limits = np.full(S.shape[1], -np.inf) if column_side is None else column_side[3].numpy()
@@ -168,7 +182,7 @@ def offer(
     measured: list[int] = []
 
     def rows(lo: int, hi: int) -> None:
-        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, base, slope, epsilon, eta, limits, marks, *mine)
+        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, *terms, limits, marks, *mine)
         measured.append(found)
 
     in_threads(rows, S.shape[0], 32)
@@ -176,7 +190,7 @@ def offer(
         theirs = [t.numpy() for t in column_side]
 
         def columns(lo: int, hi: int) -> None:
-            _columns(S, lo, hi, places, j0, X, Y, code, norms, base, slope, epsilon, eta, marks, *theirs)
+            _columns(S, lo, hi, places, j0, X, Y, code, norms, *terms, marks, *theirs)
 
         in_threads(columns, marks.shape[1], 1)
     return sum(measured)
@@ -185,7 +199,7 @@ def offer(
 @njit(nogil=True, cache=True)
 def _squared_norms(x: Array, out: Array) -> None:
     for i in range(x.shape[0]):
-        out[i] = _measured(x[i], x[i], 0)
+        out[i] = _measured(x, i, x, i, 0)
 
 
 def squared_norms(x: Tensor) -> Tensor:
@@ -195,7 +209,7 @@ def squared_norms(x: Tensor) -> Tensor:
     return out
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER)
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _manhattan(x: Array, y: Array, out: Array, lo: int, hi: int) -> None:
     """out[i, j] = −Σ|x_i − y_j| for rows lo..hi; two rows by four columns share their loads."""
     d, b = x.shape[1], y.shape[0]

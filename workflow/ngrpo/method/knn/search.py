@@ -126,7 +126,7 @@ def offer_with_torch(
     y: Tensor,
     metric: str,
     norm2: Tensor,
-    bound: tuple[Tensor, Tensor, float, float],
+    bound: kernels.Bound,
     row_side: Nearest,
     column_side: Nearest | None,
 ) -> int:

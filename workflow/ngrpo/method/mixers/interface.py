@@ -29,6 +29,7 @@ from ngrpo.method import rng
 
 WEIGHT_SCALE = 1 << 16  # weights are multiples of 1/WEIGHT_SCALE
 _WHOLE = torch.tensor(WEIGHT_SCALE, dtype=torch.int32)  # a CPU's number is an argument of a GPU's kernel
+_PIECE = 1024  # of a row of logits, see `largest`
 ENDED = -1  # state of a sequence whose thinking has ended: no more mixing
 
 
@@ -160,6 +161,23 @@ def next_state(stop: int | None, state: Tensor | None, token: Tensor) -> Tensor 
 def only_token(token: Tensor) -> tuple[Tensor, Tensor]:
     """The candidates (B, 1) and weights (B, 1) of an input that is E[token]."""
     return token[:, None].long(), torch.full_like(token, WEIGHT_SCALE, dtype=torch.int32)[:, None]
+
+
+def largest(z: Tensor) -> Tensor:
+    """argmax of z (B, V), the first among equals: (B,) int64.
+
+    On a CPU by the maxima of pieces, which torch finds three times faster than where they are.
+    """
+    V = z.shape[-1]
+    if z.device.type != "cpu" or V < 2 * _PIECE:
+        return z.argmax(-1)
+    whole = V // _PIECE * _PIECE
+    maxima = [z[:, :whole].unflatten(-1, (-1, _PIECE)).amax(-1)]
+    if whole < V:
+        maxima.append(z[:, whole:].amax(-1, keepdim=True))
+    at = torch.cat(maxima, -1).argmax(-1, keepdim=True) * _PIECE + torch.arange(_PIECE)
+    at.clamp_(max=V - 1)
+    return at.gather(-1, z.gather(-1, at).argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def quantize(alpha: Tensor, *, descending: bool = False) -> Tensor:

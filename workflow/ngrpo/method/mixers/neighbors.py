@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, next_state, quantize
+from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, largest, next_state, quantize
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class NeighborMixer(Mixer):
         """Needs the neighbor table (V, k), anchor first."""
         if table is None:
             raise UserError("neighbor mixing without a neighbor table", where="mixer neighbors", do="name a table")
-        anchor = z.argmax(-1)
+        anchor = largest(z)
         ids = table[anchor].long()
         scores = z if self.weights == "logits" else torch.softmax(z, -1)
         alpha = torch.softmax(scores.gather(-1, ids), -1)
