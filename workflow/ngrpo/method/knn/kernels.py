@@ -13,7 +13,7 @@ loaders do). All kernels release the interpreter lock; each has its counterpart 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -174,15 +174,16 @@ def offer(
     pair is used once, for both; without, each row meets every column but itself.
     """
     S, places, X, Y, norms = s.numpy(), who.numpy(), x.numpy(), y.numpy(), norm2.numpy()
-    terms = (*(t.numpy() for t in bound[:3]), *bound[3:])
+    terms: list[Any] = [*(t.numpy() for t in bound[:3]), bound.epsilon, bound.eta]
     code, once = METRICS.index(metric), column_side is not None
     mine = [t.numpy() for t in row_side]
     limits = np.full(S.shape[1], -np.inf) if column_side is None else column_side[3].numpy()
     marks = np.zeros((S.shape[0], -(-S.shape[1] // RUN)), np.bool_)
     measured: list[int] = []
+    to_rows, to_columns = cast("Any", _rows), cast("Any", _columns)  # numba knows their types
 
     def rows(lo: int, hi: int) -> None:
-        found = _rows(S, lo, hi, places, j0, once, X, Y, code, norms, *terms, limits, marks, *mine)
+        found = to_rows(S, lo, hi, places, j0, once, X, Y, code, norms, *terms, limits, marks, *mine)
         measured.append(found)
 
     in_threads(rows, S.shape[0], 32)
@@ -190,7 +191,7 @@ def offer(
         theirs = [t.numpy() for t in column_side]
 
         def columns(lo: int, hi: int) -> None:
-            _columns(S, lo, hi, places, j0, X, Y, code, norms, *terms, marks, *theirs)
+            to_columns(S, lo, hi, places, j0, X, Y, code, norms, *terms, marks, *theirs)
 
         in_threads(columns, marks.shape[1], 1)
     return sum(measured)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -39,7 +39,7 @@ def layout(d: int) -> tuple[int, int]:
     return parts, -(-d // (parts * _UNIT)) * _UNIT
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _four_by_two(_: Any, left: Any, right: Any, then: Any, parts: Any, entries: Any, out: Any, stride: Any) -> Any:
     """⟨left row, right row⟩ of 4 left rows and 2 right ones, int32; addresses and sizes in bytes.
 
@@ -114,7 +114,7 @@ def _products(left: Array, right: Array, out: Array, parts: int, entries: int, l
                 then = step if j + 1 < size else 0
                 for r in range(0, rows, _ROWS):
                     at = to + r * stride + 4 * j
-                    _four_by_two(first + r * row, column + j * step, then, parts, entries, at, stride)
+                    _four_by_two(first + r * row, column + j * step, then, parts, entries, at, stride)  # type: ignore[call-arg]
 
 
 def products(left: Tensor, right: Tensor, d: int, out: Tensor) -> Tensor:
@@ -175,6 +175,10 @@ def pack(x: Tensor, norm: Tensor, common: Tensor) -> tuple[Tensor, Tensor]:
     parts, entries = layout(x.shape[1])
     out = torch.empty(x.shape[0], parts * (entries + _STARTS), dtype=torch.int8)
     facts = torch.empty(x.shape[0], 3, dtype=torch.float64)
-    given, made = [t.numpy() for t in (x, norm, common)], [t.numpy() for t in (out, facts)]
-    in_threads(lambda lo, hi: _pack(*given, parts, entries, *made, lo, hi), x.shape[0], 64)
+    rows, norms, direction, packed, row_facts = (t.numpy() for t in (x, norm, common, out, facts))
+
+    def work(lo: int, hi: int) -> None:
+        _pack(rows, norms, direction, parts, entries, packed, row_facts, lo, hi)
+
+    in_threads(work, x.shape[0], 64)
     return out, facts
