@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.knn import kernels, packed
+from ngrpo.method.knn import kernels, packed_rows
 from ngrpo.method.knn import search as searching
 from ngrpo.method.knn.filters import AngleFilter, ManhattanFilter, PackedFilter, lower_bound, measure
 from ngrpo.method.neighbor_table import Table, build, excluded_tokens, nearest
@@ -290,26 +290,30 @@ def test_products_of_packed_rows_are_exact_where_sums_are_largest(a, b, d):
     signs = torch.randint(0, 2, (a + b, d), generator=g) * 2.0 - 1
     signs[-1] = signs[0]
     norm, nothing = signs.double().norm(dim=1), torch.zeros(d, dtype=torch.float64)
-    left, right = (packed.pack(rows, *n, nothing) for rows, n in ((signs[:a], (norm[:a],)), (signs[a:], (norm[a:],))))
+    left, right = (
+        packed_rows.pack(rows, *n, nothing) for rows, n in ((signs[:a], (norm[:a],)), (signs[a:], (norm[a:],)))
+    )
     q = round(float(left[1][0, 1] / d**0.5))  # what every entry is, but for its sign
     out = torch.empty(a + -a % 4, b, dtype=torch.int32)
-    s = packed.products(left[0], right[0], d, out)
+    s = packed_rows.products(left[0], right[0], d, out)
     assert torch.equal(s.double(), q * q * (signs[:a].double() @ signs[a:].double().T))
     assert s[0, -1] == q * q * d
     right[0][:, :32] = 0  # negative control: without their starts sums are off
-    assert not torch.equal(packed.products(left[0], right[0], d, out.clone()), s)
+    assert not torch.equal(packed_rows.products(left[0], right[0], d, out.clone()), s)
 
 
 @pytest.mark.skipif(not AVX2, reason="needs AVX2")
 def test_sums_of_packed_rows_that_lie_in_one_lane_do_not_overflow():
     E = torch.zeros(8, 1024)
     E[:, ::32] = 1 + 0.001 * torch.arange(8.0)[:, None]  # all entries meet in one 16-bit sum
-    q, _ = packed.pack(E, E.double().norm(dim=1), torch.zeros(1024, dtype=torch.float64))
-    s = packed.products(q, q, 1024, torch.empty(8, 8, dtype=torch.int32))
+    q, _ = packed_rows.pack(E, E.double().norm(dim=1), torch.zeros(1024, dtype=torch.float64))
+    s = packed_rows.products(q, q, 1024, torch.empty(8, 8, dtype=torch.int32))
     whole = q[:, 32:].double()
     assert torch.equal(s.double(), whole @ whole.T)
     q[:, 32::32] = 63  # negative control: entries as large as others may be do overflow
-    assert not torch.equal(packed.products(q, q, 1024, s.clone()).double(), q[:, 32:].double() @ q[:, 32:].double().T)
+    assert not torch.equal(
+        packed_rows.products(q, q, 1024, s.clone()).double(), q[:, 32:].double() @ q[:, 32:].double().T
+    )
 
 
 def test_sums_of_absolute_differences_for_every_remainder_of_the_register_blocks():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.errors import UserError
-from ngrpo.method.knn import kernels, packed
+from ngrpo.method.knn import kernels, packed_rows
 
 _PIECE = 1024  # rows converted at once
 _F64_SLACK = 1e-12  # far above every float64 rounding error here (d·2⁻⁵³ < 1e-12 up to d = 9000)
@@ -220,7 +220,7 @@ class AngleFilter(Filter):
 
 
 class PackedFilter(Filter):
-    """Cosine and L2: exact products of rows rounded to whole numbers from −63 to 63 (packed.py), on a CPU with AVX2.
+    """Cosine and L2: exact products of rows rounded to whole numbers from −63 to 63 (packed_rows.py), on a CPU with AVX2.
 
     What all rows share is taken out before they are rounded: trained embeddings have half of their length in one
     direction, and few of its entries are most of it.
@@ -242,7 +242,7 @@ class PackedFilter(Filter):
             self.share = self.share * rows.norm * 2**0.5
 
     def _packed(self, at: slice | Tensor) -> tuple[Tensor, Tensor]:
-        return packed.pack(self.rows.block(at), self.rows.norm[at], self.common)
+        return packed_rows.pack(self.rows.block(at), self.rows.norm[at], self.common)
 
     def operand(self, at: slice | Tensor) -> Tensor:
         """Packed rows."""
@@ -251,7 +251,7 @@ class PackedFilter(Filter):
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
         """s̃ in units of 1 / (steps_i steps_j)."""
         a, b = left.shape[0], right.shape[0]
-        return packed.products(left, right, self.rows.E.shape[1], self._reused(a + -a % 4, b, torch.int32))
+        return packed_rows.products(left, right, self.rows.E.shape[1], self._reused(a + -a % 4, b, torch.int32))
 
 
 class ManhattanFilter(Filter):
