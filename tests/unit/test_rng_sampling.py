@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.method import rng, sampling
+from ngrpo.method.mixers.interface import largest
 
 pytestmark = pytest.mark.train
 
@@ -76,3 +77,13 @@ def test_log_prob_ignores_the_restriction() -> None:
     z = torch.randn(3, 9)
     token = torch.tensor([0, 4, 8])
     assert torch.equal(sampling.log_prob(z, token), torch.log_softmax(z, -1)[torch.arange(3), token])
+
+
+@pytest.mark.parametrize("V", [5, 4096, 5000])
+def test_the_anchor_is_the_first_of_the_largest(V: int) -> None:
+    z = torch.randint(-3, 4, (8, V), generator=torch.Generator().manual_seed(V)).float()
+    z[1, V - 1] = z[2, V // 2] = 9
+    z[3], z[4, V // 3] = -torch.inf, torch.nan
+    first = [int(torch.nonzero((row == row.max()) | row.isnan())[0]) for row in z]
+    assert largest(z).tolist() == first
+    assert largest(z.flip(-1)).tolist() != (V - 1 - largest(z)).tolist()  # negative control: there are ties

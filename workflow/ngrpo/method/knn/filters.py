@@ -220,7 +220,7 @@ class AngleFilter(Filter):
 
 
 class PackedFilter(Filter):
-    """Cosine and L2: exact products of rows rounded to whole numbers from −63 to 63 (packed_rows.py), on a CPU with AVX2.
+    """Cosine and L2: exact products of whole numbers from −63 to 63, on a CPU with AVX2 (packed_rows.py).
 
     What all rows share is taken out before they are rounded: trained embeddings have half of their length in one
     direction, and few of its entries are most of it.
