@@ -183,8 +183,8 @@ def offer(
     to_rows, to_columns = cast("Any", _rows), cast("Any", _columns)  # numba knows their types
 
     def rows(lo: int, hi: int) -> None:
-        found = to_rows(S, lo, hi, places, j0, once, X, Y, code, norms, *terms, limits, marks, *mine)
-        measured.append(found)
+        pairs = to_rows(S, lo, hi, places, j0, once, X, Y, code, norms, *terms, limits, marks, *mine)
+        measured.append(pairs)
 
     in_threads(rows, S.shape[0], 32)
     if column_side is not None:
