@@ -70,7 +70,7 @@ def narrow_filters() -> list[tuple[Callable[[Rows, str], Filter], float]]:
     known: list[tuple[bool, Callable[[Rows, str], Filter], float]] = [
         (int8, partial(AngleFilter, dtype=torch.int8), 0.02),
         (bfloat16, partial(AngleFilter, dtype=torch.bfloat16), 0.05),
-        (avx2 and not int8, PackedFilter, 0.025),
+        (avx2 and not int8, PackedFilter, 0.018),
     ]
     return [(make, most) for has, make, most in known if has]
 
