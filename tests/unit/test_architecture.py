@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -328,3 +329,16 @@ def test_logic_in_a_rule_would_be_seen():
         "params: lambda w: w.x",
         "if config['x']:",
     ]
+
+
+FOLDERS = {
+    ".ci", "benchmarks", "config", "docs", "envs", "gpu_kit", "notebooks", "resources", "rules", "slurm", "tests",
+    "workflow",
+}  # fmt: skip
+
+
+def test_no_results_are_tracked() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {name.split("/")[0] for name in listed.splitlines() if "/" in name} == FOLDERS

@@ -3,6 +3,7 @@ config/paper_values.yaml, costs.yaml and scales/paper.yaml. That the blocks are 
 
 import re
 from math import ceil, comb
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,9 +127,9 @@ def test_so_many_seeds_have_the_power_in_simulated_studies(claim: str) -> None:
             assert low <= float((measured.interval(question=question)[0] > 0).mean()) <= high, (question, seeds)
 
 
-def test_what_the_default_study_costs_is_what_its_runs_and_samples_cost() -> None:
+def test_what_the_default_study_costs_is_what_its_runs_and_samples_cost(tmp_path: Path) -> None:
     study = load_study(ROOT / "config", "paper")
-    results = Results(ROOT / "no-such-results" / "paper")
+    results = Results(tmp_path / "paper")
     jobs = planned_jobs(study, results, Costs(study, results), "all")
     low, high = (sum(getattr(j.device_hours, end) for j in jobs if j.why) for end in ("low", "high"))
     assert f"{low:,.0f} – {high:,.0f} GPU-hours" in README
