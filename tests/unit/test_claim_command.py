@@ -48,7 +48,7 @@ def test_one_claim_says_what_it_is_what_is_known_and_what_it_takes(toy) -> None:
         "toy-ngrpo-as-good: N-GRPO's answers are about as often right as GRPO's.\n",
         "where       the toy study (not of the paper)\n",
         "test        ngrpo within 10 points of grpo: mean, toy-held-out\n",
-        "limit       ours: a third of what either learns",
+        "limit       ours: a quarter of what either learns",
         "            on these benchmarks: ",
         "            on problems like these: ",
         "effect      N-GRPO − GRPO: Mean@32, toy-held-out (toy)\n",

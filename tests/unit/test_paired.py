@@ -41,7 +41,7 @@ def test_problems_are_counted_by_which_decoding_solves_them_beside_the_papers_sh
         assert share.low <= share.value <= share.high
     html = undrawn_page(study, results)
     assert "paper 63.3 %" in html
-    assert "<b>50.0 %</b> (4)" in html
+    assert "50.0 %</b> (4)" in html
     results.evaluation("r1-qwen-1.5b/mixing/aime24").grades.unlink()
     assert list(paired_outcomes(study, results, paper)) == []
 

@@ -98,4 +98,4 @@ def test_code_that_is_edited_changes_its_stages_and_no_other(tmp_path: Path, mon
 def test_every_part_that_is_named_is_there() -> None:
     for part in {*NEUTRAL, *(part for parts in CODE.values() for part in parts)}:
         assert file_of(part), part
-    assert len({code_of(stage) for stage in ("dataset", "grade", "analyze", "report")}) == 4
+    assert len({code_of(stage) for stage in ("dataset", "training_data", "grade", "report")}) == 4
