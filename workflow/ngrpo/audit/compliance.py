@@ -7,12 +7,14 @@ that shares the mistake wouldn't find it.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ngrpo.audit.status import RunState
 from ngrpo.files import read_json
+from ngrpo.study.config import Method
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import TableFields
@@ -54,7 +56,10 @@ def compliance(
     study: Study, results: Results, runs: list[RunState], paper: PaperValues | None
 ) -> list[ComplianceCheck]:
     """Every check of every run that has started, in the study's order."""
-    checks = [check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper)]
+    methods = _methods_of_runs(study)
+    checks = [
+        check for run in runs if run.state != "not started" for check in _checks(study, results, run, paper, methods)
+    ]
     return [*(_of_evaluations(study, results, paper) if study.size.verdicts and paper else ()), *checks]
 
 
@@ -79,12 +84,14 @@ def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Itera
             )
 
 
-def _checks(study: Study, results: Results, run: RunState, paper: PaperValues | None) -> Iterator[ComplianceCheck]:
+def _checks(
+    study: Study, results: Results, run: RunState, paper: PaperValues | None, methods: dict[str, list[Method]]
+) -> Iterator[ComplianceCheck]:
     if study.size.verdicts and paper:
+        sets = _declared(study, run, methods.get(run.id) or methods.get(_first(run.id), []))
         file = results.relative(results.run(run.id).spec)
         for what, by, required, value, field in _of_paper(run.spec, paper):
-            declared = field in _declared(study, run)
-            state: State = "ok" if _same(required, value) else "declared" if declared else "off"
+            state: State = "ok" if _same(required, value) else "declared" if field in sets else "off"
             yield ComplianceCheck(run.id, what, required, by, value, file, state)
     yield _spec_file(run, results)
     yield from _of_verl(run, results)
@@ -127,12 +134,20 @@ def _of_paper(spec: RunSpec, paper: PaperValues) -> Iterator[tuple[str, str, Any
     yield "validation set", text, paper.evaluation.validation, spec.validation.id, ("", "validation")
 
 
-def _declared(study: Study, run: RunState) -> set[tuple[str, str]]:
-    """(part, field) of what the run's method sets apart from the paper, itself or by its preset."""
-    fields: set[tuple[str, str]] = set()
+def _methods_of_runs(study: Study) -> dict[str, list[Method]]:
+    """The methods of each run of the study's own seed, by the run's id: equal specs are one run."""
+    methods: dict[str, list[Method]] = defaultdict(list)
     for name, method in study.study.methods.items():
-        if study.run_id(name, run.spec.model.id) != run.id and study.run_id(name, run.spec.model.id) != _first(run.id):
-            continue
+        for model in {spec.model.id for spec in study.runs.values()}:
+            if run := study.run_id(name, model):
+                methods[run].append(method)
+    return methods
+
+
+def _declared(study: Study, run: RunState, methods: list[Method]) -> set[tuple[str, str]]:
+    """(part, field) of what the run's methods set apart from the paper, themselves or by their preset."""
+    fields: set[tuple[str, str]] = set()
+    for method in methods:
         for part in ("exploration", "objective"):
             fields |= {(part, field) for field in getattr(method, part).model_fields_set}
         fields |= {("training", field) for field in method.training}

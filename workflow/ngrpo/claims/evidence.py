@@ -14,7 +14,7 @@ import pandas as pd
 
 from ngrpo.audit.status import Grades, RunState, read_grades, run_state
 from ngrpo.statistics.effects import QUESTIONS, Effect
-from ngrpo.statistics.metrics import problem_values
+from ngrpo.statistics.metrics import Counts, count, problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.predicates import System
@@ -119,6 +119,7 @@ class Reader:
         self.study, self.results = study, results
         self._grades: dict[str, Grades] = {}
         self._values: dict[tuple[str, str, str], pd.Series] = {}
+        self._counts: dict[str, Counts] = {}
         self._right: dict[str, pd.DataFrame] = {}
         self._runs: dict[str, RunState] = {}
 
@@ -181,10 +182,15 @@ class Reader:
         """A value a problem of a usable evaluation."""
         key = (name, metric, estimator)
         if key not in self._values:
+            self._values[key] = problem_values(self._counted(name), metric, estimator, where=name)
+        return self._values[key]
+
+    def _counted(self, name: str) -> Counts:
+        if name not in self._counts:
             frame = self._grades[name].frame
             assert frame is not None, f"{name} was asked for its values and isn't usable"
-            self._values[key] = problem_values(frame, metric, estimator, where=name)
-        return self._values[key]
+            self._counts[name] = count(frame, name)
+        return self._counts[name]
 
     def right(self, name: str) -> pd.DataFrame:
         """Which samples of a usable evaluation are correct: a row a problem, sorted; a column a sample."""

@@ -15,7 +15,7 @@ from ngrpo.audit.status import read_grades
 from ngrpo.files import whole_file
 from ngrpo.formatting import count, percent, percent_range, points
 from ngrpo.report.csv_text import csv_text
-from ngrpo.statistics.metrics import problem_values
+from ngrpo.statistics import metrics
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE, PaperValues, metric_id
@@ -90,7 +90,7 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
 def _add_seeds(sheet: pd.DataFrame, study: Study, results: Results) -> None:
     """Fill in seeds, over_seeds, least and most; a benchmark's average needs all its benchmarks of a seed."""
     cells = {(c.model, c.label, c.benchmark): c.evaluation for c in study.cells[sheet["table"].iloc[0]]}
-    known: dict[str, pd.DataFrame | None] = {}
+    known: dict[str, metrics.Counts | None] = {}
     for place, row in sheet.iterrows():
         wanted, on = (row["model"], row["label"]), row["benchmark"]
         own = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
@@ -98,11 +98,13 @@ def _add_seeds(sheet: pd.DataFrame, study: Study, results: Results) -> None:
         by_seed = [{study.evaluations[a].seed: a for a in study.extra_seeds.get(e, ())} for e in own]
         common = sorted(set.intersection(*map(set, by_seed))) if values and by_seed else []
         for again in ([names[seed] for names in by_seed] for seed in common):
-            known |= {e: read_grades(study, results, e).frame for e in again if e not in known}
-            frames = [known[e] for e in again]
-            if not any(frame is None for frame in frames):
+            for e in (e for e in again if e not in known):
+                frame = read_grades(study, results, e).frame
+                known[e] = None if frame is None else metrics.count(frame, e)
+            counts = [c for e in again if (c := known[e]) is not None]
+            if len(counts) == len(again):
                 metric = metric_id(row["metric"])
-                values.append(float(np.mean([problem_values(f, metric, "bootstrap").mean() for f in frames])))
+                values.append(float(np.mean([metrics.problem_values(c, metric, "bootstrap").mean() for c in counts])))
         sheet.loc[place, "seeds"] = len(values)
         if len(values) > 1:
             sheet.loc[place, ["over_seeds", "least", "most"]] = np.mean(values), min(values), max(values)

@@ -91,14 +91,15 @@ def _metrics(counts: Counts, ks: Sequence[int], seed: int | None) -> list[_Metri
 
 
 def problem_values(
-    grades: pd.DataFrame, metric: str, estimator: str = "unbiased", where: object | None = None
+    grades: pd.DataFrame | Counts, metric: str, estimator: str = "unbiased", where: object | None = None
 ) -> pd.Series:
     """One value a problem, in [0, 1], indexed by problem id, sorted: what a paired test pairs.
 
+    grades: a table of them, or its counts where several metrics are asked for: counting takes longest.
     metric: "mean" or "pass@k". estimator: "unbiased" or "bootstrap" (its expectation); "mean" has only one.
     Raises UserError for a metric that isn't one, and as `count` does.
     """
-    counts = count(grades, where)
+    counts = grades if isinstance(grades, Counts) else count(grades, where)
     return pd.Series(estimator_values(metric, estimator, counts.n, where)[counts.correct], index=list(counts.problems))
 
 
