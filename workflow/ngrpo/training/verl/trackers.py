@@ -91,7 +91,11 @@ def _through_verl(tracker: str) -> Callable[[RunFiles, str], Any]:
         os.environ.setdefault("WANDB_RESUME", "allow")
         os.environ.setdefault("WANDB_DIR", str(run.folder))
         tracking = Tracking(PROJECT, name, [tracker])
-        yield tracking.log
+        try:
+            yield tracking.log
+        finally:
+            if tracker == "wandb":  # verl leaves this to the end of an object, which may come late
+                tracking.logger[tracker].finish(exit_code=0)
 
     return opened
 
