@@ -4,23 +4,17 @@ A response's loss is the sum over its tokens divided by the longest possible len
 (`seq-mean-token-sum-norm`, the kind's own aggregation of the policy term); advantages aren't divided by the group's
 standard deviation (`objective.norm_adv_by_std`). Its authors use β = 0: that is `objective.kl_coefficient`.
 
-Departure: the log-ratio is clamped to ±20 before the exponential, as GRPO's is.
+Departure: the log-ratio's clamp, which is GRPO's.
 """
 
 from torch import Tensor
 
-from ngrpo.method.objectives.surrogate import Aggregation, Loss, clipped_surrogate
+from ngrpo.method.objectives import grpo
+from ngrpo.method.objectives.surrogate import Aggregation, Loss
 
 
 def loss(
-    lp: Tensor,
-    old: Tensor,
-    A: Tensor,
-    mask: Tensor,
-    *,
-    clip: tuple[float, float],
-    aggregation: Aggregation,
+    lp: Tensor, old: Tensor, A: Tensor, mask: Tensor, *, clip: tuple[float, float], aggregation: Aggregation
 ) -> Loss:
-    """Each token's ratio, clipped to [1 − clip[0], 1 + clip[1]], without a dual clip. All (B, T) → Loss."""
-    ratio = (lp - old).clamp(-20, 20).exp()
-    return clipped_surrogate(ratio, lp, old, A, mask, clip=clip, aggregation=aggregation)
+    """GRPO's clipped ratio of each token, without its dual clip. All (B, T) → Loss."""
+    return grpo.loss(lp, old, A, mask, clip=clip, aggregation=aggregation, dual=None)
