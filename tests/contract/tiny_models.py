@@ -5,8 +5,13 @@ from pathlib import Path
 VOCABULARY = 512
 
 
-def tiny_model(folder: Path, *, family: str = "qwen2", tied: bool = False, seed: int = 0) -> Path:
-    """A random model of a family (qwen2 | llama | qwen3) in a Hugging Face folder, without a tokenizer."""
+def tiny_model(
+    folder: Path, *, family: str = "qwen2", tied: bool = False, seed: int = 0, head: int = 16, spread: float = 0.3
+) -> Path:
+    """A random model of a family (qwen2 | llama | qwen3) in a Hugging Face folder, without a tokenizer.
+
+    head: numbers of each of its four attention heads; spread: standard deviation of its weights.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -19,19 +24,19 @@ def tiny_model(folder: Path, *, family: str = "qwen2", tied: bool = False, seed:
     made = model(
         config(
             vocab_size=VOCABULARY,
-            hidden_size=64,
-            intermediate_size=128,
+            hidden_size=4 * head,
+            intermediate_size=8 * head,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.3,
+            max_position_embeddings=2048,
+            initializer_range=spread,
             tie_word_embeddings=tied,
             eos_token_id=1,
             pad_token_id=0,
             bos_token_id=None,
             **({"sliding_window": None} if family == "qwen2" else {}),
-            **({"head_dim": 16} if family == "qwen3" else {}),
+            **({"head_dim": head} if family == "qwen3" else {}),
         )
     )
     made.to(torch.float32).save_pretrained(folder)
