@@ -16,6 +16,7 @@ include: "rules/models.smk"
 include: "rules/neighbors.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/elsewhere.smk"
 include: "rules/diagnostics.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
@@ -26,6 +27,8 @@ localrules:
     all,
     dataset,
     model,
+    policy,
+    predictions,
     analyze,
     notebook,
     report,

@@ -81,6 +81,7 @@ wildcard_constraints:
     notebook=one_of(NOTEBOOKS),
     dataset=one_of(STUDY.datasets),
     model=one_of(STUDY.models),
+    policy=one_of(STUDY.policies),
     table_id=one_of(STUDY.neighbors),
     run=one_of(STUDY.runs),
     evaluation=one_of(STUDY.evaluations),
@@ -174,22 +175,6 @@ def tasks_of(wildcards):
 def tensor_parallel_of(wildcards):
     """The GPUs that share a rollout engine of a run's training."""
     return SETTINGS.layout(wildcards.run, STUDY.runs[wildcards.run].model.id)[1]
-
-
-def policy_inputs(wildcards):
-    """What the evaluations of a policy and decoding read beside their specs and problems."""
-    name = next(
-        e for b in BATCHES if b.system == wildcards.system for e in b.evaluations
-    )
-    policy, mixer = (
-        STUDY.evaluations[name].policy,
-        STUDY.evaluations[name].decoding.mixer,
-    )
-    if policy.type == "run":
-        model, base = RESULTS.run(policy.id).model, policy.model
-    else:
-        model, base = RESULTS.model(policy.id).folder, policy
-    return {"model": model, "neighbors": neighbor_file(mixer, base)}
 
 
 def of_system(benchmarks, *kinds):

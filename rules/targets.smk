@@ -77,6 +77,7 @@ for _claim in CLAIMS:
 rule fetch:
     input:
         [RESULTS.model(model).folder for model in STUDY.models],
+        [RESULTS.policy(policy).folder for policy in STUDY.policies],
         [RESULTS.dataset(dataset).problems for dataset in STUDY.datasets],
 
 

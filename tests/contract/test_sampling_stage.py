@@ -14,7 +14,8 @@ from ngrpo.data.datasets import make_dataset, read_problems, write_problems
 from ngrpo.errors import UserError
 from ngrpo.stages import samples as evaluate
 from ngrpo.stages.base_models import make_model
-from ngrpo.stages.samples import SCHEMA, sample
+from ngrpo.stages.sample_files import SCHEMA
+from ngrpo.stages.samples import sample
 from ngrpo.study.sources import Dataset, Model, ToyModel, ToyProblems
 from ngrpo.study.specs import DatasetSpec, Decoding, EvaluationSpec, ModelSpec
 from ngrpo.study.versions import VERSIONS

@@ -45,6 +45,9 @@ BASE, PROBLEMS = TOY.model("toy"), TOY.dataset("toy-held-out").problems
 COMMANDS = {
     "dataset": [TOY.dataset("toy-held-out").spec, "--out", "data/toy-held-out.parquet"],
     "model": [BASE.spec, "--out", BASE.folder],
+    "policy": [BASE.spec, "--base", BASE.folder, "--out", "policy"],
+    "predictions": [EVALUATION.spec, "--source", "answers.jsonl", "--problems", PROBLEMS,
+                    "--out", "out.samples.parquet"],
     "training-data": [TOY.training_data("toy-train", "toy").spec, "--problems", PROBLEMS, "--model", BASE.folder,
                       "--out", "out.parquet"],
     "neighbors": [TOY.neighbors("toy.cosine.k3").spec, "--model", BASE.folder, "--out", "out.safetensors"],

@@ -4,17 +4,17 @@ A job's key is what Snakemake sees of it beside the files that other jobs make: 
 configuration. A spec nests those that it depends on, so a changed key is all that a stage reruns for.
 """
 
-import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from other_values import changed, is_free, other_value, walk
 
 from ngrpo.study import config
-from ngrpo.study.config import Grading, ScaleFile, StudyFile
-from ngrpo.study.expand import Cell, Study, load_study
+from ngrpo.study.config import Grading, Row, ScaleFile, StudyFile
+from ngrpo.study.elsewhere import Policy
+from ngrpo.study.expand import Study, load_study
+from ngrpo.study.products import Cell
 from ngrpo.study.reading import parse
 from ngrpo.study.reference import models_in
 from ngrpo.study.shown import page_digest, table_digest
@@ -24,6 +24,7 @@ NOTHING: frozenset[str] = frozenset()
 PAGE = frozenset({"notebook", "report"})
 TABLE = PAGE | {"analyze"}
 EVALUATION = TABLE | {"sample", "grade"}
+GIVEN = TABLE | {"predictions", "grade"}
 RUN = EVALUATION | {"train"}
 MIXING = RUN | {"diagnostics"}
 """Of a run whose diagnostics are shown, too."""
@@ -35,10 +36,10 @@ TABLE_OF_NEIGHBORS = {"run": MIXING | {"neighbors"}, "decoding": EVALUATION | {"
 DATA = {
     "training": BASE | {"dataset"},
     "validation": BASE | {"dataset"},  # it is kept out of training
-    "benchmark": BASE | {"dataset"},
+    "benchmark": BASE | {"dataset", "predictions"},
     "unused": PAGE | {"dataset"},  # made by the target `fetch` alone; the page lists it
 }
-MODEL = {"model": BASE | {"model", "neighbors"}, "unused": PAGE | {"model", "training_data"}}
+MODEL = {"model": BASE | {"model", "neighbors", "policy"}, "unused": PAGE | {"model", "training_data"}}
 """What makes the value's part of a study: which stages make something anew, where the value stands there."""
 
 DATA_FIELDS = ("source", "kind", "fields")
@@ -53,8 +54,14 @@ STAGES: dict[str, dict[str, Any]] = {
         "fidelity": {"run": MIXING | {"neighbors"}, "other run": RUN},  # the release's neighbors are another table's
     },
     "DecodingMethod": {"title": PAGE, "mixer": EVALUATION},
-    "Row": {"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
-    "ResultTable": dict(title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION, seeds=RUN),
+    "Row": {
+        **{"label": TABLE, "method": RUN, "decoding": EVALUATION, "models": TABLE},
+        **{"policy": EVALUATION | {"policy"}, "predictions": GIVEN},
+    },
+    "Policy": dict.fromkeys(("hub", "revision", "folder", "base", "tokenizer"), EVALUATION | {"policy"}),
+    "ResultTable": dict(
+        title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION | {"predictions"}, seeds=RUN
+    ),
     "Objective": dict.fromkeys(
         (*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward"), MIXER
     ),
@@ -71,13 +78,13 @@ STAGES: dict[str, dict[str, Any]] = {
     "ScaleFile": {
         **dict.fromkeys(("title",), PAGE),
         "verdicts": TABLE,
-        "models": BASE | {"model", "neighbors"},
+        "models": BASE | {"model", "neighbors", "policy"},
         "datasets": BASE | {"dataset"},
         **dict.fromkeys(("training_data", "validation", "near_duplicates"), BASE),
-        "benchmarks": BASE,
+        "benchmarks": BASE | {"predictions"},
         "training": BASE,
         "decoding": MIXING,
-        "evaluation": EVALUATION,
+        "evaluation": EVALUATION | {"predictions"},
         "tables": RUN,
         "grading": TABLE | {"grade"},
         "release": PAGE,
@@ -108,7 +115,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "Limits": dict.fromkeys(("temperature", "top_p", "max_new_tokens"), MIXING),
     "Grading": dict.fromkeys(Grading.model_fields, TABLE | {"grade"}),
-    "Evaluation": {"samples": EVALUATION, "pass_at": TABLE, "engine": EVALUATION},
+    "Evaluation": {"samples": EVALUATION | {"predictions"}, "pass_at": TABLE, "engine": EVALUATION},
 }
 """Model: field: the stages that make something anew when it changes, by the place of the value where that matters."""
 
@@ -132,6 +139,9 @@ STUDY: dict[str, Any] = {
             "rows": [
                 *({"label": m, "method": m} for m in ("mixed", "other", "third")),
                 *({"label": d, "decoding": d} for d in ("mixing", "soft")),
+                {"label": "hub", "policy": {"hub": "a/b", "revision": COMMIT, "base": "base"}},
+                {"label": "folder", "policy": {"folder": "one", "base": "base"}},
+                {"label": "given", "predictions": {"bench": "one.jsonl", "hub": "one.jsonl"}},
             ],
         },
         "later": {"title": "U", "rows": [{"label": "x", "method": "later"}], "models": ["base"]},
@@ -234,6 +244,11 @@ OTHER: dict[tuple[str, str], Any] = {
     ("Dataset", "fields"): {"id": "n"},
     ("Fields", "answer"): None,
     ("Fields", "choices"): "c",
+    ("Row", "policy"): {"hub": "c/d", "revision": COMMIT, "base": "base"},
+    ("Row", "predictions"): {"bench": "two.jsonl"},
+    ("Policy", "revision"): "d" * 40,
+    ("Policy", "folder"): "two",
+    ("Policy", "base"): None,
     ("HubModel", "revision"): "d" * 40,
     ("HubDataset", "revision"): "d" * 40,
     ("HubDataset", "mirror"): "https://example.org/a.parquet",
@@ -262,7 +277,8 @@ def jobs(study: Study) -> dict[tuple[str, str], object]:
         **{("neighbors", i): spec.digest for i, spec in study.neighbors.items()},
         **{("train", i): spec.digest for i, spec in study.runs.items()},
         **{("diagnostics", i): study.runs[i].digest for i in study.mixing_runs},
-        **{("sample", i): spec.digest for i, spec in study.evaluations.items()},
+        **{("policy", i): spec.digest for i, spec in study.policies.items()},
+        **{("sample" if spec.base else "predictions", i): spec.digest for i, spec in evaluations},
         **{("grade", i): key for i, key in grades.items()},
         **{("analyze", t): (table_digest(study, t), of_seeds(cells)) for t, cells in study.cells.items()},
         ("notebook", ""): page_digest(study, beside=False),
@@ -270,55 +286,15 @@ def jobs(study: Study) -> dict[tuple[str, str], object]:
     }
 
 
-def other_value(annotation: Any, value: Any) -> Any:
-    """Another value of a field's type."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return next(a for a in args if a != value)
-    if origin in (Union, types.UnionType):
-        return other_value(next(a for a in args if a is not type(None)), value)
-    if hasattr(annotation, "__metadata__"):
-        return other_value(args[0], value)
-    if annotation is bool:
-        return not value
-    if annotation is int:
-        return (value or 1) + 1
-    if annotation is float:
-        return (value or 1.0) * 0.875
-    return f"{value or 'x'}2"
-
-
-def walk(part: BaseModel, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], BaseModel, str]]:
-    """Every field below a model: (its path, the model that has it, its name)."""
-    for name in type(part).model_fields:
-        yield (*path, name), part, name
-        value = getattr(part, name)
-        items = (
-            value.items()
-            if isinstance(value, dict)
-            else enumerate(value)
-            if isinstance(value, tuple)
-            else [("", value)]
-        )
-        for key, inner in items:
-            if isinstance(inner, BaseModel):
-                yield from walk(inner, (*path, name, *((key,) if key != "" else ())))
-
-
-def changed(whole: dict[str, Any], path: tuple[str | int, ...], value: object) -> dict[str, Any]:
-    """The same plain data with one value set."""
-    first, *rest = path
-    inner = whole[first] if isinstance(whole, list) else whole.get(first, {})
-    new = changed(inner, tuple(rest), value) if rest else value
-    if isinstance(whole, list):
-        return [new if place == first else old for place, old in enumerate(whole)]  # type: ignore[return-value]
-    return {**whole, first: new}
-
-
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """load(study, scale): these files as an expanded study, without the way through YAML."""
     plain = {"study.yaml": STUDY, "mine.yaml": SCALE}
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+        (tmp_path / f"{name}.jsonl").write_text(name)
     (tmp_path / "scales").mkdir()
     (tmp_path / "scales" / "mine.yaml").touch()
     monkeypatch.setattr(config, "read_yaml", lambda model, path: parse(model, plain[path.name], path))
@@ -352,6 +328,8 @@ def surprises(load, *start: str) -> list[str]:
             model = type(part).__name__
             if path[: len(start)] != start or path[:2] in UNASKED or (model, name, role_of(path)) in REFUSED:
                 continue
+            if isinstance(part, Row | Policy) and not is_free(part, name):
+                continue
             if name == "kind" and model not in KINDS:
                 continue  # it says which model the value is: another one is another value of the field that holds it
             value = OTHER.get((model, name), ...)
@@ -372,11 +350,13 @@ def test_a_key_that_is_forgotten_is_seen(load, monkeypatch: pytest.MonkeyPatch) 
     """The negative control: tables and pages that don't look at it would not be made anew."""
     monkeypatch.setitem(globals(), "table_digest", lambda study, table: "")
     monkeypatch.setitem(globals(), "page_digest", lambda study, beside=True: "")
+    drawn, page = ["analyze", "grade", "sample"], ["notebook", "report"]
+    given = sorted([*drawn, "predictions"])
     assert surprises(load, "evaluation") == [
-        "evaluation: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
-        "evaluation.samples: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
+        f"evaluation: {given}, not {sorted([*given, *page])}",
+        f"evaluation.samples: {given}, not {sorted([*given, *page])}",
         "evaluation.pass_at: [], not ['analyze', 'notebook', 'report']",
-        "evaluation.engine: ['analyze', 'grade', 'sample'], not ['analyze', 'grade', 'notebook', 'report', 'sample']",
+        f"evaluation.engine: {drawn}, not {sorted([*drawn, *page])}",
     ]
 
 

@@ -58,6 +58,7 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
     folders = {
         "runs": (study.runs, "*"),
         "models": (study.models, "*"),
+        "policies": (study.policies, "*"),
         "neighbors": (study.neighbors, "*.safetensors"),
         "diagnostics": (study.mixing_runs, "*.json"),
         "analysis": (study.cells, "*.parquet"),
@@ -68,7 +69,7 @@ def asked_for_by_nobody(study: Study, results: Results) -> list[Needless]:
     for folder, (names, pattern) in folders.items():
         for path in _entries(results.root / folder, pattern):
             name = path.name.removesuffix(pattern[1:])
-            of_a_model = folder == "models" and not path.is_dir()
+            of_a_model = folder in ("models", "policies") and not path.is_dir()
             if name not in names and not of_a_model and not (folder == "runs" and _is_held(RunFiles(path))):
                 listed.append(_needless(results, path, unnamed))
     for path in _entries(results.root / "evaluations", "*/*/*.samples.parquet"):

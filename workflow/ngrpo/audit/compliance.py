@@ -66,7 +66,8 @@ def compliance(
 def _of_evaluations(study: Study, results: Results, paper: PaperValues) -> Iterator[ComplianceCheck]:
     """Every evaluation's settings against the paper's: one row where all agree, else one for each that doesn't."""
     files = {name: results.evaluation(name).spec for name in study.evaluations}
-    made = {name: spec for name, spec in study.evaluations.items() if files[name].exists()}
+    drawn = {name: spec for name, spec in study.evaluations.items() if spec.base is not None}
+    made = {name: spec for name, spec in drawn.items() if files[name].exists()}
     for what, required, value_of in (
         ("n, samples a problem", paper.evaluation.samples, lambda e: e.samples),
         ("temperature", paper.evaluation.temperature, lambda e: e.decoding.temperature),

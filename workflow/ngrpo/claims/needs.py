@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ngrpo.claims.at_scale import at_scale, check_names, shown_here
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.study.expand import BELOW, Study
+from ngrpo.study.expand import Study
 from ngrpo.study.naming import CLAIM
 from ngrpo.study.paper_values import PaperValues, read_paper_values
 from ngrpo.study.predicates import FILE, Claim, Compared, Diagnosed, Predicate, System, compared_with, read_claims
+from ngrpo.study.products import BELOW
 from ngrpo.study.seeds import counted
 
 TARGET = CLAIM

@@ -10,7 +10,7 @@ from ngrpo.cli.group import main
 __all__ = ["main"]
 
 for _command in (
-    *(inputs.dataset, inputs.model, inputs.training_data, inputs.neighbors),
+    *(inputs.dataset, inputs.model, inputs.policy, inputs.predictions, inputs.training_data, inputs.neighbors),
     *(runs.train, runs.watch, runs.sample, runs.diagnostics),
     *(results.analyze, results.report, results.import_curves, results.crate, results.verify, results.table),
     *(graded.grade, graded.show, graded.diff),

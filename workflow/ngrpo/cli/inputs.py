@@ -40,6 +40,36 @@ def model(spec: Path, out: Path) -> None:
     keep_spec(asked, out.with_name(out.name + SPEC))
 
 
+@click.command()
+@spec_argument
+@click.option("--base", type=FOLDER, required=True, help="The base model that it was trained from.")
+@click.option("--source", type=FOLDER, help="The folder that it lies in; without one it is fetched from the hub.")
+@out_option
+def policy(spec: Path, base: Path, source: Path | None, out: Path) -> None:
+    """Fetch or copy a policy that was trained elsewhere, and check that it fits its base model; merge an adapter."""
+    from ngrpo.stages.policies import make_policy
+    from ngrpo.study.specs import PolicySpec, keep_spec, read_spec
+
+    asked = read_spec(spec, PolicySpec)
+    make_policy(asked, out, base=base, source=source)
+    keep_spec(asked, out.with_name(out.name + SPEC))
+
+
+@click.command()
+@spec_argument
+@click.option("--source", type=FILE, required=True, help="The file: rows of problem_id, sample and response (JSONL).")
+@click.option("--problems", type=FILE, required=True, help="The benchmark's problems.")
+@click.option("--out", type=FILE, required=True, help="Where the samples go: {benchmark}.samples.parquet.")
+def predictions(spec: Path, source: Path, problems: Path, out: Path) -> None:
+    """Take samples that were drawn elsewhere as an evaluation: the first n of each problem."""
+    from ngrpo.stages.predictions import take_predictions
+    from ngrpo.study.specs import PredictedSpec, keep_spec, read_spec
+
+    asked = read_spec(spec, PredictedSpec)
+    take_predictions(asked, out, source=source.expanduser(), problems=problems)
+    keep_spec(asked, out.with_name(f"{asked.benchmark.id}{SPEC}"))
+
+
 @click.command("training-data")
 @spec_argument
 @click.option("--problems", type=FILE, required=True)

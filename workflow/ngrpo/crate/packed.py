@@ -58,6 +58,7 @@ def result_files(study: Study, results: Results) -> Iterator[Path]:
     yield from (path for name in study.cells for path in (results.table(name), results.exploration(name)))
     yield from (results.diagnostics(run) for run in study.mixing_runs)
     yield results.looks
+    yield results.contents
 
 
 def report_patterns(study: Study, results: Results) -> Iterator[str]:

@@ -126,4 +126,4 @@ def _undeclared(study: Study, declared: ScaleCosts, where: Path) -> list[str]:
 
 
 def _base(spec: EvaluationSpec) -> str:
-    return spec.policy.model.id if isinstance(spec.policy, RunSpec) else spec.policy.id
+    return spec.base.id if spec.base else ""

@@ -74,8 +74,7 @@ def room(
 
 
 def _samples(spec: EvaluationSpec, costs: Costs) -> float:
-    model = spec.policy.model.id if spec.policy.type == "run" else spec.policy.id
-    _, longest = costs.model(model).response_tokens
+    _, longest = costs.model(spec.base.id if spec.base else "").response_tokens
     return TOKEN * longest * spec.samples * costs.problems(spec)
 
 

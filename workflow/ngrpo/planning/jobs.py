@@ -24,11 +24,13 @@ from ngrpo.study.run_log import logged_steps
 NAMED_BY = {
     "dataset": "dataset",
     "model": "model",
+    "policy": "policy",
     "training_data": "model",
     "neighbors": "table_id",
     "diagnostics": "run",
     "train": "run",
     "sample": "system",
+    "predictions": "evaluation",
     "grade": "evaluation",
     "analyze": "table",
     "notebook": "notebook",

@@ -10,8 +10,8 @@ from typing import Any
 from ngrpo.claims.comparisons import Pairing, paired
 from ngrpo.claims.evidence import Reader
 from ngrpo.statistics.effects import QUESTIONS
-from ngrpo.study.expand import Cell
 from ngrpo.study.paper_values import AVERAGE, metric_id
+from ngrpo.study.products import Cell
 
 Cells = Sequence[tuple[Cell, Cell]]
 FEWER = "fewer than two problems: nothing is known of the error"

@@ -24,8 +24,9 @@ from ngrpo.foreign import read_parquet
 from ngrpo.report.compared_with import reference
 from ngrpo.statistics.crossed import share_interval
 from ngrpo.statistics.diversity import answer_counts, distinct, mean_interval, self_bleu, words
-from ngrpo.study.expand import Cell, Study
+from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.products import Cell
 
 PROBLEMS, RESPONSES = 50, 8
 

@@ -15,9 +15,10 @@ from ngrpo.report.names import place_title, title_of
 from ngrpo.statistics.crossed import share_interval
 from ngrpo.statistics.decisions import over_runs
 from ngrpo.statistics.sign_tests import sign_test_p
-from ngrpo.study.expand import Cell, Study
+from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues
+from ngrpo.study.products import Cell
 
 OUTCOMES = (
     ("both", "both"),
@@ -66,7 +67,9 @@ def paired_outcomes(study: Study, results: Results, paper: PaperValues | None) -
         flips = {name: explored_beside(kind, mixing.evaluation, standard.evaluation) for name, kind in FLIPS.items()}
         outcomes = _outcomes(both["standard"].to_numpy(), both["mixing"].to_numpy(), flips)
         spec = study.evaluations[standard.evaluation]
-        printed = paper is not None and spec.policy.type != "run" and standard.benchmark == paper.evaluation.validation
+        printed = (
+            paper is not None and spec.policy.type == "model" and standard.benchmark == paper.evaluation.validation
+        )
         yield {
             "system": standard.label,
             "where": place_title(study, standard.model, standard.benchmark),

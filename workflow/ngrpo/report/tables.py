@@ -28,9 +28,10 @@ from ngrpo.report.differences import difference_rows
 from ngrpo.report.excerpts import write_excerpts
 from ngrpo.report.exploration import write_exploration
 from ngrpo.statistics.metrics import summarize
-from ngrpo.study.expand import Cell, Study
+from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import AVERAGE
+from ngrpo.study.products import Cell
 from ngrpo.study.scale_note import scale_note
 from ngrpo.terminal import echo, quoted, text_table
 

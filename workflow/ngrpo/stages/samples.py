@@ -27,6 +27,7 @@ from ngrpo.hardware import hardware
 from ngrpo.method.mixers import Mixer, mixer_from
 from ngrpo.method.rng import derive_seed
 from ngrpo.progress import steps
+from ngrpo.stages.sample_files import SCHEMA, write_samples
 from ngrpo.study.mixing import settings
 from ngrpo.study.sources import Model
 from ngrpo.study.specs import EvaluationSpec
@@ -34,19 +35,6 @@ from ngrpo.study.versions import VERSIONS
 from ngrpo.terminal import echo
 
 CLOCK = "time.json"
-SCHEMA = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("sample", pa.int32()),  # 0 … n−1
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),  # stop | length
-        ("tokens", pa.int32()),  # generated, the ending token included
-        ("mixed", pa.int32()),  # of these, how many fed a mixture
-        ("seed", pa.int64()),
-        ("decoding", pa.string()),
-        ("spec", pa.string()),  # digest of the evaluation's spec
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,8 @@ def _is_there(spec: EvaluationSpec, out: Path, made_of: list[Path]) -> bool:
 
 def _source(spec: EvaluationSpec) -> Model:
     """The base model that the policy is or was trained from."""
-    return spec.policy.model.model if spec.policy.type == "run" else spec.policy.model
+    assert spec.base is not None, "samples from elsewhere aren't drawn"
+    return spec.base.model
 
 
 def _shards(spec: EvaluationSpec, out: Path) -> Path:
@@ -160,20 +149,8 @@ def _task(spec: EvaluationSpec, tokenizer, problems: Path, out: Path, shard_samp
 def _gather(task: _Task) -> None:
     """Write an evaluation's samples, then its card, which makes them whole."""
     table = pa.concat_tables([pq.read_table(path) for path, _ in task.parts])
-    with whole_file(task.out) as temporary:
-        pq.write_table(table, temporary)
-    write_json(
-        task.out.with_suffix(".card.json"),
-        {
-            "spec": task.spec.digest,
-            "version": VERSIONS["sample"],
-            "problems": task.problems,
-            "sampled": task.problems - len(task.overlong),
-            "overlong_prompts": task.overlong,
-            "samples": table.num_rows,
-            "tokens": sum(table["tokens"].to_pylist()),
-            "truncated": table["finish_reason"].to_pylist().count("length"),
-        },
+    write_samples(
+        task.spec, table, task.out, version=VERSIONS["sample"], problems=task.problems, overlong=task.overlong
     )
 
 

@@ -79,10 +79,10 @@ def decide_batches(study: Study, results: Results) -> list[Batch]:
 
 
 def _asking(study: Study) -> dict[str, tuple[str, ...]]:
-    """Evaluation: the tables that need it, a further seed's with its first one's."""
-    tables: dict[str, list[str]] = {name: [] for name in study.evaluations}
+    """Evaluation whose samples are drawn here: the tables that need it, a further seed's with its first one's."""
+    tables: dict[str, list[str]] = {name: [] for name, spec in study.evaluations.items() if spec.base is not None}
     for table, cells in study.cells.items():
-        for name in dict.fromkeys(cell.evaluation for cell in cells):
+        for name in dict.fromkeys(cell.evaluation for cell in cells if cell.evaluation in tables):
             for each in (name, *study.extra_seeds.get(name, ())):
                 tables[each].append(table)
     return {name: tuple(asking) for name, asking in tables.items()}

@@ -131,6 +131,8 @@ class Decided(TypedDict):
     """An evaluation: its further training seeds."""
     growing: dict[str, int | None]
     """A claim that is being decided: the training seeds that it may get; None: as many as the scale allows."""
+    contents: NotRequired[dict[str, str]]
+    """What the user's files hold that tables name, by path."""
 
 
 class VersionGroup(TypedDict):

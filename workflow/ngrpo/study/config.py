@@ -7,11 +7,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ngrpo.errors import UserError, unknown_name
 from ngrpo.hub import is_commit
 from ngrpo.study.base import Config, Id, Seeds, Shown
+from ngrpo.study.elsewhere import Policy, Predictions
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import DecodingMixer, NoMixer, TrainingMixer
 from ngrpo.study.objective import Objective
@@ -45,16 +47,31 @@ class DecodingMethod(Config):
 
 
 class Row(Config):
-    """One system of a table, for each of its models: a method's run, or the base model where no method is named."""
+    """One system of a table, for each of its models: a method's run, a policy or samples from elsewhere, or, where none
+    of these is named, the base model."""
 
     label: Shown
     """How the table names the system."""
     method: Id | None = None
     """The training system; None: the base model."""
+    policy: Policy | None = None
+    """A policy that was trained elsewhere."""
+    predictions: Predictions | None = None
+    """Samples that were drawn elsewhere: a .jsonl file with rows of problem_id, sample and response, or one by
+    benchmark."""
     decoding: Id = "standard"
     """How its answers are drawn."""
     models: tuple[Id, ...] | None = None
     """None: every model of the table."""
+
+    @model_validator(mode="after")
+    def _is_one_system(self) -> "Row":
+        given = [name for name in ("method", "policy", "predictions") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise PydanticCustomError("row", "a row is one system: {names} are two", {"names": " and ".join(given)})
+        if self.predictions is not None and self.decoding != "standard":
+            raise PydanticCustomError("row", "samples that are there aren't decoded: leave `decoding` out")
+        return self
 
 
 class ResultTable(Config):
@@ -229,13 +246,24 @@ def _check_table(table: ResultTable, where: str, study: StudyFile, size: ScaleFi
             _known("method", row.method, study.methods, f"{where}.rows ({row.label})")
         _known("decoding", row.decoding, study.decodings, f"{where}.rows ({row.label})")
     if size is not None:
-        for name in table.models or ():
-            _known("model", name, size.models, f"{where}.models")
-        for row in table.rows:
-            for name in row.models or ():
-                _known("model", name, table.models or size.models, f"{where}.rows ({row.label}).models")
-        for name in table.benchmarks or ():
-            _known("data set", name, size.datasets, f"{where}.benchmarks")
+        _check_at_scale(table, where, size)
+
+
+def _check_at_scale(table: ResultTable, where: str, size: ScaleFile) -> None:
+    """Raises UserError where a table names a model or data set that its scale doesn't have."""
+    models = table.models or tuple(size.models)
+    for name in models:
+        _known("model", name, size.models, f"{where}.models")
+    for name in table.benchmarks or ():
+        _known("data set", name, size.datasets, f"{where}.benchmarks")
+    for row in table.rows:
+        at = f"{where}.rows ({row.label})"
+        for name in row.models or ():
+            _known("model", name, models, f"{at}.models")
+        if row.policy is not None and row.policy.base is not None:
+            _known("model", row.policy.base, row.models or models, f"{at}.policy.base")
+        for name in row.predictions if isinstance(row.predictions, dict) else ():
+            _known("data set", name, size.datasets, f"{at}.predictions")
 
 
 def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:

@@ -4,7 +4,6 @@ Tables name rows; rows name runs and evaluations. Runs with equal specs are one 
 tables name first, or under the id that it was made under (`ngrpo.study.naming`); so are evaluations.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,11 +14,13 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import read_json
 from ngrpo.study.cards import Decided
 from ngrpo.study.config import ResultTable, Row, load
+from ngrpo.study.contents import Contents
+from ngrpo.study.elsewhere import file_of, model_of, policy_spec, predictions_spec
 from ngrpo.study.layout import Results
-from ngrpo.study.matrix import Matrix
 from ngrpo.study.mixing import MixerConfig, TableFields
-from ngrpo.study.naming import NOTEBOOKS, Names, asked, check_files, check_targets, files_of, made_names, name_of
+from ngrpo.study.naming import Names, asked, made_names, name_of
 from ngrpo.study.predicates import Claim, read_claims
+from ngrpo.study.products import Cell, Products
 from ngrpo.study.seeds import (
     Measured,
     check_scales,
@@ -35,34 +36,17 @@ from ngrpo.study.specs import (
     EvaluationSpec,
     ModelSpec,
     NeighborSpec,
+    PolicySpec,
     RunSpec,
-    Spec,
-    keep_spec,
 )
 
-BELOW = Results(Path())  # paths relative to the scale's results
 DECIDED_FILE = "decided.json"  # in a snapshot of a configuration: the names and batches that its jobs have
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One system on one model and benchmark, in a table: which evaluation fills it."""
-
-    label: str
-    model: str
-    benchmark: str
-    evaluation: str
-    """policy/decoding/benchmark, the evaluation's path."""
-
-
-@dataclass(frozen=True)
-class Study(Matrix):
+class Study(Products):
     """A study at one scale, expanded. All mappings are in the study's order."""
 
-    runs: dict[str, RunSpec] = field(default_factory=dict)
-    evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
-    cells: dict[str, list[Cell]] = field(default_factory=dict)
-    neighbors: dict[str, NeighborSpec] = field(default_factory=dict)
     extra_seeds: dict[str, list[str]] = field(default_factory=dict)
     """An evaluation of a trained policy: the same with its further training seeds, in their order."""
     extra_runs: dict[str, list[str]] = field(default_factory=dict)
@@ -73,10 +57,10 @@ class Study(Matrix):
     """The digest of what was asked for: the id under which it is made."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """The same of what is there already: the ids under which it was made."""
-    also: dict[str, str] = field(default_factory=dict)
-    """A run's other ids, such as a renamed method's: the id under which it is made."""
     name_of: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
     """Names of runs and evaluations that were asked for once, by what they are of."""
+    contents: dict[str, str] = field(default_factory=dict)
+    """What the user's files hold that tables name, by path."""
     folder: Path | None = None
     """The configuration folder."""
 
@@ -155,73 +139,6 @@ class Study(Matrix):
                 raise unknown_name("table", word, ("all", "demo", *self.cells), where="--config tables=")
         return tuple(dict.fromkeys(t for word in tables for t in stands_for.get(word, (word,))))
 
-    @cached_property
-    def products(self) -> dict[str, Path]:
-        """What can be asked for by name, and the file or folder below the results that it is."""
-        return {
-            **{name: BELOW.model(name).folder for name in self.models},
-            **{name: BELOW.neighbors(name).table for name in self.neighbors},
-            **{name: BELOW.run(made).model for name, made in self.also.items()},
-            **{name: BELOW.run(name).model for name in self.runs},
-            **{name: BELOW.table(name) for name in self.cells},
-            **{f"diagnostics-{name}": BELOW.diagnostics(name) for name in self.mixing_runs},
-        }
-
-    @cached_property
-    def mixing_runs(self) -> list[str]:
-        """For each model the first run that mixes neighbors: the one whose diagnostics are shown."""
-        first = {spec.model.id: name for name, spec in reversed(self.runs.items()) if spec.exploration.needs_table}
-        return [name for name in self.runs if name in first.values()]
-
-    def folder_files(self, data_folder: str | None, *, checked: bool = True) -> dict[str, Path]:
-        """The user's file of every data set of kind `folder`.
-
-        Raises UserError where no folder is named, or (checked) where it lacks a file.
-        """
-        files = {}
-        for name, spec in self.datasets.items():
-            if spec.dataset.source.kind != "folder":
-                continue
-            if data_folder is None:
-                raise UserError(
-                    f"data set '{name}' is read from your data folder, and none is named",
-                    where=f"scale {self.scale}",
-                    do="add --config data_folder=PATH",
-                )
-            files[name] = Path(data_folder) / spec.dataset.source.file
-            if checked and not files[name].is_file():
-                raise UserError(f"the file of data set '{name}' isn't in your data folder", where=files[name])
-        return files
-
-    def specs(self) -> dict[str, Spec]:
-        """Every spec by the path, relative to the scale's results, of the file that lies beside what is made for it."""
-        files = {
-            **{BELOW.dataset(i).spec: s for i, s in self.datasets.items()},
-            **{BELOW.training_data(s.dataset.id, i).spec: s for i, s in self.training_data.items()},
-            **{BELOW.model(i).spec: s for i, s in self.models.items()},
-            **{BELOW.neighbors(i).spec: s for i, s in self.neighbors.items()},
-            **{BELOW.run(i).spec: s for i, s in self.runs.items()},
-            **{BELOW.evaluation(i).spec: s for i, s in self.evaluations.items()},
-        }
-        return {path.as_posix(): spec for path, spec in files.items()}
-
-    def store_specs(self, results: Results) -> None:
-        """Write every spec for the jobs that take it; one that is there is left untouched.
-
-        Its time says what Snakemake would conclude from it where it has kept no records of its own: older than what was
-        made for it, newer than what was made for another.
-        """
-        for name, spec in self.specs().items():
-            path, beside = results.spec(spec.digest), results.root / name
-            new = not path.exists()
-            keep_spec(spec, path)
-            if beside.exists():
-                same = beside.read_text(encoding="utf-8", errors="replace") == spec.text()
-                if same and new:
-                    os.utime(path, (0, 0))
-                elif not same and path.stat().st_mtime <= beside.stat().st_mtime:
-                    os.utime(path)
-
 
 def _needed_run(study: Study, names: Names, method: str, model_id: str, seed: int | None = None) -> RunSpec:
     """Note a run (with a further seed), and return it."""
@@ -248,18 +165,79 @@ def _needed(
     policy: RunSpec | ModelSpec = study.models[model_id]
     if method is not None:
         policy = _needed_run(study, names, method, model_id, seed)
-    spec = study.evaluation_spec(policy, decoding, benchmark)
-    name = _named(study, spec, f"{policy.id}/{decoding}/{benchmark}")
-    names.take(name, asked(spec.json_value()), f"the evaluation of '{policy.id}' by decoding '{decoding}'")
+    study.neighbor_table(study.study.decodings[decoding].mixer, study.models[model_id])
+    return _noted(study, names, study.evaluation_spec(policy, decoding, benchmark))
+
+
+def _noted(study: Study, names: Names, spec: EvaluationSpec) -> str:
+    """Note an evaluation, and return its id."""
+    policy, decoding = spec.policy.id, spec.decoding_id
+    name = _named(study, spec, f"{policy}/{decoding}/{spec.benchmark.id}")
+    names.take(name, asked(spec.json_value()), f"the evaluation of '{policy}' by decoding '{decoding}'")
     study.evaluations.setdefault(name, spec.model_copy(update={"decoding_id": name.split("/")[1]}))
-    study.neighbor_table(spec.decoding.mixer, study.models[model_id])
     return name
+
+
+def _cells_from_elsewhere(
+    study: Study, names: Names, table_id: str, row: Row, model_id: str, contents: Contents
+) -> list[Cell]:
+    """A row's cells, where it names a policy or predictions from elsewhere: each benchmark's, for one base model."""
+    table = study.study.tables[table_id]
+    where = f"{study.folder}: tables.{table_id}.rows ({row.label})"
+    benchmarks = table.benchmarks or study.size.benchmarks
+    cells = []
+    for benchmark in benchmarks:
+        if row.policy is not None:
+            policy = _needed_policy(study, row, model_id, contents, where)
+            name = _noted(study, names, study.evaluation_spec(policy, row.decoding, benchmark))
+        else:
+            file = file_of(row.predictions or {}, benchmark, benchmarks, where)
+            spec = study.predicted_spec(predictions_spec(file, contents, where), benchmark)
+            name = _noted(study, names, spec)
+            study.sources[name] = file
+        cells.append(Cell(row.label, model_id, benchmark, name))
+    return cells
+
+
+def _needed_policy(study: Study, row: Row, model_id: str, contents: Contents, where: str) -> PolicySpec:
+    """Note the policy from elsewhere that a row names, and return it."""
+    assert row.policy is not None, "its row names one"
+    mixer = study.study.decodings[row.decoding].mixer
+    if row.policy.tokenizer == "own" and mixer.needs_table:
+        raise UserError(
+            f"decoding '{row.decoding}' mixes neighbors among the base model's tokens, and this policy has its own",
+            where=where,
+            do="take another decoding, or list the policy among the scale's `models`",
+        )
+    policy = policy_spec(row.policy, study.models[model_id], contents, where)
+    study.neighbor_table(mixer, policy.model)
+    if row.policy.folder is not None:
+        study.sources[policy.id] = row.policy.folder
+    return study.policies.setdefault(policy.id, policy)
+
+
+def _models_of_row(study: Study, table_id: str, row: Row) -> tuple[str, ...]:
+    """The base models for which a row stands."""
+    table = study.study.tables[table_id]
+    models = tuple(m for m in table.models or study.size.models if row.models is None or m in row.models)
+    if row.policy is None:
+        return models
+    own = model_of(row.policy, models, f"{study.folder}: tables.{table_id}.rows ({row.label})")
+    return (own,) if own in models else ()
 
 
 def _named(study: Study, spec: RunSpec | EvaluationSpec, wanted: str) -> str:
     """The id under which a run or evaluation is made."""
     key = asked(spec.json_value())
     return study.names.setdefault(key, name_of(wanted, study.made.get(key, ())))
+
+
+def _cells(study: Study, names: Names, table_id: str, row: Row, model_id: str, contents: Contents) -> list[Cell]:
+    """A row's cells for a base model: one a benchmark."""
+    if row.policy is not None or row.predictions is not None:
+        return _cells_from_elsewhere(study, names, table_id, row, model_id, contents)
+    benchmarks = study.study.tables[table_id].benchmarks or study.size.benchmarks
+    return [_cell(study, names, row, model_id, benchmark) for benchmark in benchmarks]
 
 
 def _cell(study: Study, names: Names, row: Row, model_id: str, benchmark: str) -> Cell:
@@ -329,37 +307,6 @@ def _expand_seeds(
             _add_claims_seeds(study, names, claims[name], most or study.size.max_seeds, asked_for=False)
 
 
-def _check_names(study: Study, folder: Path) -> None:
-    """Raises UserError where two things of the study have the same name, or would be at the same place."""
-    kinds: dict[str, Iterable[str]] = {
-        "model": study.models,
-        "neighbor table": study.neighbors,
-        "run": [*study.runs, *(name for name in study.also if name not in study.runs)],
-        "table": study.cells,
-        "diagnostics": [f"diagnostics-{name}" for name in study.mixing_runs],
-        "target of the scale": study.size.targets,
-    }
-    check_targets(kinds, study.datasets, folder)
-    report = BELOW.report
-    owners: dict[str, list[Path]] = {}
-    for kind, names, files in (
-        ("the data set", study.datasets, BELOW.dataset),
-        ("the model", study.models, BELOW.model),
-        ("the neighbor table", study.neighbors, BELOW.neighbors),
-        ("the run", study.runs, BELOW.run),
-        ("the evaluation", study.evaluations, BELOW.evaluation),
-    ):
-        owners.update({f"{kind} '{name}'": files_of(files(name)) for name in names})
-    for name, data in study.training_data.items():
-        owners[f"the training problems of model '{name}'"] = files_of(BELOW.training_data(data.dataset.id, name))
-    for name in study.cells:
-        shown = [report.table(name, kind) for kind in ("html", "tex", "csv")]
-        owners[f"the table '{name}'"] = [BELOW.table(name), BELOW.exploration(name), BELOW.excerpts(name), *shown]
-    owners["the list of batches"] = [BELOW.batches]
-    owners["the report"] = [report.page, report.claims, report.compliance, *map(report.notebook, NOTEBOOKS)]
-    check_files(owners, folder)
-
-
 def load_study(
     folder: Path, scale: str, results: Path | None = None, growing: Mapping[str, int | None] | None = None
 ) -> Study:
@@ -371,23 +318,24 @@ def load_study(
     """
     study_file, size = load(folder, scale)
     study = Study(scale, study_file, size, folder=folder)
-    decided: Decided = {"names": {}, "seeds": {}, "growing": {}}
+    decided: Decided = {"names": {}, "seeds": {}, "growing": {}, "contents": {}}
     if (folder / DECIDED_FILE).exists():
         decided = {**decided, **read_json(folder / DECIDED_FILE, Decided)}
     study.names.update(decided["names"])
     study.made.update(made_names(results))
-    names = Names(folder, {})
+    names, contents = Names(folder, {}), Contents(decided.get("contents", {}), Results(results) if results else None)
     for table_id in size.tables:
         table = study_file.tables[table_id]
         study.cells[table_id] = [
-            _cell(study, names, row, model_id, benchmark)
+            cell
             for model_id in table.models or size.models
             for row in table.rows
-            if row.models is None or model_id in row.models
-            for benchmark in table.benchmarks or size.benchmarks
+            if model_id in _models_of_row(study, table_id, row)
+            for cell in _cells(study, names, table_id, row, model_id, contents)
         ]
+    study.contents.update(contents.known)
     _expand_seeds(study, names, decided, results, growing or {})
-    _check_names(study, folder)
+    study.check_names(folder)
     for target, products in size.targets.items():
         for name in products:
             if name not in study.products:

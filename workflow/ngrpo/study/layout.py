@@ -11,6 +11,8 @@ studies/{digest}/                                               settings and con
 data/{dataset}.parquet  .card.json  .spec.json  .fetched.json   problems, how they were made, what they are
 data/{dataset}.{model}.parquet  .card.json  .spec.json          training problems left for a model's tokenizer
 models/{model}/  .spec.json                                     a Hugging Face folder
+policies/{policy}/  .spec.json                                  the same of a policy that was trained elsewhere
+contents.json                                                   what the user's files were that tables name, as SHA-256
 neighbors/{table}.safetensors  .spec.json                       a neighbor table
 runs/{run}/spec.json  metrics.jsonl  verl.json  hardware.json  train.log  checkpoints/  model/
 evaluations/{policy}/{decoding}/{benchmark}.samples.parquet  .samples.card.json  .samples.time.json  .grades.parquet
@@ -298,6 +300,15 @@ class Results:
     def model(self, name: str) -> ModelFiles:
         """A base model."""
         return ModelFiles(self.root / "models" / name)
+
+    def policy(self, name: str) -> ModelFiles:
+        """A policy that was trained elsewhere."""
+        return ModelFiles(self.root / "policies" / name)
+
+    @property
+    def contents(self) -> Path:
+        """What the user's folders and files were that tables name, as SHA-256 (see `ngrpo.study.contents`)."""
+        return self.root / "contents.json"
 
     def neighbors(self, name: str) -> NeighborTableFiles:
         """A neighbor table."""

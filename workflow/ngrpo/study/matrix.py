@@ -12,6 +12,9 @@ from ngrpo.study.specs import (
     Decoding,
     EvaluationSpec,
     ModelSpec,
+    PolicySpec,
+    PredictedSpec,
+    PredictionsSpec,
     RunSpec,
     Training,
     TrainingDataSpec,
@@ -77,7 +80,9 @@ class Matrix:
             **parts,
         )
 
-    def evaluation_spec(self, policy: RunSpec | ModelSpec, decoding: str, benchmark: str) -> EvaluationSpec:
+    def evaluation_spec(
+        self, policy: RunSpec | ModelSpec | PolicySpec, decoding: str, benchmark: str
+    ) -> EvaluationSpec:
         """A policy under a decoding on a benchmark; a trained one's samples have its seed."""
         return EvaluationSpec(
             scale=self.scale,
@@ -89,4 +94,13 @@ class Matrix:
             samples=self.size.evaluation.samples,
             seed=policy.seed if isinstance(policy, RunSpec) else self.study.seed,
             engine=self.size.evaluation.engine,
+        )
+
+    def predicted_spec(self, predictions: PredictionsSpec, benchmark: str) -> PredictedSpec:
+        """Samples from elsewhere on a benchmark: the first n of each problem."""
+        return PredictedSpec(
+            scale=self.scale,
+            policy=predictions,
+            benchmark=self.datasets[benchmark],
+            samples=self.size.evaluation.samples,
         )

@@ -22,7 +22,8 @@ ANY = Results(Path())  # paths relative to the scale's results
 AnyFiles = DatasetFiles | ModelFiles | NeighborTableFiles | RunFiles | EvaluationFiles
 
 STAGES = (
-    *("dataset", "model", "training_data", "neighbors", "diagnostics", "train", "sample", "grade"),
+    *("dataset", "model", "policy", "training_data", "neighbors", "diagnostics", "train", "sample", "predictions"),
+    "grade",
     *("analyze", "notebook", "report", "crate", "decide"),
 )
 TARGETS = ("all", "demo", "fetch", "notebooks")

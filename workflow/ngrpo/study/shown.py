@@ -66,5 +66,5 @@ def _settings(study: Study) -> dict[str, Any]:
         },
         "presets": {name: m.fidelity for name, m in study.study.methods.items()},
         "seed": study.study.seed,
-        "rows": [row.model_dump(mode="json") for row in rows],
+        "rows": [row.model_dump(mode="json", exclude={"policy": {"folder"}, "predictions": True}) for row in rows],
     }

@@ -45,7 +45,7 @@ class Snapshot:
         paths = [*sorted(folder.glob("*.yaml")), folder / "scales" / f"{study.scale}.yaml"]
         texts = {p.relative_to(folder).as_posix(): p.read_bytes().decode("utf-8", errors="replace") for p in paths}
         seeds = {name: study.seeds_of(name)[1:] for name in study.extra_seeds}
-        decided = {"names": study.names, "seeds": seeds, "growing": dict(growing)}
+        decided = {"names": study.names, "seeds": seeds, "growing": dict(growing), "contents": study.contents}
         decided["batches"] = [[b.system, list(b.benchmarks)] for b in batches]
         return cls(dict(settings), texts, decided)
 

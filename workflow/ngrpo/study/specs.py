@@ -17,7 +17,7 @@ from ngrpo.study.base import Config, Id, unset
 from ngrpo.study.engines import EngineName
 from ngrpo.study.mixing import DecodingMixer, Metric, NoMixer, Space, TrainingMixer
 from ngrpo.study.objective import Objective
-from ngrpo.study.sources import Dataset, Model
+from ngrpo.study.sources import Dataset, Model, Repo
 
 
 def _without_titles(value: Any) -> Any:
@@ -173,6 +173,31 @@ class RunSpec(Spec):
         return self
 
 
+class PolicySpec(Spec):
+    """A policy that was trained elsewhere, by what it holds: a commit of the hub, or a digest of a folder's files."""
+
+    type: Literal["policy"] = "policy"
+    id: Id
+    model: ModelSpec
+    """The base model as which it is asked: tokenizer, chat template, stop."""
+    hub: Repo | None = None
+    revision: str | None = None
+    content: str | None = None
+    """SHA-256 of the folder's files."""
+    merge: bool | None = None
+    """Its base model was named: an adapter is merged with it."""
+    own_tokenizer: bool | None = None
+    """It is asked with its own tokenizer and chat template."""
+
+
+class PredictionsSpec(Spec):
+    """Samples that were drawn elsewhere, by what their file holds."""
+
+    type: Literal["predictions"] = "predictions"
+    id: Id
+    sha256: str
+
+
 class Decoding(Config):
     """How an evaluation draws answers (paper §4.1)."""
 
@@ -187,7 +212,7 @@ class EvaluationSpec(Spec):
 
     type: Literal["evaluation"] = "evaluation"
     scale: str
-    policy: RunSpec | ModelSpec = Field(discriminator="type")
+    policy: RunSpec | ModelSpec | PolicySpec | PredictionsSpec = Field(discriminator="type")
     decoding_id: Id
     decoding: Decoding
     benchmark: DatasetSpec
@@ -197,9 +222,33 @@ class EvaluationSpec(Spec):
     seed: int
     engine: EngineName = "sglang"
 
+    @property
+    def base(self) -> ModelSpec | None:
+        """The base model that its policy is, or was trained from; None: nobody says who drew the samples."""
+        if isinstance(self.policy, PredictionsSpec):
+            return None
+        return self.policy if isinstance(self.policy, ModelSpec) else self.policy.model
+
+
+GIVEN = "given"
+"""In the name of an evaluation whose samples were drawn elsewhere: in place of a decoding."""
+
+
+class PredictedSpec(EvaluationSpec):
+    """An evaluation of samples that were drawn elsewhere: nothing of how they were drawn is known or kept."""
+
+    type: Literal["predicted"] = "predicted"  # type: ignore[assignment]
+    policy: PredictionsSpec
+    decoding_id: Id = GIVEN
+    decoding: Decoding = Field(Decoding(), exclude=True)
+    max_prompt_tokens: int = Field(0, exclude=True)
+    seed: int = Field(0, exclude=True)
+    engine: EngineName = Field("sglang", exclude=True)
+
 
 AnySpec = Annotated[
-    DatasetSpec | ModelSpec | TrainingDataSpec | NeighborSpec | RunSpec | EvaluationSpec, Field(discriminator="type")
+    DatasetSpec | ModelSpec | TrainingDataSpec | NeighborSpec | RunSpec | PolicySpec | EvaluationSpec | PredictedSpec,
+    Field(discriminator="type"),
 ]
 S = TypeVar("S", bound=Spec)
 

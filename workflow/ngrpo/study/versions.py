@@ -7,7 +7,7 @@ by whoever changes what they compute. Reports mark results that older code made.
 import hashlib
 from pathlib import Path
 
-VERSIONS = {"model": 1, "neighbors": 1, "train": 1, "sample": 1, "diagnostics": 3}
+VERSIONS = {"model": 1, "policy": 1, "neighbors": 1, "train": 1, "sample": 1, "predictions": 1, "diagnostics": 3}
 
 _PAGE = ("audit", "claims", "formatting", "grades", "report", "statistics", "study")
 CODE: dict[str, tuple[str, ...]] = {
