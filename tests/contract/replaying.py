@@ -44,13 +44,21 @@ def inputs(E: torch.Tensor, prompt, tokens, record=None) -> torch.Tensor:
     return fed
 
 
-def replayed(model, prompt, tokens, record=None) -> torch.Tensor:
-    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed."""
+def replayed(model, prompt, tokens, record=None, mixer=None) -> torch.Tensor:
+    """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed.
+
+    mixer: where it has a likelihood of its own, mixed steps have that one.
+    """
     hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
     fed = inputs(hf.get_input_embeddings().weight.detach(), prompt, tokens, record)
     with torch.no_grad():
         logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
-    return torch.log_softmax(logits / TEMPERATURE, -1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+    log_p = torch.log_softmax(logits / TEMPERATURE, -1)
+    out = log_p.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+    if record is not None and mixer is not None and mixer.own_likelihood:
+        at = torch.from_numpy(record.index)
+        out[at] = mixer.likelihood(log_p[at].gather(1, torch.from_numpy(record.ids)))
+    return out
 
 
 def input_deviations(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
@@ -75,7 +83,7 @@ def differences(model, asked, samples, *, drop: bool = False) -> torch.Tensor:
     """|engine's log-prob − replayed log-prob| of all tokens; drop: forget the records."""
     return torch.cat(
         [
-            (replayed(model, r.prompt, s.tokens, None if drop else s.record) - torch.tensor(s.log_probs)).abs()
+            (replayed(model, r.prompt, s.tokens, None if drop else s.record, r.mixer) - torch.tensor(s.log_probs)).abs()
             for r, s in zip(asked, samples, strict=True)
         ]
     )

@@ -9,18 +9,20 @@ from tiny_actor import (
     TEMPERATURE,
     TENSORS,
     B,
+    K,
     P,
     T,
     make_actor,
     make_data,
     make_model,
     noise_record,
+    plain_distributions,
     plain_log_probs,
     process_group,  # noqa: F401
 )
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import WEIGHT_SCALE
+from ngrpo.method.mixers import WEIGHT_SCALE, MultiplexMixer
 from ngrpo.method.records import Noise, Origin, Record, gather
 
 pytestmark = pytest.mark.train
@@ -32,6 +34,39 @@ def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() 
         expected, naive = plain_log_probs(make_model(), RECORDS), plain_log_probs(make_model(), [])
     assert (replayed - expected)[MASK].abs().max() < 1e-5
     assert (naive - expected)[MASK].abs().max() > 0.1
+
+
+def joint_log_probs(model) -> torch.Tensor:
+    """Log-probs (B, T) by plain transformers, those of mixed steps of all their candidates."""
+    lp = plain_distributions(model, RECORDS)
+    out = lp.gather(-1, TENSORS["responses"][..., None])[..., 0]
+    mask, ids, _ = gather(RECORDS, T)
+    return out.index_put(mask.nonzero(as_tuple=True), lp[mask].gather(-1, ids).sum(-1))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mixer_with_a_likelihood_of_its_own_has_it_in_every_pass(monkeypatch, packed: bool) -> None:
+    """In log-probs and gradients; the control: an actor that isn't told of it."""
+    if packed:
+        remove_padding(monkeypatch)
+    size = {"use_remove_padding": packed, "ppo_micro_batch_size_per_gpu": 1 if packed else B}
+    model, advantages = make_model(), torch.linspace(-1, 1, B)[:, None].expand(B, T).contiguous()
+    expected = joint_log_probs(model)
+    per_token = (expected - expected.detach()).exp() * -advantages * MASK
+    (per_token.sum(-1) / MASK.sum(-1)).mean().backward()
+    for aware in (True, False):
+        actor, gradients = make_actor(**size), []
+        if aware:
+            actor.explore(MultiplexMixer(k=K))
+        data = make_data(old_log_probs=expected.detach(), advantages=advantages)
+        data.meta_info["micro_batch_size"] = 1 if packed else B
+        off = (actor.compute_log_prob(data)[0] - expected)[MASK].abs().max()
+        actor._optimizer_step = lambda of=actor, to=gradients: (
+            to.extend(p.grad.clone() for p in of.actor_module.parameters()) or torch.tensor(0.0)
+        )
+        actor.update_policy(data)
+        apart = _apart(gradients, [p.grad for p in model.parameters()])
+        assert (off < 1e-5) == (apart < 1e-4) == aware, (off, apart)
 
 
 def test_noise_that_is_not_replayed_is_drawn_anew_by_each_pass() -> None:
@@ -146,14 +181,19 @@ def _pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, s
     return out.index_put((indices,), hidden_states).unflatten(0, (batch, seqlen))
 
 
-def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
-    """One sequence a micro-batch: without flash attention, packed sequences would see each other."""
+def remove_padding(monkeypatch) -> None:
+    """Give verl the functions that it takes from flash attention."""
     from einops import rearrange
     from verl.workers.actor import dp_actor
 
     kernels = {"unpad_input": _unpad_input, "pad_input": _pad_input, "rearrange": rearrange}
     for name, function in {**kernels, "index_first_axis": lambda rows, indices: rows[indices]}.items():
         monkeypatch.setattr(dp_actor, name, function, raising=False)
+
+
+def test_removed_padding_changes_no_log_prob(monkeypatch) -> None:
+    """One sequence a micro-batch: without flash attention, packed sequences would see each other."""
+    remove_padding(monkeypatch)
     data = make_data()
     data.meta_info["micro_batch_size"] = 1
     replayed, _ = make_actor(use_remove_padding=True).compute_log_prob(data)

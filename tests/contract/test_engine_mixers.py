@@ -26,8 +26,10 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from ngrpo.engines import open_engine  # noqa: E402
 from ngrpo.engines.contract import Request  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
+    WEIGHT_SCALE,
     GaussianMixer,
     GumbelMixer,
+    MultiplexMixer,
     NeighborMixer,
     NoMixer,
     SoftThinkingMixer,
@@ -46,6 +48,8 @@ REPLAYED = {
     "gaussian, on a mixture": GaussianMixer(scope="row", k=3, temperature=0.7, rho=0.5),
     "gumbel": GumbelMixer(),
     "gumbel, released": GumbelMixer(temperature=1.0, weights="clean", text="sampled", stop_after=STOP),
+    "multiplex": MultiplexMixer(),
+    "multiplex, by probability": MultiplexMixer(k=4, weights="probabilities", top_p=0.8, stop_after=STOP),
 }
 SAMPLED_ONLY = {
     "gaussian, released": GaussianMixer(replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after=STOP),
@@ -54,7 +58,13 @@ SAMPLED_ONLY = {
     "soft thinking, the authors'": SoftThinkingMixer(keep=10, stop_after=STOP, cold_entropy=0.5, cold_steps=3),
 }
 ALL = {**REPLAYED, **SAMPLED_ONLY}
-CHAOTIC = [name for name, m in ALL.items() if m.kind in ("gumbel", "soft-thinking") or (m.kind == "gaussian" and m.k)]
+CHAOTIC = [
+    name
+    for name, m in ALL.items()
+    if m.kind in ("gumbel", "soft-thinking")
+    or (m.kind == "gaussian" and m.k)
+    or (m.kind == "multiplex" and m.weights == "probabilities")
+]
 """What is fed follows the logits at every step, or every other: in a random model rounding grows threefold a step."""
 
 
@@ -76,6 +86,21 @@ def sglang(models):
 def test_what_each_mixer_records_gives_the_log_probs_again(engine, models, name):
     asked = requests(6, REPLAYED[name])
     assert_parity(models()[0], asked, engine.generate(asked, SAMPLING))  # and not without the records
+
+
+@pytest.mark.parametrize("name", [n for n in REPLAYED if REPLAYED[n].own_likelihood])
+def test_the_likelihood_of_a_mixed_step_is_its_mixers(engine, models, name):
+    """Each control forgets one half: what was fed, or what its likelihood is of; a last step is its token's alone."""
+    asked = requests(6, REPLAYED[name])
+    samples = engine.generate(asked, SAMPLING)
+    tokens_only = [replace(r, mixer=NoMixer()) for r in asked]
+    assert differences(models()[0], tokens_only, samples).max() >= OFF
+    token = np.int32([[WEIGHT_SCALE, *[0] * (REPLAYED[name].k - 1)]])
+    unmixed = [replace(s, record=replace(s.record, weights=token.repeat(len(s.record.index), 0))) for s in samples]
+    assert differences(models()[0], asked, unmixed).max() >= OFF
+    assert any(s.finish_reason == "length" for s in samples)
+    last = torch.tensor([len(s.tokens) for s in samples]).cumsum(0) - 1
+    assert differences(models()[0], tokens_only, samples)[last].max() <= MOST
 
 
 @pytest.mark.parametrize("name", SAMPLED_ONLY)
@@ -145,6 +170,7 @@ def test_both_engines_agree_until_rounding_has_grown(sglang, transformers, name)
         "gumbel": GumbelMixer(k=4),
         "soft-thinking": SoftThinkingMixer(keep=9),
         "gaussian": GaussianMixer(k=2, scope="row"),
+        "multiplex": MultiplexMixer(k=3, weights="probabilities", top_p=0.8),
     }[ALL[name].kind]
     other = transformers.generate(requests(12, sharper), SAMPLING)
     assert min(shared_steps(a, b) for a, b in zip(ours, other, strict=True)) <= 1  # another mixer differs at once

@@ -125,11 +125,16 @@ def plain_inputs(model, records) -> torch.Tensor:
     return fed
 
 
-def plain_log_probs(model, records) -> torch.Tensor:
-    """Log-probs (B, T) by plain transformers on inputs_embeds."""
+def plain_distributions(model, records) -> torch.Tensor:
+    """Log-probs of all tokens (B, T, V) by plain transformers on inputs_embeds."""
     fed = plain_inputs(model, records)
     logits = model(
         inputs_embeds=fed, attention_mask=TENSORS["attention_mask"], position_ids=TENSORS["position_ids"]
     ).logits
-    lp = torch.log_softmax(logits[:, P - 1 : -1] / TEMPERATURE, -1)
+    return torch.log_softmax(logits[:, P - 1 : -1] / TEMPERATURE, -1)
+
+
+def plain_log_probs(model, records) -> torch.Tensor:
+    """Log-probs (B, T) of the responses by plain transformers on inputs_embeds."""
+    lp = plain_distributions(model, records)
     return lp.gather(-1, TENSORS["responses"][..., None])[..., 0]

@@ -14,6 +14,7 @@ from ngrpo.method.mixers import (
     WEIGHT_SCALE,
     GaussianMixer,
     GumbelMixer,
+    MultiplexMixer,
     NeighborMixer,
     NoMixer,
     SoftThinkingMixer,
@@ -144,6 +145,8 @@ CONFIGURED = (
     mixing.GumbelMixer(kind="gumbel", text="sampled", weights="clean"),
     mixing.SoftThinkingMixer(kind="soft-thinking"),
     mixing.SoftThinkingMixer(kind="soft-thinking", keep=10),
+    mixing.MultiplexMixer(kind="multiplex"),
+    mixing.MultiplexMixer(kind="multiplex", weights="probabilities", top_p=0.9),
 )
 
 
@@ -251,6 +254,7 @@ STOPPING = {
     "gaussian, on a mixture": (GaussianMixer(k=3, scope="row", replay=False), {"k": 3, "scope": "row"}),
     "gumbel": (GumbelMixer(), {}),
     "gumbel, sampled text": (GumbelMixer(text="sampled"), {"text": "sampled"}),
+    "multiplex": (MultiplexMixer(), {}),
 }
 
 
@@ -300,10 +304,8 @@ def test_released_noise_is_added_to_a_mixture_as_large_as_it_and_gated() -> None
 
 def test_what_a_mixer_says_is_deterministic_gives_one_text_whatever_the_seed() -> None:
     table = _table(3)
-    fixed, varied = (
-        NeighborMixer(1.0),
-        [NeighborMixer(1.0, text="sampled"), NeighborMixer(0.9), GaussianMixer(), NoMixer()],
-    )
+    fixed = NeighborMixer(1.0)
+    varied = [NeighborMixer(1.0, text="sampled"), NeighborMixer(0.9), GaussianMixer(), NoMixer()]
     z, token, seed, position = _inputs()
 
     def text(mixer, salt: int):

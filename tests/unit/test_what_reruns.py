@@ -75,6 +75,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "SoftThinkingMixer": dict.fromkeys(
         ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
     ),
+    "MultiplexMixer": dict.fromkeys(("k", "weights", "top_p", "stop_after"), MIXER),
     "ScaleFile": {
         **dict.fromkeys(("title",), PAGE),
         "verdicts": TABLE,

@@ -18,7 +18,7 @@ from tiny_runs import LIMIT, MIXING, STEPS, Run, finish, make_files, make_run, t
 from ngrpo.method.rewards import rewards
 from ngrpo.method.rng import derive_seed
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import GaussianMixer, GumbelMixer, NeighborMixer, NoMixer
+from ngrpo.study.mixing import GaussianMixer, GumbelMixer, MultiplexMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.watching import watched_run
 
@@ -45,6 +45,8 @@ PLANS = {
     "unplugged": (tiny_spec(MIXING, 1), "without_plugin"),
     "actorless": (tiny_spec(MIXING, 1), "without_actor"),
     "gumbel": (tiny_spec(GumbelMixer(kind="gumbel", weights="clean", text="sampled"), 3, reward="random"), "whole"),
+    "multiplex": (tiny_spec(MultiplexMixer(kind="multiplex"), 3), "whole"),
+    "single": (tiny_spec(MultiplexMixer(kind="multiplex"), 2), "without_likelihood"),
     "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
     "idle": (
         with_training(tiny_spec(NeighborMixer(kind="neighbors", rho=1.0)), stop_without_gradient=3),
@@ -75,7 +77,7 @@ def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
         return dict(zip(PLANS, pool.map(make, PLANS), strict=True))
 
 
-@pytest.mark.parametrize("name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel"])
+@pytest.mark.parametrize("name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel", "multiplex"])
 def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str) -> None:
     assert runs[name].code == 0, runs[name].said
     metrics = runs[name].metrics
@@ -128,6 +130,12 @@ def test_dropped_records_stop_the_run_at_its_first_step(runs: dict[str, Run]) ->
     assert "Traceback" not in run.said
     assert _difference(run) > 0.1
     assert run.metrics == []
+
+
+def test_a_likelihood_of_the_written_tokens_alone_stops_a_multiplex_run(runs: dict[str, Run]) -> None:
+    assert runs["single"].code != 0
+    assert "rollout and trainer disagree" in runs["single"].said
+    assert not runs["single"].metrics
 
 
 def test_a_dropped_weight_sync_stops_the_run_at_its_second_step(runs: dict[str, Run]) -> None:

@@ -35,6 +35,14 @@ def without_records() -> None:
     ReplayActor._inputs = forget
 
 
+def without_likelihood() -> None:
+    """The actor takes every step's likelihood for its token's."""
+    whole()
+    from ngrpo.training.verl.actor import ReplayActor
+
+    ReplayActor.explore = lambda self, mixer: None
+
+
 def without_weight_sync() -> None:
     """The engine keeps its first weights."""
     whole()

@@ -71,6 +71,17 @@ class FedStep(NamedTuple):
     weights: list[int]
     sigma: float  # of the noise; 0: none
     sketch: tuple[float, ...] = ()  # of what the model read there; empty: not known
+    likelihood: float | None = None  # log-likelihood of what is fed; None: its token's log-prob
+
+
+def log_probs_of(steps: Sequence[FedStep], log_probs: list[float], fed: int) -> None:
+    """Put the steps' own likelihoods in place of their tokens' log-probs (T,), in those of the first `fed` tokens.
+
+    The last token of a response feeds nothing, whatever was drawn beside it: its log-prob is its own.
+    """
+    for step in steps:
+        if step.likelihood is not None and step.at < fed:
+            log_probs[step.at] = step.likelihood
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 GATE, TOKEN, NOISE, GUMBEL = 1, 2, 3, 4  # streams: mix at this step? / which token? / Gaussian noise / Gumbel noise
 REWARD, NEIGHBOR = 5, 6  # of controls: a reward that says nothing / a neighbor that is none
 SKETCH = 7  # the signs of sketches
+DRAWS = 8  # which tokens, beside the one that is written?
 
 _MASK = (1 << 64) - 1
 
@@ -78,6 +79,11 @@ def _lanes(seed: Tensor, position: Tensor, stream: int, n: int) -> Tensor:
     """n random words for each (seed, position): (M,) int64 in, (M, n) int64 out."""
     lane = torch.arange(n, device=seed.device) * _GOLDEN
     return _scramble(words(seed, position, stream)[:, None] + lane)
+
+
+def uniforms(seed: Tensor, position: Tensor, stream: int, n: int) -> Tensor:
+    """n uniform numbers in [0, 1) for each (seed, position): (M,) int64 in, (M, n) float64 out."""
+    return _shift_right(_lanes(seed, position, stream, n), 11).double() * 2.0**-53
 
 
 def gumbel(seed: Tensor, position: Tensor, n: int) -> Tensor:

@@ -59,12 +59,17 @@ def _running_sum(p: Tensor) -> Tensor:
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
     """The token at quantile u of each row: p (B, V) non-negative with positive sums, u (B,) in [0, 1) → (B,) int64."""
+    return draws(p, u[:, None])[:, 0]
+
+
+def draws(p: Tensor, u: Tensor) -> Tensor:
+    """The tokens at n quantiles of each row, independent where u is: p (B, V) as `draw`'s, u (B, n) → (B, n) int64."""
     total = _running_sum(p)
-    target = u.to(total.dtype)[:, None] * total[:, -1:]
-    token = torch.searchsorted(total, target, right=True)[:, 0]
+    target = u.to(total.dtype) * total[:, -1:]
+    token = torch.searchsorted(total, target, right=True)
     # rounding in the running sum may point past the last token with any probability
     last = p.shape[-1] - 1 - (p.flip(-1) > 0).to(torch.int8).argmax(-1)
-    return torch.minimum(token, last)
+    return torch.minimum(token, last[:, None])
 
 
 def log_prob(z: Tensor, token: Tensor) -> Tensor:

@@ -234,8 +234,29 @@ class SoftThinkingMixer(MixerConfig):
         return 1.0 if self.stop_after is None else None
 
 
+class MultiplexMixer(MixerConfig):
+    """Multiplex Thinking (arXiv 2601.08808): several tokens are drawn at each step, their embeddings averaged."""
+
+    kind: Literal["multiplex"]
+    k: int = Field(3, ge=1)
+    """K, tokens that are drawn independently at each thinking step, the written one included (the paper's width: 3)."""
+    weights: Annotated[Literal["uniform", "probabilities"] | None, unset("uniform")] = None
+    """Weights of the draws: equal (None) or their probabilities, renormalized over the draws ("probabilities"); the
+    paper has both."""
+    top_p: Annotated[float | None, unset(1.0)] = Field(None, gt=0, le=1)
+    """Nucleus that the draws beside the written token come from, where a decoding has one (None: 1, no limit)."""
+    stop_after: str | None = "</think>"
+    """The end of thinking, after whose step decoding is standard; a model without this token thinks to the end."""
+
+    @property
+    def rate(self) -> float | None:
+        """Every step; None where mixing stops at a token."""
+        return 1.0 if self.stop_after is None else None
+
+
 Mixer = Annotated[
-    NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer, Field(discriminator="kind")
+    NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer | MultiplexMixer,
+    Field(discriminator="kind"),
 ]
 
 

@@ -248,10 +248,12 @@ class MixingScheduler(Scheduler):
         stock would break off there. Safe: other fields are stock's. Not in place, `record_of` refuses the output.
         """
         if self.arriving:  # what was read of a response's last input comes with its last token
-            self.arriving.absorb_sketches()
+            self.arriving.absorb()
         reqs = [req for req in reqs if req.output_ids or req.finished()]
         for req in reqs:
             state: RequestState | None = getattr(req, KEY, None)
+            if state is not None and req.output_token_logprobs_val:
+                state.correct(req.output_token_logprobs_val, len(req.output_ids) - req.finished())
             if state is not None and req.finished() and not req.finished_output:
                 record = state.record(req.output_ids, len(req.origin_input_ids), self.runner.mixing.weights)
                 reason = {**req.finished_reason.to_json(), KEY: record.pack()}

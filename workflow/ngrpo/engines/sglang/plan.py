@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ngrpo.method.mixers import Mixer, Step
-from ngrpo.method.records import FedStep, Origin, Record
+from ngrpo.method.records import FedStep, Origin, Record, log_probs_of
 
 
 @dataclass
@@ -23,12 +23,18 @@ class RequestState:
     settings: bytes = bytes(8)  # digest of how it is mixed
     steps: list[FedStep] = field(default_factory=list)  # ascending
     state: int = 0  # what the mixer wants back at the next step
+    corrected: int = 0  # steps whose own likelihoods the output has
 
     def read(self, at: int, sketch: tuple[float, ...]) -> None:
         """The model has read what token `at` of the response feeds; noted where that is mixed."""
         number = bisect_left(self.steps, at, key=attrgetter("at"))
         if number < len(self.steps) and self.steps[number].at == at:
             self.steps[number] = self.steps[number]._replace(sketch=sketch)
+
+    def correct(self, log_probs: list[float], fed: int) -> None:
+        """Put the likelihoods of the steps since the last call in the output's log-probs; fed: tokens that feed."""
+        log_probs_of(self.steps[self.corrected :], log_probs, fed)
+        self.corrected = len(self.steps)
 
     def record(self, tokens: list[int], start: int, weights: Tensor | None) -> Record:
         """The response's record; start: position of its first token; weights: fingerprint of the engine's."""
@@ -78,7 +84,7 @@ class BatchPlan:
         """
         fed, offset = [], 0
         for req, request, prefix, extend in zip(self.reqs, self.requests, prefixes, extends, strict=True):
-            for index, ids, weights, sigma, _ in request.steps if request is not None else ():
+            for index, ids, weights, sigma, *_ in request.steps if request is not None else ():
                 position = len(req.origin_input_ids) + index
                 if prefix <= position < prefix + extend:
                     fed.append((offset + position - prefix, ids, weights, sigma, request.seed, position))
@@ -109,15 +115,17 @@ class BatchPlan:
                     request.read(at, tuple(sketch))
 
     def absorb(self) -> None:
-        """Give requests their steps."""
+        """Give requests what was read of their earlier steps, and their new ones; a second call changes nothing."""
         self.absorb_sketches()
-        for rows, step in self.steps:
+        steps, self.steps = self.steps, []
+        for rows, step in steps:
             states = [0] * len(rows) if step.state is None else step.state.tolist()
             sigmas = [0.0] * len(rows) if step.sigma is None else step.sigma.tolist()
-            fed = zip(step.on.tolist(), step.ids.tolist(), step.weights.tolist(), sigmas, strict=True)
-            for row, state, (on, ids, weights, sigma) in zip(rows, states, fed, strict=True):
+            own = [None] * len(rows) if step.likelihood is None else step.likelihood.tolist()
+            fed = zip(step.on.tolist(), step.ids.tolist(), step.weights.tolist(), sigmas, own, strict=True)
+            for row, state, (on, ids, weights, sigma, likelihood) in zip(rows, states, fed, strict=True):
                 request = self.requests[row]
                 if len(self.reqs[row].output_ids) == self.before[row] + 1:
                     request.state = state
                     if on:
-                        request.steps.append(FedStep(self.before[row], ids, weights, sigma))
+                        request.steps.append(FedStep(self.before[row], ids, weights, sigma, (), likelihood))

@@ -282,11 +282,11 @@ def on_device(tensor: Tensor, device: Any) -> Tensor:
 
 def on_host(step: Step) -> Step:
     """What requests remember of a step, on its way to the CPU: complete once the stream that made it has got here."""
-    ids, weights, on, *others = (
+    ids, weights, on, sigma, state, likelihood = (
         None if t is None else t.to("cpu", non_blocking=True)
-        for t in (step.ids, step.weights, step.on, step.sigma, step.state)
+        for t in (step.ids, step.weights, step.on, step.sigma, step.state, step.likelihood)
     )
-    return step._replace(ids=ids, weights=weights, on=on, sigma=others[0], state=others[1], dense=None)
+    return Step(step.token, on, ids, weights, sigma=sigma, state=state, likelihood=likelihood)
 
 
 def _embedding_of(model: Any) -> Any:

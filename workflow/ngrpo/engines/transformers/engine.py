@@ -18,7 +18,7 @@ from ngrpo.engines.model_folder import check_mixer, columns, end_tokens, model_c
 from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, Step, feed, measured
-from ngrpo.method.records import FedStep, Origin, Record, settings_digest
+from ngrpo.method.records import FedStep, Origin, Record, log_probs_of, settings_digest
 from ngrpo.method.sampling import draw, log_prob, restrict, scale
 from ngrpo.method.sketches import signs
 
@@ -185,7 +185,9 @@ class _Written:
         self.state = 0 if step.state is None else int(step.state[row])
         if self.reason is None and step.on[row]:
             sigma = 0.0 if step.sigma is None else float(step.sigma[row])
-            self.steps.append(FedStep(len(self.tokens), step.ids[row].tolist(), step.weights[row].tolist(), sigma))
+            fed = FedStep(len(self.tokens), step.ids[row].tolist(), step.weights[row].tolist(), sigma)
+            own = None if step.likelihood is None else float(step.likelihood[row])
+            self.steps.append(fed._replace(likelihood=own))
 
     def append(self, token: int, log_prob: float, sketch: list[float], ends: set[int]) -> None:
         """Write a token, unless the response has ended; sketch: of what it feeds."""
@@ -199,5 +201,6 @@ class _Written:
     def finish(self, request: Request, settings: bytes) -> Sample:
         """The sample; settings: digest of how it was mixed."""
         origin = Origin(request.seed, len(request.prompt), settings)
+        log_probs_of(self.steps, self.log_probs, len(self.tokens) - 1)
         record = Record.of_steps(self.tokens, self.steps, request.mixer, origin)
         return Sample(self.tokens, self.log_probs, self.reason or "length", record)

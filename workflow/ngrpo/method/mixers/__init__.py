@@ -7,6 +7,7 @@
 | gaussian | gaussian.py | E[token] + σ·N(0, I) (STHT) |
 | gumbel | gumbel.py | the mixture of the k likeliest after Gumbel noise |
 | soft-thinking | soft_thinking.py | Σ p(v) E[v] |
+| multiplex | multiplex.py | the average of K tokens that are drawn independently |
 
 `interface` says what a mixer is. A kind is found by its file's name, so a new one needs no line here.
 """
@@ -31,6 +32,7 @@ from ngrpo.method.mixers.interface import (
     quantize,
     weighted_sum,
 )
+from ngrpo.method.mixers.multiplex import MultiplexMixer
 from ngrpo.method.mixers.neighbors import NeighborMixer
 from ngrpo.method.mixers.none import NoMixer
 from ngrpo.method.mixers.soft_thinking import SoftThinkingMixer
@@ -41,6 +43,7 @@ __all__ = [
     "GaussianMixer",
     "GumbelMixer",
     "Mixer",
+    "MultiplexMixer",
     "NeighborMixer",
     "NoMixer",
     "SoftThinkingMixer",

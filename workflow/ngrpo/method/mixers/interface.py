@@ -43,6 +43,7 @@ class Step(NamedTuple):
     sigma: Tensor | None = None  # (B,) float32, Gaussian noise added to what is fed, keyed by (seed, position)
     dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and weights
     state: Tensor | None = None  # (B,) int32, what the mixer wants back at the sequence's next step
+    likelihood: Tensor | None = None  # (B,) float32, log-likelihood of what is fed, where it isn't the token's
     relative: bool = False  # whether sigma is in units of the root mean square of what is fed: see `measured`
 
 
@@ -58,6 +59,7 @@ class Mixer(ABC):
     needs_table: ClassVar[bool] = False  # looks neighbors up: has a `metric`, and `width` is the table's least k
     needs_rms: ClassVar[bool] = False  # wants the root mean square of E's rows
     mixes_its_end: ClassVar[bool] = False  # whether the step that writes `stop_after` still mixes
+    own_likelihood: ClassVar[bool] = False  # a mixed step's isn't its token's: has `likelihood`
     metric: str | None = None  # of the table that it needs
     stop_after: int | None = None  # a token from which on nothing is mixed
 
@@ -114,6 +116,13 @@ class Mixer(ABC):
         ends = fed == self.stop_after
         over = ends.cumsum(0) - ends.long() > 0 if self.mixes_its_end else ends.cumsum(0) > 0
         return on & ~over
+
+    def likelihood(self, log_p: Tensor) -> Tensor:
+        """The log-likelihood of mixed steps, for rollout, trainer and reference alike.
+
+        log_p (M, k): log-probs of their candidates under the policy, of the whole distribution → (M,). Differentiable.
+        """
+        raise NotImplementedError(f"{self.kind} has no likelihood of its own")
 
     @abstractmethod
     def step(

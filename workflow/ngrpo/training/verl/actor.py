@@ -5,6 +5,9 @@ made by a pair of hooks on the input embedding: one lookup for token ids and all
 the embedding's own forward is used, so FSDP, gradient checkpointing, remove-padding and sequence-parallel slicing need
 nothing more, and gradients reach the candidates' rows.
 
+Where the mixer has a likelihood of its own, another hook takes the candidates' logits from the model's output, and
+mixed steps get that likelihood in place of their token's log-prob: in all three passes.
+
 Departures from stock verl: none where no step is mixed; that path runs untouched, bit for bit.
 """
 
@@ -17,8 +20,9 @@ from torch import Tensor, nn
 from verl import DataProto
 from verl.workers.actor.dp_actor import DataParallelPPOActor
 
+from ngrpo.errors import UserError
 from ngrpo.method import rng
-from ngrpo.method.mixers import blend
+from ngrpo.method.mixers import Mixer, blend
 from ngrpo.method.objectives.surrogate import truncated_ratio
 from ngrpo.method.records import Record, gather, gather_noise, gather_sketches
 from ngrpo.method.sketches import deviations, signs
@@ -134,6 +138,34 @@ class EmbeddingMixer:
         return fed.view(*self._shape, d)
 
 
+@dataclass
+class CandidateLogits:
+    """A hook on a model's output that takes logits of mixed steps' candidates. `drawn` None: it takes none.
+
+    drawn: a mask of the shape of the input ids, of positions whose logits drew a mixed step, and in its row-major order
+    the step's token and its candidates (M, 1 + k).
+    """
+
+    drawn: tuple[Tensor, Tensor] | None = None
+    logits: Tensor | None = None  # (M, 1 + k) float32
+
+    def attach(self, model: nn.Module) -> None:
+        """Hook the module."""
+        model.register_forward_hook(self._after)
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if self.drawn is not None:  # now: verl divides them in place by the temperature
+            mask, ids = self.drawn
+            row, column = mask.nonzero(as_tuple=True)
+            self.logits = out.logits[row[:, None], column[:, None], ids].float()
+
+    def log_probs(self, own: Tensor, temperature: float) -> Tensor:
+        """The candidates' log-probs (M, k), given those of the steps' tokens (M,): logits differ as they do."""
+        assert self.logits is not None
+        z = self.logits / temperature
+        return own[:, None] + z[:, 1:] - z[:, :1]
+
+
 class _WithRecords(DataProto):
     """A DataProto whose `select` takes along the records, which stock dp_actor's list of keys doesn't know."""
 
@@ -230,10 +262,36 @@ class ReplayActor(DataParallelPPOActor):
         self.mixer = EmbeddingMixer()
         self.purpose = ""
         self.mixer.attach(actor_module.get_input_embeddings())
+        self.exploration: Mixer | None = None  # one with a likelihood of its own
+        self.candidates = CandidateLogits()
+
+    def explore(self, mixer: Mixer) -> None:
+        """Replay this mixer's steps: what it needs beside their inputs. Raises UserError where verl hides logits."""
+        if not mixer.own_likelihood:
+            return
+        if self.use_ulysses_sp or self.use_fused_kernels:
+            raise UserError(
+                f"the likelihood of {mixer.kind} needs whole logits",
+                where="verl: ulysses_sequence_parallel_size, use_fused_kernels",
+                do="set them to 1 and false",
+            )
+        self.exploration = mixer
+        self.candidates.attach(self.actor_module)
+
+    def _drawn(self, micro_batch: dict[str, Any], inputs: Inputs | None) -> tuple[Tensor, Tensor] | None:
+        """Where mixed steps were drawn, and what, as `CandidateLogits` wants it; inputs: of the padded batch."""
+        if self.exploration is None or inputs is None:
+            return None
+        token = micro_batch["input_ids"][inputs.mask]
+        ids = torch.cat([token[:, None], inputs.ids], -1)
+        before = inputs.mask.roll(-1, 1)
+        return (before[micro_batch["attention_mask"].bool()][None] if self.use_remove_padding else before), ids
 
     def _inputs(self, micro_batch: dict[str, Any]) -> Inputs | None:
         records = micro_batch.pop(KEY, None)
         inputs = None if records is None else scatter(micro_batch, records, self.purpose)
+        self.candidates.drawn = self._drawn(micro_batch, inputs)
+        self.steps = None if inputs is None else inputs.mask[:, -micro_batch["responses"].shape[1] :]
         if inputs is None or not self.use_remove_padding:
             return inputs
         parts, part = 1, 0
@@ -246,9 +304,18 @@ class ReplayActor(DataParallelPPOActor):
     def _forward_micro_batch(self, micro_batch, temperature, calculate_entropy=False):
         self.mixer.inputs = self._inputs(micro_batch)
         try:
-            return super()._forward_micro_batch(micro_batch, temperature, calculate_entropy)
+            entropy, log_probs = super()._forward_micro_batch(micro_batch, temperature, calculate_entropy)
+            return entropy, self._with_likelihoods(log_probs, temperature)
         finally:
-            self.mixer.inputs = None
+            self.mixer.inputs = self.candidates.drawn = self.candidates.logits = None
+
+    def _with_likelihoods(self, log_probs: Tensor, temperature: float) -> Tensor:
+        """Log-probs (B, T), those of mixed steps in place of their tokens' where the mixer has its own."""
+        if self.exploration is None or self.candidates.drawn is None:
+            return log_probs
+        at = self.steps.nonzero(as_tuple=True)
+        own = self.candidates.log_probs(log_probs[at].float(), temperature)
+        return log_probs.index_put(at, self.exploration.likelihood(own).to(log_probs.dtype))
 
     def compute_log_prob(self, data: DataProto, calculate_entropy=False):
         """As stock, on the replayed inputs; `mixer` then holds this pass's statistics.

@@ -14,6 +14,7 @@ from verl.workers.fsdp_workers import ActorRolloutRefWorker
 
 from ngrpo.files import whole_folder
 from ngrpo.method.fingerprint import fingerprint
+from ngrpo.method.mixers import mixer_from
 from ngrpo.study.layout import MODEL_CARD
 from ngrpo.training.verl import actor, plugin
 from ngrpo.training.verl.actor import DEVIATIONS, FARTHEST, STATISTICS, Cosines, Deviations
@@ -35,6 +36,7 @@ class ReplayWorker(ActorRolloutRefWorker):
         for role in ("actor", "ref_policy"):
             if hasattr(self, role):
                 check_built(getattr(self, role), actor.ReplayActor, role)
+                getattr(self, role).explore(mixer_from(dict(self.config.rollout.ngrpo.exploration)))
 
     def _build_rollout(self, trust_remote_code=False):
         """As stock, with MixingRollout in place of verl's SGLangRollout, which it imports here.
