@@ -42,7 +42,7 @@ LAYERS = (
     {"study", "method"},
     {"data", "grading", "slurm", "statistics"},
     {"audit", "claims", "engines"},
-    {"cleaning", "crate", "doctor", "planning", "report", "stages", "training"},
+    {"cleaning", "crate", "doctor", "evaluating", "planning", "report", "stages", "training"},
     {"cli"},
     {"__main__"},
 )

@@ -64,6 +64,7 @@ COMMANDS = {
     "verify": ["crate"],
     "table": [],
     "show": ["ngrpo-toy/standard/toy-held-out", "toy-held-out-0001"],
+    "evaluate": ["nowhere", "--benchmark", "toy"],
     "diff": ["toy/standard/toy-held-out", "ngrpo-toy/standard/toy-held-out"],
     "doctor": [],
     "plan": [],

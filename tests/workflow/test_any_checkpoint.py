@@ -136,3 +136,47 @@ def test_a_changed_file_of_predictions_reruns_what_depends_on_it_alone(study: St
     finally:
         study.predicted.write_text(before)
     assert study.planned() == set()
+
+
+def test_one_command_gives_the_workflows_numbers(study: Study) -> None:
+    """Without a configuration, by the same engine and random numbers: every text and grade, and the difference."""
+    folder, out = study.config.parent, study.config.parent / "evaluated"
+    model, ngrpo = folder / "other" / "model", Path(sys.executable).parent / "ngrpo"
+    command = [ngrpo, "evaluate", study.predicted, "--against", model, "--benchmark", "toy", "-n", SAMPLES]
+    command += ["--config", study.config, "--out", out, "--cores", 1]
+    shown = run(*command)
+    alone = Results(out / "evaluation")
+    workflow = Results(study.results / "toy")
+    read = load_study(study.config, "toy", study.results / "toy")
+    cells = {cell.label: cell.evaluation for cell in read.cells["theirs"]}
+    own = alone.evaluation("other-model/standard/toy-held-out")
+    for kind, columns in (("samples", ["problem_id", "sample", "text", "seed"]), ("grades", ["grade", "extracted"])):
+        files = [own, *(workflow.evaluation(cells[label]) for label in ("checkpoint", "Base"))]
+        ours, theirs, others = (pd.read_parquet(getattr(each, kind))[columns] for each in files)
+        pd.testing.assert_frame_equal(ours, theirs)
+        assert not ours.equals(others), f"the control: {kind} of another policy"
+    numbers = {}
+    for name, results, table in (("alone", alone, "evaluation"), ("workflow", workflow, "theirs")):
+        frame = pd.read_parquet(results.table(table))
+        pair = frame[frame["against"].notna() & (frame["metric"] == f"Mean@{SAMPLES}")]
+        by = pair.set_index(["label", "against"])[["value", "sampling_low", "problems_high", "p"]]
+        labels = {"alone": ("theirs.jsonl", "other-model"), "workflow": ("predictions", "checkpoint")}[name]
+        numbers[name] = by.loc[labels].tolist()
+    assert numbers["alone"] == numbers["workflow"]
+    assert "theirs.jsonl − other-model" in shown
+    # what is there isn't made again
+    before = own.samples.stat().st_mtime_ns
+    assert run(*command).splitlines()[-20:] == shown.splitlines()[-20:]
+    assert own.samples.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_is_no_model_ends_in_one_message(study: Study) -> None:
+    empty = study.config.parent / "empty"
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    command = [Path(sys.executable).parent / "ngrpo", "evaluate", empty, "--benchmark", "toy"]
+    command += ["--config", study.config, "--out", study.config.parent / "failed"]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the model has no tokenizer" in done.stdout + done.stderr
+    assert "the evaluation didn't come to its end" in done.stderr

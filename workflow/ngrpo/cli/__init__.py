@@ -13,7 +13,7 @@ for _command in (
     *(inputs.dataset, inputs.model, inputs.policy, inputs.predictions, inputs.training_data, inputs.neighbors),
     *(runs.train, runs.watch, runs.sample, runs.diagnostics),
     *(results.analyze, results.report, results.import_curves, results.crate, results.verify, results.table),
-    *(graded.grade, graded.show, graded.diff),
+    *(graded.grade, graded.show, graded.diff, graded.evaluate),
     *(
         planning.doctor,
         planning.plan,

@@ -7,12 +7,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ngrpo.cli.options import FILE, out_option, with_study
+from ngrpo.cli.options import FILE, FOLDER, out_option, with_study
 from ngrpo.errors import UserError
 from ngrpo.terminal import echo
 
 NORMAL_QUANTILE = 1.959964
 """Of a 95 % interval."""
+CONFIG = Path(__file__).resolve().parents[3] / "config"
+"""The project's own configuration."""
 CONVENTIONS = ("paper", "math-verify", "release-math500", "release-gpqa", "second")
 """The names of ngrpo.grading.SETTINGS; a test holds them together (the command line imports no grader)."""
 
@@ -168,6 +170,41 @@ def diff(first: str, second: str, config: Path, scale: str, results: Path) -> No
         echo(graded_difference_text(Path(first), Path(second)))
     else:
         echo(difference_text(load_study(config, scale, results / scale), Results(results / scale), first, second))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--against", help="Another one to compare it with, on the same problems: paired differences.")
+@click.option("--benchmark", required=True, help="A data set of a scale of the configuration, such as aime24, or toy.")
+@click.option("-n", "--samples", type=click.IntRange(1), default=32, show_default=True, help="Samples a problem.")
+@click.option("--base", help="The base model of an adapter: its folder or its name on the hub.")
+@click.option("--problems", type=FILE, help="A file with the benchmark's problems, in place of the hub's.")
+@click.option("--limit", type=click.IntRange(1), help="Ask only the first so many problems.")
+@click.option(
+    "--template", type=click.Choice(["chat", "plain"]), help="How it is asked; default: as the scale's models."
+)
+@click.option("--temperature", type=click.FloatRange(0, min_open=True), help="Default: the scale's, as the following.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Share of probability that is drawn from.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens after which an answer is cut.")
+@click.option("--seed", default=1, show_default=True, help="Root of all random numbers.")
+@click.option("--cores", type=click.IntRange(1), default=os.cpu_count, show_default="all", help="Processors to use.")
+@click.option(
+    "--config", type=FOLDER, default=CONFIG, show_default="the project's", help="Whose scales know benchmarks."
+)
+@click.option("--out", type=FOLDER, help="Where results are kept; default: results/evaluate/BENCHMARK.")
+def evaluate(model: str, against: str | None, config: Path, out: Path | None, cores: int, **asked: Any) -> None:
+    """Evaluate MODEL on a benchmark: draw samples, grade them, print the table. What is there isn't made again.
+
+    MODEL is a folder, a name on the hub (owner/name@revision), or a .jsonl file of predictions.
+    """
+    from ngrpo.evaluating import EvaluationRequest
+    from ngrpo.evaluating import evaluate as run
+
+    limits = {name: asked.pop(name) for name in ("temperature", "top_p", "max_new_tokens")}
+    decoding = {name: value for name, value in limits.items() if value is not None}
+    models = [model, *([against] if against else [])]
+    out = out or Path("results") / "evaluate" / asked["benchmark"]
+    echo(run(EvaluationRequest(models, decoding=decoding, **asked), config=config, out=out, cores=cores))
 
 
 def _is_file(name: str) -> bool:

@@ -108,13 +108,14 @@ def file_of(predictions: Predictions, benchmark: str, benchmarks: tuple[str, ...
     return named[benchmark]
 
 
+def name_of_place(place: str) -> str:
+    """What lies in a folder or on the hub is called there, as an id."""
+    parts = [part for part in Path(place).parts if part not in ("/", "..", ".")]
+    # a folder `…/runs/my-run/model` says more by its parent
+    words = re.sub(r"[^a-z0-9.]+", "-", "-".join(parts[-2:]).lower())
+    return words.strip(".-")[:60].strip(".-") or "policy"
+
+
 def _name(source: str, content: str) -> str:
     """An id: what it is called where it lies, and digits of what it is."""
-    parts = [part for part in Path(source).parts if part not in ("/", "..", ".")]
-    # a folder `…/runs/my-run/model` says more by its parent
-    words = "-".join(parts[-2:]) if parts else "policy"
-    return f"{_slug(words)[:60].strip('.-') or 'policy'}-{content[:DIGITS]}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip(".-")
+    return f"{name_of_place(source)}-{content[:DIGITS]}"
