@@ -44,16 +44,26 @@ def inputs(E: torch.Tensor, prompt, tokens, record=None) -> torch.Tensor:
     return fed
 
 
+def logits_of(model, prompt, tokens, record=None) -> torch.Tensor:
+    """Logits (T, V) of the response's tokens under an independent forward pass; record: what was fed."""
+    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
+    fed = inputs(hf.get_input_embeddings().weight.detach(), prompt, tokens, record)
+    with torch.no_grad():
+        return hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
+
+
+def likelihood_ratios(model, prompt, tokens) -> torch.Tensor:
+    """p(token) / max p at each token (T,) of a response that fed its own tokens."""
+    log_p = torch.log_softmax(logits_of(model, prompt, tokens) / TEMPERATURE, -1)
+    return (log_p.gather(1, torch.tensor(tokens)[:, None])[:, 0] - log_p.amax(-1)).exp()
+
+
 def replayed(model, prompt, tokens, record=None, mixer=None) -> torch.Tensor:
     """Log-probs of the response under an independent forward pass over input embeddings; record: what was fed.
 
     mixer: where it has a likelihood of its own, mixed steps have that one.
     """
-    hf = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32, attn_implementation="eager")
-    fed = inputs(hf.get_input_embeddings().weight.detach(), prompt, tokens, record)
-    with torch.no_grad():
-        logits = hf(inputs_embeds=fed[None]).logits[0, len(prompt) - 1 : -1]
-    log_p = torch.log_softmax(logits / TEMPERATURE, -1)
+    log_p = torch.log_softmax(logits_of(model, prompt, tokens, record) / TEMPERATURE, -1)
     out = log_p.gather(1, torch.tensor(tokens)[:, None])[:, 0]
     if record is not None and mixer is not None and mixer.own_likelihood:
         at = torch.from_numpy(record.index)

@@ -18,6 +18,7 @@ from replaying import (  # noqa: E402
     assert_parity,
     assert_same,
     differences,
+    likelihood_ratios,
     requests,
     shared_steps,
 )
@@ -29,6 +30,7 @@ from ngrpo.method.mixers import (  # noqa: E402
     WEIGHT_SCALE,
     GaussianMixer,
     GumbelMixer,
+    MinPMixer,
     MultiplexMixer,
     NeighborMixer,
     NoMixer,
@@ -103,6 +105,30 @@ def test_the_likelihood_of_a_mixed_step_is_its_mixers(engine, models, name):
     assert differences(models()[0], tokens_only, samples)[last].max() <= MOST
 
 
+def test_min_p_writes_no_unlikely_token_and_log_probs_are_of_all(engine, models):
+    """The control: without it, some tokens are less likely than the floor."""
+    asked = requests(6, MinPMixer(0.2))
+    samples = engine.generate(asked, SAMPLING)
+    off = differences(models()[0], asked, samples)
+    assert off.max() <= MOST
+    assert off.mean() <= MEAN
+    assert not any(s.record.mixed().any() for s in samples)
+    plain = engine.generate(requests(6, NoMixer()), SAMPLING)
+
+    def least(samples) -> float:
+        parts = [likelihood_ratios(models()[0], r.prompt, s.tokens) for r, s in zip(asked, samples, strict=True)]
+        return float(torch.cat(parts).min())
+
+    assert least(samples) >= 0.2 * (1 - 1e-4)
+    assert least(plain) < 0.1
+
+
+@pytest.mark.engine
+def test_min_p_gives_the_same_samples_in_both_engines(sglang, transformers):
+    asked = requests(6, MinPMixer(0.2, top_p=0.9))
+    assert_same(sglang.generate(asked, SAMPLING), transformers.generate(asked, SAMPLING))
+
+
 @pytest.mark.parametrize("name", SAMPLED_ONLY)
 def test_what_is_not_recorded_is_not_replayed(engine, models, name):
     """The negative control of a mixer that leaves nothing to replay; its samples carry empty records."""
@@ -118,7 +144,9 @@ def test_what_is_not_recorded_is_not_replayed(engine, models, name):
         assert differences(models()[0], asked, samples, drop=True).max() >= OFF
 
 
-@pytest.mark.parametrize("mixer", [NeighborMixer(0.0), GaussianMixer(factor=0.0)], ids=["rho=0", "sigma=0"])
+@pytest.mark.parametrize(
+    "mixer", [NeighborMixer(0.0), GaussianMixer(factor=0.0), MinPMixer(0.0)], ids=["rho=0", "sigma=0", "min_p=0"]
+)
 def test_a_mixer_that_never_mixes_is_stock_decoding_bit_for_bit(engine, models, mixer):
     asked = requests(5, NoMixer())
     stock = engine.generate(asked, SAMPLING)

@@ -18,6 +18,8 @@ from ngrpo.method import rng  # noqa: E402
 from ngrpo.method.mixers import (  # noqa: E402
     GaussianMixer,
     GumbelMixer,
+    MinPMixer,
+    MultiplexMixer,
     NeighborMixer,
     NoMixer,
     SoftThinkingMixer,
@@ -74,6 +76,8 @@ def test_limits_add_one_launch(counted):
         GumbelMixer(stop_after=7),
         SoftThinkingMixer(stop_after=7),
         SoftThinkingMixer(keep=5, stop_after=7),
+        MultiplexMixer(stop_after=7),
+        MinPMixer(0.1),
     ],
     ids=repr,
 )

@@ -62,7 +62,8 @@ SHADOWS_THE_STANDARD_LIBRARY = {
 }
 MIXER = "a mixer's configuration (study) and its arithmetic (method) bear the mixer's name"
 SAME_CLASS_NAME = dict.fromkeys(
-    ("NoMixer", "NeighborMixer", "GaussianMixer", "GumbelMixer", "SoftThinkingMixer", "MultiplexMixer"), MIXER
+    ("NoMixer", "NeighborMixer", "GaussianMixer", "GumbelMixer", "SoftThinkingMixer", "MultiplexMixer", "MinPMixer"),
+    MIXER,
 )
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60

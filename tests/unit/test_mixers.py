@@ -146,7 +146,7 @@ CONFIGURED = (
     mixing.SoftThinkingMixer(kind="soft-thinking"),
     mixing.SoftThinkingMixer(kind="soft-thinking", keep=10),
     mixing.MultiplexMixer(kind="multiplex"),
-    mixing.MultiplexMixer(kind="multiplex", weights="probabilities", top_p=0.9),
+    mixing.MinPMixer(kind="min-p"),
 )
 
 

@@ -44,6 +44,7 @@ MODEL = {"model": BASE | {"model", "neighbors", "policy"}, "unused": PAGE | {"mo
 
 DATA_FIELDS = ("source", "kind", "fields")
 OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation", "norm_adv_by_std")
+OURS = ("kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward", "overlong_share", "equal_groups")
 IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
     "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
@@ -62,9 +63,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "ResultTable": dict(
         title=PAGE, rows=TABLE, models=MIXING | {"neighbors"}, benchmarks=EVALUATION | {"predictions"}, seeds=RUN
     ),
-    "Objective": dict.fromkeys(
-        (*OBJECTIVE, "kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward"), MIXER
-    ),
+    "Objective": dict.fromkeys((*OBJECTIVE, *OURS), MIXER),
     "NoMixer": {},
     "NeighborMixer": {
         **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
@@ -75,6 +74,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "SoftThinkingMixer": dict.fromkeys(
         ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
     ),
+    "MinPMixer": dict.fromkeys(("min_p", "top_p"), MIXER),
     "MultiplexMixer": dict.fromkeys(("k", "weights", "top_p", "stop_after"), MIXER),
     "ScaleFile": {
         **dict.fromkeys(("title",), PAGE),

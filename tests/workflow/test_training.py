@@ -18,7 +18,7 @@ from tiny_runs import LIMIT, MIXING, STEPS, Run, finish, make_files, make_run, t
 from ngrpo.method.rewards import rewards
 from ngrpo.method.rng import derive_seed
 from ngrpo.study.layout import Results
-from ngrpo.study.mixing import GaussianMixer, GumbelMixer, MultiplexMixer, NeighborMixer, NoMixer
+from ngrpo.study.mixing import GaussianMixer, GumbelMixer, MinPMixer, MultiplexMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.watching import watched_run
 
@@ -34,6 +34,7 @@ RELEASED_NOISE = GaussianMixer(
     kind="gaussian", replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after="</think>"
 )
 RELEASED_GSPO = {"kind": "gspo", "dual_clip": 3.0, "clip_low": 0.2, "clip_high": 0.2, "aggregation": "token-mean"}
+DAPO = {"kl_coefficient": 0, "dual_clip": 10.0, "overlong_share": 0.5, "equal_groups": "drop"}
 PLANS = {
     "mixed": (tiny_spec(MIXING), "recording_requests"),
     "killed": (tiny_spec(MIXING), "whole"),
@@ -45,6 +46,8 @@ PLANS = {
     "unplugged": (tiny_spec(MIXING, 1), "without_plugin"),
     "actorless": (tiny_spec(MIXING, 1), "without_actor"),
     "gumbel": (tiny_spec(GumbelMixer(kind="gumbel", weights="clean", text="sampled"), 3, reward="random"), "whole"),
+    "dapo": (tiny_spec(NoMixer(), 2, clip_high=0.28, aggregation="token-mean", **DAPO), "whole"),
+    "min-p": (tiny_spec(MinPMixer(kind="min-p", min_p=0.2), 2), "whole"),
     "multiplex": (tiny_spec(MultiplexMixer(kind="multiplex"), 3), "whole"),
     "single": (tiny_spec(MultiplexMixer(kind="multiplex"), 2), "without_likelihood"),
     "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
@@ -77,7 +80,9 @@ def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
         return dict(zip(PLANS, pool.map(make, PLANS), strict=True))
 
 
-@pytest.mark.parametrize("name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel", "multiplex"])
+@pytest.mark.parametrize(
+    "name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel", "multiplex", "min-p"]
+)
 def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str) -> None:
     assert runs[name].code == 0, runs[name].said
     metrics = runs[name].metrics

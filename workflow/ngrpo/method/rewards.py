@@ -13,6 +13,16 @@ from ngrpo.method import rng
 REWARDS = ("correct", "shuffled", "random", "format")
 
 
+def overlong_penalty(length: Tensor, longest: int, share: float) -> Tensor:
+    """What long responses lose (DAPO, arXiv 2503.14476, Eq. 13): lengths (N,) in tokens → (N,) float32 in [−1/2, 0].
+
+    0 up to (1 − share) · longest tokens, then falling evenly to −1/2. Half of DAPO's, whose rewards are ±1 and not 0
+    and 1: group advantages come out the same.
+    """
+    buffer = share * longest
+    return ((longest - buffer - length.float()) / buffer).clamp(-1, 0) / 2
+
+
 def rewards(kind: str, correct: Tensor, answered: Tensor, seed: Tensor) -> Tensor:
     """The rewards of a rollout batch, each 0 or 1: (N,) float32.
 

@@ -254,8 +254,20 @@ class MultiplexMixer(MixerConfig):
         return 1.0 if self.stop_after is None else None
 
 
+class MinPMixer(MixerConfig):
+    """Min-p sampling (arXiv 2407.01082): nothing is mixed, and no token is drawn that is much less likely than the
+    likeliest."""
+
+    mixes: ClassVar[bool] = False
+    kind: Literal["min-p"]
+    min_p: float = Field(0.1, ge=0, le=1)
+    """The least probability, relative to the likeliest token's (its paper: 0.05 to 0.1); 0: of all tokens."""
+    top_p: Annotated[float | None, unset(1.0)] = Field(None, gt=0, le=1)
+    """Nucleus that tokens come from, too, in place of the decoding's own (None: 1, no limit)."""
+
+
 Mixer = Annotated[
-    NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer | MultiplexMixer,
+    NoMixer | NeighborMixer | GaussianMixer | GumbelMixer | SoftThinkingMixer | MultiplexMixer | MinPMixer,
     Field(discriminator="kind"),
 ]
 

@@ -74,6 +74,12 @@ class Objective(Config):
     entropy_coefficient: float | None = Field(None, gt=0)
     """Weight of an entropy bonus: so much of the policy's mean token entropy is subtracted from the loss. None: none,
     as in the paper."""
+    overlong_share: float | None = Field(None, gt=0, le=1)
+    """Soft penalty of long responses (DAPO, arXiv 2503.14476, Eq. 13): over this last share of `max_response_tokens`
+    the reward falls, by 1/2 at the end, as DAPO's −1 among its rewards of ±1 (its buffer: 0.2). None: none."""
+    equal_groups: Literal["drop"] | None = None
+    """Groups whose responses are all right or all wrong: "drop" leaves them out of the policy term's average (DAPO,
+    Eq. 11, which draws others in their place). None: they count, as in the paper."""
     reward: Annotated[Literal["correct", "shuffled", "random", "format"] | None, unset("correct")] = None
     """What a response is rewarded for: being right (None: the paper), or, as a control that shows what is learned
     without that, another response's reward ("shuffled"), a coin's ("random") or having an answer at all ("format")."""

@@ -191,11 +191,13 @@ class MixState:
         rms: Tensor | None,
     ) -> Tensor:
         """What one mixer's rows of the batch write (B,); sets what they feed next and the plan's steps."""
-        if not mixer.mixes:
+        if not (mixer.mixes or mixer.redraws):
             return drawn
         table = columns(mixer, self.neighbors)
         state = self.state[slot] if mixer.stateful else None
         step = mixer.step(z, drawn, seed, position, table, rms=rms, state=state)
+        if not mixer.mixes:
+            return step.token
         step = measured(step, self._lookup)
         self._set_next_input(step, slot, seed, position)
         plan.steps.append((rows, on_host(step)))  # the scheduler waits for this stream before it reads them

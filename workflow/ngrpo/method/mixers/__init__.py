@@ -7,6 +7,7 @@
 | gaussian | gaussian.py | E[token] + σ·N(0, I) (STHT) |
 | gumbel | gumbel.py | the mixture of the k likeliest after Gumbel noise |
 | soft-thinking | soft_thinking.py | Σ p(v) E[v] |
+| min-p | min_p.py | E[token], the token being a draw from those not much less likely than the likeliest |
 | multiplex | multiplex.py | the average of K tokens that are drawn independently |
 
 `interface` says what a mixer is. A kind is found by its file's name, so a new one needs no line here.
@@ -32,6 +33,7 @@ from ngrpo.method.mixers.interface import (
     quantize,
     weighted_sum,
 )
+from ngrpo.method.mixers.min_p import MinPMixer
 from ngrpo.method.mixers.multiplex import MultiplexMixer
 from ngrpo.method.mixers.neighbors import NeighborMixer
 from ngrpo.method.mixers.none import NoMixer
@@ -42,6 +44,7 @@ __all__ = [
     "WEIGHT_SCALE",
     "GaussianMixer",
     "GumbelMixer",
+    "MinPMixer",
     "Mixer",
     "MultiplexMixer",
     "NeighborMixer",

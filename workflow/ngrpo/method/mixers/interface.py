@@ -56,6 +56,7 @@ class Mixer(ABC):
 
     kind: ClassVar[str]
     mixes: ClassVar[bool] = True  # False: feeds E[token] at every step, whatever its settings
+    redraws: ClassVar[bool] = False  # writes a token of its own, though it mixes nothing
     needs_table: ClassVar[bool] = False  # looks neighbors up: has a `metric`, and `width` is the table's least k
     needs_rms: ClassVar[bool] = False  # wants the root mean square of E's rows
     mixes_its_end: ClassVar[bool] = False  # whether the step that writes `stop_after` still mixes

@@ -31,6 +31,20 @@ def group_advantages(reward: Tensor, group: int, epsilon: float = 1e-6, by_std: 
     return (centered / (r.std(1, keepdim=True) + epsilon) if by_std else centered).view(-1)
 
 
+def without_equal_groups(A: Tensor, mask: Tensor, reward: Tensor, group: Tensor, mode: Aggregation) -> Tensor:
+    """Advantages (B, T) that make averages over a whole batch those over its groups with more than one reward.
+
+    reward (B,); group (B,) int64, which each response belongs to. Groups of one reward get 0; the others grow by what
+    share of the average's weight (tokens, or sequences) is left (DAPO, arXiv 2503.14476, Eq. 11). All 0 where none is.
+    """
+    zeros = reward.new_zeros(int(group.max()) + 1)
+    least, most = (zeros.scatter_reduce(0, group, reward, end, include_self=False) for end in ("amin", "amax"))
+    unequal = (least != most)[group][:, None]
+    weight = mask.float() if mode == "token-mean" else torch.ones_like(A[:, :1])
+    left = (weight * unequal).sum()
+    return torch.where(unequal, A * (weight.sum() / left.clamp_min(1)), 0.0)
+
+
 def aggregate(values: Tensor, mask: Tensor, mode: Aggregation) -> Tensor:
     """One number from (B, T): the mean over sequences of their token means (Eq. 13), the mean over all tokens, or the
     mean over sequences of their token sums / T (Dr. GRPO, arXiv 2503.20783; T is the longest possible length)."""

@@ -203,6 +203,8 @@ def own_settings(
             "parity_limit": t.parity_limit,
             "replayed": spec.exploration.replayed,
             "reward": spec.objective.reward or "correct",
+            "overlong_share": spec.objective.overlong_share,
+            "equal_groups": spec.objective.equal_groups,
             "validation_ties": t.validation_ties or "earlier",
             "idle_steps": t.idle_steps,
             "checkpoint_minutes": saving.minutes,

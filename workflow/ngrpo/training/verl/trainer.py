@@ -32,7 +32,7 @@ from ngrpo.training.checkpoints import Checkpoints
 from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
-from ngrpo.training.verl.control import replace_rewards
+from ngrpo.training.verl.control import drop_equal_groups, replace_rewards, shorten
 from ngrpo.training.verl.monitor import (
     MetricsFile,
     farthest,
@@ -114,7 +114,13 @@ class Trainer(RayPPOTrainer):
             self.check_mismatch(data)
         if self.run.reward != "correct":
             replace_rewards(data, self.run.reward)
+        reward = data.batch["token_level_rewards"].sum(-1)  # (B,), without a penalty of length
+        if self.run.overlong_share:
+            shorten(data, self.run.overlong_share)
         out = stock_advantage(data, *args, **kwargs)
+        if self.run.equal_groups == "drop":
+            actor = self.config.actor_rollout_ref.actor
+            drop_equal_groups(out, reward, (actor.get("ngrpo") or {}).get("policy_aggregation") or actor.loss_agg_mode)
         self.no_advantage = not bool(out.batch["advantages"].any())
         return out
 
