@@ -333,8 +333,8 @@ def test_logic_in_a_rule_would_be_seen():
 
 
 FOLDERS = {
-    ".ci", "benchmarks", "config", "docs", "envs", "gpu_kit", "notebooks", "resources", "rules", "slurm", "tests",
-    "workflow",
+    ".ci", "benchmarks", "config", "docs", "envs", "gpu_kit", "notebooks", "papers", "resources", "rules", "slurm",
+    "tests", "workflow",
 }  # fmt: skip
 
 
