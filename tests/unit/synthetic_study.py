@@ -198,7 +198,7 @@ def write_run(study: Study, results: Results, run: str, rng: np.random.Generator
             "parity_max": 10 ** rng.normal(-4.8, 0.15),
             "parity_mean": 2e-7,
             "k3_kl": 1e-8,
-            "mixing_share": share * (1 + 0.06 * (-1) ** step),
+            "mixing_share": share if share == 1 else share * (1 + 0.06 * (-1) ** step),
             "seconds": 1.1,
             "rollout_seconds": 0.42 if mixes else 0.4,
             "learning_rate": spec.training.learning_rate * min(1.0, (step - 1) / max(1, spec.training.warmup_steps)),

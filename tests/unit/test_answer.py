@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from synthetic_study import make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.claims.evidence import Answer as Beyond
 from ngrpo.claims.evidence import ShownEffect
@@ -90,7 +90,7 @@ def test_the_sentence_says_claim_verdict_effect_both_intervals_and_the_papers_va
 
 def test_every_line_leads_to_its_evidence(tmp_path: Path) -> None:
     study, results = make_study(tmp_path, problems=4, seeds=2), Results(tmp_path / "toy")
-    html = undrawn_page(study, results)
+    html = page_html(study, results)
     table = html[html.index('<table class="answer"') : html.index("</table>")]
     targets = re.findall(r'<th scope="row"><a href="#(claim-[^"]+)">', table)
     assert len(targets) > 2

@@ -112,7 +112,7 @@ def test_every_run_and_evaluation_is_an_action_that_links_its_files(study: Made,
 def test_nothing_says_on_which_machine_it_was_made_and_nothing_unasked_goes_in(study: Made, packed: Path) -> None:
     _, project, results = study
     names = [str(Path.home()), str(Path.cwd()), str(project), str(results.root), str(os.getpid()), "/opt"]
-    for path in sorted(p for p in packed.rglob("*") if p.is_file() and p.suffix not in (".png", ".parquet")):
+    for path in sorted(p for p in packed.rglob("*") if p.is_file() and p.suffix != ".parquet"):
         text = path.read_text(encoding="utf-8")
         named = [name for name in names[:4] if name in text]
         assert not named, (path, named)
@@ -272,7 +272,7 @@ def test_a_forged_report_is_seen_file_by_file(crate: Path) -> None:
         ("tables/main.html", "N-GRPO", "N-GRP0"),
     ):
         change_text(f"{REPORT}/{name}", old, new)(crate)
-    picture, other = sorted((crate / REPORT / "figures").glob("*.png"))[:2]
+    picture, other = sorted((crate / REPORT / "figures").glob("*.svg"))[:2]
     shutil.copyfile(other, picture)
     (crate / REPORT / "tables" / "main.tex").unlink()
     sign_again_without(crate, f"{REPORT}/tables/main.tex")

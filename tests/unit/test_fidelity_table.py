@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.audit.fidelity import fidelity_rows, mixed_fidelity, switched_pairs
 from ngrpo.claims.verdicts import judge_claims
@@ -83,7 +83,7 @@ def test_rows_that_mix_fidelity_are_told_on_the_page(both) -> None:
     assert mixed_fidelity(runs) == ["text at a mixed step: paper in ngrpo; release in ngrpo-sampled"]
     assert mixed_fidelity({name: runs[name] for name in ("ngrpo", "grpo")}) == []
     analyze("main", study, results, results.table("main"))
-    text = undrawn_page(study, results)
+    text = page_html(study, results)
     assert "Rows of this table mix fidelity; " in text
     assert "text at a mixed step: paper in N-GRPO, ngrpo-k5; release in ngrpo-release, ngrpo-sampled" in text
     (study.folder / "claims.yaml").write_text(

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_study import DIAGNOSTICS, make_study
+from test_gallery import unthemed
 from test_report import drawn, run_notebook
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.claims.verdicts import judge_claims
 from ngrpo.files import write_json
@@ -49,10 +50,10 @@ def test_shares_that_flip_are_those_of_the_claims_with_their_interval(tmp_path: 
 
 
 def test_shares_below_a_cosine_rise_to_all() -> None:
-    noise, mixtures = cosines_to_anchor(DIAGNOSTICS).axes[0].lines
-    assert list(noise.get_xdata()) == [0.8, 0.8, 0.9, 0.9]
-    assert list(noise.get_ydata()) == [25, 50, 75, 100]
-    assert list(mixtures.get_ydata()) == [50, 100]
+    noise, mixtures = cosines_to_anchor(DIAGNOSTICS).lines()
+    assert list(noise.x) == [0.8, 0.8, 0.9, 0.9]
+    assert list(noise.y) == [25, 50, 75, 100]
+    assert list(mixtures.y) == [50, 100]
 
 
 def test_a_trajectory_marks_its_mixed_steps() -> None:
@@ -72,11 +73,10 @@ def test_a_trajectory_marks_its_mixed_steps() -> None:
 
 
 def test_text_in_them_follows_the_pages_theme() -> None:
-    for draw in (inputs_on_two_axes, cosines_to_anchor):
-        drawn = svg(draw(DIAGNOSTICS), "diagnostics", "", "")
-        words = re.findall(r"<text[^>]*>", drawn)
-        assert words
-        assert all("var(--" in word and "fill" in word for word in words)
+    words = re.findall(r"<text[^>]*>", svg(inputs_on_two_axes(DIAGNOSTICS), "diagnostics", "", ""))
+    assert words
+    assert all("var(--" in word and "fill" in word for word in words)
+    assert unthemed(cosines_to_anchor(DIAGNOSTICS).svg("cosines", "", "")) == []
 
 
 def test_totals_count_steps_tokens_and_changed_responses() -> None:
@@ -95,7 +95,7 @@ def test_totals_count_steps_tokens_and_changed_responses() -> None:
 def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -> None:
     study, root = make_study(tmp_path, problems=4), Results(tmp_path / "toy")
     [one] = read_diagnostics(study, root)
-    html = undrawn_page(study, root)
+    html = page_html(study, root)
     assert f'href="../{one.file}"' in html
     assert "a⟦c0⟧d" in html
     assert "figures/diagnostics-toy.svg" in html
@@ -105,13 +105,13 @@ def test_the_page_shows_what_was_measured_or_names_the_command(tmp_path: Path) -
     assert "<code>&lt;b&gt;</code>" in html  # a token's text is never markup
     older = {key: value for key, value in DIAGNOSTICS.items() if key != "neighbors"}
     write_json(root.diagnostics(one.run), {**older, "spec": study.runs[one.run].digest})
-    assert "Neighbors in this vocabulary" not in undrawn_page(study, root)
+    assert "Neighbors in this vocabulary" not in page_html(study, root)
     write_json(root.diagnostics(one.run), {**DIAGNOSTICS, "spec": "0" * 12})
-    stale = undrawn_page(study, root)
+    stale = page_html(study, root)
     assert "measured for another version of this run; remade by: snakemake" in stale
     assert "a⟦c0⟧d" not in stale
     root.diagnostics(one.run).unlink()
-    absent = undrawn_page(study, root)
+    absent = page_html(study, root)
     assert f"What mixing feeds, {one.run}: not measured yet; made by: snakemake --cores 2" in absent
     assert "figures/diagnostics-toy" not in absent
 

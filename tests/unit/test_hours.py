@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from synthetic_study import make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.audit.hours import job_times, totals
 from ngrpo.study.layout import Results
@@ -36,7 +36,7 @@ def test_each_job_stands_with_its_devices_hours_and_file(tmp_path: Path) -> None
     sums = dict(totals(list(jobs.values())))
     assert sums["GPU-hours"] == 0.5
     assert sums["CPU device-hours"] == pytest.approx(len(study.runs) * seconds / 3600, rel=0.01)
-    html = undrawn_page(study, root)
+    html = page_html(study, root)
     assert "1 × a made-up GPU" in html
     assert f'href="../{root.relative(written.samples_time)}">evaluation {evaluation}</a>' in html
     assert "Together: " in html
@@ -44,6 +44,6 @@ def test_each_job_stands_with_its_devices_hours_and_file(tmp_path: Path) -> None
 
 def test_a_run_of_older_code_is_said_to_have_recorded_nothing(tmp_path: Path) -> None:
     study, root = make_study(tmp_path), Results(tmp_path / "toy")
-    assert "not recorded" not in undrawn_page(study, root)
+    assert "not recorded" not in page_html(study, root)
     root.run(next(iter(study.runs))).hardware.unlink()
-    assert "1 × not recorded" in undrawn_page(study, root)
+    assert "1 × not recorded" in page_html(study, root)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthetic_study import make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.crate.packed import gathered, may_hold
 from ngrpo.errors import UserError
@@ -50,7 +50,7 @@ def test_verls_own_names_are_known_and_the_source_is_recorded(toy, tmp_path: Pat
 
 def test_the_page_draws_them_dashed_beside_ours_and_the_crate_holds_them(toy, tmp_path: Path) -> None:
     taken(toy, tmp_path, VERL, "drawn")
-    html = undrawn_page(*toy)
+    html = page_html(*toy)
     [key] = [item for item in html.split("<li>") if item.partition("</li>")[0].endswith("imported: drawn")]
     assert "stroke-dasharray" in key
     assert "imported: drawn ends at 0.6" in html  # what the figure shows, in words

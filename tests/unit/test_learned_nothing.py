@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.audit.compliance import compliance
 from ngrpo.audit.status import run_state
@@ -51,7 +51,7 @@ def without_gradient(results: Results, steps: int = 20) -> None:
 def marks(study: Study, results: Results) -> dict[str, bool]:
     """Where a reader of the study meets the mark."""
     analyze("main", study, results, results.table("main"))
-    text = undrawn_page(study, results)
+    text = page_html(study, results)
     checks = compliance(study, results, [run_state(study, results, run) for run in study.runs], None)
     (claim,) = judge_claims(study, results)
     return {

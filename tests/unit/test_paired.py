@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic_study import make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.audit.status import run_state
 from ngrpo.claims.verdicts import judge_claims
@@ -39,7 +39,7 @@ def test_problems_are_counted_by_which_decoding_solves_them_beside_the_papers_sh
     for share in row["shares"]:
         assert share.value == share.count / 8
         assert share.low <= share.value <= share.high
-    html = undrawn_page(study, results)
+    html = page_html(study, results)
     assert "paper 63.3 %" in html
     assert "50.0 %</b> (4)" in html
     results.evaluation("r1-qwen-1.5b/mixing/aime24").grades.unlink()

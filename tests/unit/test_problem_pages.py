@@ -7,6 +7,7 @@ import pytest
 from synthetic_study import HOSTILE_ANSWER, make_study
 from test_report import Page
 
+from ngrpo.claims.evidence import Reader
 from ngrpo.report import excerpts
 from ngrpo.report.excerpts import FIRST, LAST, read_excerpts, shortened, write_excerpts
 from ngrpo.report.page import write_problems
@@ -24,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory):
     asked = pd.DataFrame([{"id": f"toy-held-out-{i:04d}", "problem": f"{i} < 7?"} for i in range(6)])
     asked.to_parquet(results.dataset("toy-held-out").problems, index=False)
     write_excerpts("main", made, results, results.excerpts("main"))
-    write_problems(made, results, results.report)
+    write_problems(made, Reader(made, results), results.report)
     return made, results
 
 
@@ -76,11 +77,11 @@ def test_without_excerpts_a_page_still_has_every_problem(study) -> None:
     made, results = study
     results.excerpts("main").rename(results.excerpts("aside"))
     try:
-        write_problems(made, results, results.report)
+        write_problems(made, Reader(made, results), results.report)
         words = Page((results.report.problems / page_of(MIXED)).read_text()).words()
     finally:
         results.excerpts("aside").rename(results.excerpts("main"))
-        write_problems(made, results, results.report)
+        write_problems(made, Reader(made, results), results.report)
     assert "toy-held-out-0005" in words
     assert "Responses" not in words
 

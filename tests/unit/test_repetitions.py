@@ -3,8 +3,9 @@
 import pytest
 from page_numbers import Said, differing, repeated, said_on_page, said_on_problem_pages
 from synthetic_study import make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
+from ngrpo.claims.evidence import Reader
 from ngrpo.report.page import write_problems
 from ngrpo.report.tables import analyze
 from ngrpo.study.expand import Study
@@ -21,8 +22,8 @@ def shown(study: Study, results: Results) -> tuple[str, list[Said]]:
     """The page's HTML, and what the pages of problems say."""
     for table in study.cells:
         analyze(table, study, results, results.table(table), results.exploration(table))
-    html = undrawn_page(study, results)
-    write_problems(study, results, results.report)
+    html = page_html(study, results)
+    write_problems(study, Reader(study, results), results.report)
     return html, said_on_problem_pages(study, results.report.problems)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthetic_study import ROOT, make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.formatting import points, signed
 from ngrpo.report.curves import CURVES
@@ -69,7 +69,7 @@ def written(study, results: Results) -> Page:
 
 def shown(study, results: Results) -> Page:
     """The page's words, for tests that damage a study: without its figures, nothing is written."""
-    return Page(undrawn_page(study, results))
+    return Page(page_html(study, results))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_from_outside(finished) -> None:
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", text))
-    assert addresses == {PAPER, "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert addresses == {PAPER, "http://www.w3.org/1999/xlink"}
 
 
 def test_the_parser_of_these_tests_refuses_tags_that_dont_nest() -> None:

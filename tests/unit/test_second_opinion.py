@@ -5,7 +5,7 @@ from html import unescape
 
 import pandas as pd
 from synthetic_study import HOSTILE_ANSWER, make_study
-from undrawn import undrawn_page
+from unwritten import page_html
 
 from ngrpo.formatting import points
 from ngrpo.report.section_graders import second_opinion
@@ -23,7 +23,7 @@ def test_disagreements_of_the_graders_are_listed_and_each_table_says_what_they_m
     cells = {cell.evaluation for cell in study.cells["main"]}
     moved = [2 / len(pd.read_parquet(results.evaluation(cell).grades)) for cell in cells]
     assert points(max(moved), 2) in opinion.effects["main"]
-    html = undrawn_page(study, results)
+    html = page_html(study, results)
     words = " ".join(unescape(re.sub(r"<[^>]*>", "", html)).split())
     assert "They disagree on 6 of" in words
     assert opinion.effects["main"] in words

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -69,10 +70,10 @@ def read_grades(study: Study, results: Results, evaluation: str) -> Grades:
         frame = read_parquet(path, GRADE_COLUMNS).to_pandas()
     except UserError as e:
         return Grades("unreadable", f"{e.what}; remade by: {make}", None)
-    strange = sorted(set(frame["grade"]) - set(GRADES))
+    strange = sorted(set(frame["grade"].unique()) - set(GRADES))
     if strange:
         return Grades("unreadable", f"'{quoted(strange[0])}' is no grade; remade by: {make}", None)
-    specs = sorted(set(frame["spec"]))
+    specs = sorted(frame["spec"].unique())
     if specs != [spec.digest]:
         made_for = quoted(", ".join(specs) or "none")
         return Grades(
@@ -88,14 +89,16 @@ def read_grades(study: Study, results: Results, evaluation: str) -> Grades:
 
 def _samples_fault(frame: pd.DataFrame, n: int) -> str:
     """What is wrong with the samples of each problem: there must be 0 … n−1, each once. Empty where nothing is."""
-    sizes = frame.groupby("problem_id").size()
-    short = sizes[sizes != n]
+    places, problems = pd.factorize(frame["problem_id"], sort=True)
+    sizes, samples = np.bincount(places, minlength=len(problems)), frame["sample"].to_numpy(dtype=np.int64)
+    short = np.flatnonzero(sizes != n)
     if len(short):
-        first = f"{quoted(short.index[0])}: {short.iloc[0]}"
-        return f"{len(short)} of {len(sizes)} problems have another number of samples than {n} ({first})"
-    doubled = frame[frame.duplicated(["problem_id", "sample"]) | ~frame["sample"].between(0, n - 1)]
+        first = f"{quoted(problems[short[0]])}: {sizes[short[0]]}"
+        return f"{len(short)} of {len(problems)} problems have another number of samples than {n} ({first})"
+    beyond = (samples < 0) | (samples >= n)
+    doubled = np.flatnonzero(beyond | pd.Series(places * n + samples).duplicated().to_numpy())
     if len(doubled):
-        first = f"{quoted(doubled['problem_id'].iloc[0])}: {doubled['sample'].iloc[0]}"
+        first = f"{quoted(frame['problem_id'].iloc[doubled[0]])}: {samples[doubled[0]]}"
         return f"{len(doubled)} samples are there twice or have a number beyond 0 … {n - 1} ({first})"
     return ""
 
@@ -103,7 +106,7 @@ def _samples_fault(frame: pd.DataFrame, n: int) -> str:
 def _problems_fault(frame: pd.DataFrame, spec: EvaluationSpec, results: Results, evaluation: str) -> str:
     """How the graded problems differ from those that the cards (and, where it is here, the data) say were asked."""
     files, data = results.evaluation(evaluation), results.dataset(spec.benchmark.id)
-    graded, left_out, expected = set(frame["problem_id"]), set[str](), None
+    graded, left_out, expected = set(frame["problem_id"].unique()), set[str](), None
     if files.samples_card.exists():
         card: SamplesCard = read_json(files.samples_card, SamplesCard)
         left_out = set(card["overlong_prompts"])

@@ -182,10 +182,11 @@ class Reader:
         """A value a problem of a usable evaluation."""
         key = (name, metric, estimator)
         if key not in self._values:
-            self._values[key] = problem_values(self._counted(name), metric, estimator, where=name)
+            self._values[key] = problem_values(self.counts(name), metric, estimator, where=name)
         return self._values[key]
 
-    def _counted(self, name: str) -> Counts:
+    def counts(self, name: str) -> Counts:
+        """A usable evaluation in numbers."""
         if name not in self._counts:
             frame = self._grades[name].frame
             assert frame is not None, f"{name} was asked for its values and isn't usable"
@@ -197,8 +198,11 @@ class Reader:
         if name not in self._right:
             frame = self._grades[name].frame
             assert frame is not None, f"{name} was asked for its samples and isn't usable"
-            wide = frame.assign(problem=frame["problem_id"].astype(str), right=frame["grade"] == "correct")
-            self._right[name] = wide.pivot(index="problem", columns="sample", values="right").sort_index()
+            places, problems = pd.factorize(frame["problem_id"].astype(str), sort=True)
+            samples = frame["sample"].to_numpy()  # of each problem 0 … n − 1: `read_grades` saw to it
+            table = np.zeros((len(problems), int(samples.max()) + 1), dtype=bool)
+            table[places, samples] = (frame["grade"] == "correct").to_numpy()
+            self._right[name] = pd.DataFrame(table, index=list(problems))
         return self._right[name]
 
     def log(self, method: str, model: str, seed: int, missing: list[str]) -> tuple[str, pd.DataFrame] | None:

@@ -109,11 +109,12 @@ def judge_claims(study: Study, results: Results) -> list[ClaimResult]:
     return look_at_claims(study, results)[0]
 
 
-def look_at_claims(study: Study, results: Results) -> tuple[list[ClaimResult], Seen]:
-    """The claims as `judge_claims`, and what was seen, to be recorded."""
+def look_at_claims(study: Study, results: Results, reader: Reader | None = None) -> tuple[list[ClaimResult], Seen]:
+    """The claims as `judge_claims`, and what was seen, to be recorded. reader: of this study, where there is one."""
     if study.folder is None:
         return [], {}
-    paper, reader, before = read_paper_values(study.folder), Reader(study, results), read_looks(results)
+    paper, before = read_paper_values(study.folder), read_looks(results)
+    reader = reader or Reader(study, results)
     judged: list[ClaimResult | _Open] = []
     first_with: dict[str, str] = {}
     for name, claim in read_claims(study.folder).items():

@@ -31,7 +31,6 @@ KINDS = {
     ".csv": "text/csv",
     ".ipynb": "application/x-ipynb+json",
     ".svg": "image/svg+xml",
-    ".png": "image/png",
 }
 SETTINGS = (Results(Path()).run("").verl_settings.name, Results(Path()).run("").hardware.name)
 """Files of a run that hold settings of the machine."""
@@ -65,8 +64,7 @@ def report_patterns(study: Study, results: Results) -> Iterator[str]:
     """Names of the report's files, relative to the results, as patterns."""
     report = results.report
     files = [report.page, report.claims, report.compliance, report.notebook("*")]
-    files += [report.figures / f"*.{kind}" for kind in ("svg", "png")]
-    files += [report.problems / "*.html"]
+    files += [report.figures / "*.svg", report.problems / "*.html"]
     files += [report.table(name, kind) for name in study.cells for kind in ("html", "tex", "csv")]
     yield from map(results.relative, files)
 

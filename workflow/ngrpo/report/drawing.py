@@ -1,6 +1,8 @@
-"""How every figure looks: seaborn on matplotlib, color-blind safe, small deterministic SVG.
+"""How every figure looks, color-blind safe, in small deterministic SVG; and figures by seaborn and matplotlib.
 
-A figure is one small panel, so that a page can lay panels out side by side or, on a phone, below each other.
+A figure is one small panel, so that a page can lay panels out side by side or, on a phone, below each other. Lines,
+bands and intervals are panels of our own (ngrpo.report.panel), of which a page has hundreds; points with names that
+must keep apart are matplotlib's.
 Colors are drawn once and written as CSS variables with the drawn color as fallback: inline in a page an SVG follows
 its light or dark theme, and alone it looks the same everywhere. Labels stay text (searchable, small). Systems differ by
 color, line and marker, so that a gray print still tells them apart.
@@ -15,7 +17,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,6 +58,8 @@ class Style:
         return THEME[self.variable][0]
 
 
+XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
+XLINK = ' xmlns:xlink="http://www.w3.org/1999/xlink"'
 FONT = "var(--sans, 'DejaVu Sans', sans-serif)"
 for prefix, space in (("", "http://www.w3.org/2000/svg"), ("xlink", "http://www.w3.org/1999/xlink")):
     ElementTree.register_namespace(prefix, space)
@@ -78,6 +81,11 @@ def imported_styles(labels: Iterable[str]) -> dict[str, Style]:
         label: Style("muted", dashes[i % len(dashes)], MARKERS[-1 - i % len(MARKERS)])
         for i, label in enumerate(dict.fromkeys(labels))
     }
+
+
+def colored(variable: str) -> str:
+    """A variable of THEME as an SVG names it."""
+    return f"var(--{variable}, {THEME[variable][0]})"
 
 
 def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -112,13 +120,6 @@ def new_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw_line(axes: Axes, x: pd.Series, y: pd.Series, label: str, style: Style, *, marks: bool) -> None:
-    """One line of values, with its system's color, dashes and (marks) markers."""
-    marker: dict[str, Any] = {"marker": style.marker, "markersize": 4.5, "markeredgewidth": 0} if marks else {}
-    dash = (0, style.dash) if style.dash else "-"
-    axes.plot(x, y, color=style.color, linewidth=1.8, linestyle=dash, label=drawn(label), **marker)
-
-
 def drawn(text: object) -> str:
     """Foreign text as matplotlib draws it to the letter: no control characters, no $ begins a formula, and no _ at its
     start keeps it out of legends."""
@@ -136,19 +137,14 @@ def add_legend(axes: Axes, **place: Any) -> None:
     axes.legend(frameon=False, fontsize=8.5, handlelength=2.4, labelcolor=THEME["ink"][0], **place)
 
 
-def lay_out(figure: Figure) -> None:
-    """Place a figure's parts for all files of it; matplotlib would draw it twice and place them twice for each."""
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-
-
 def svg(figure: Figure, name: str, title: str, description: str) -> str:
     """A figure as inline SVG: a title and description for screen readers, ids unique by `name`, no date, no fonts.
 
     name: an id, unique in the page. Same figure, same bytes.
     """
-    lay_out(figure)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # else parts would be placed twice
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -161,15 +157,26 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     for variable, (light, _) in THEME.items():
         text = re.sub(light, f"var(--{variable}, {light})", text, flags=re.IGNORECASE)
     text = slim(text, name)
-    width, height = (round(72 * side) for side in figure.get_size_inches())
-    described = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
+    inside = re.sub(r"\n\s*", "\n", text[text.index(">") + 1 : text.rindex("</svg>")]).strip()
+    return described(inside, size_of(figure), name, title, description)
+
+
+def size_of(figure: Figure) -> tuple[float, float]:
+    """Width and height, in points."""
+    width, height = (float(round(72 * side)) for side in figure.get_size_inches())
+    return width, height
+
+
+def described(inside: str, size: tuple[float, float], name: str, title: str, description: str) -> str:
+    """An SVG of a size in points, with a title and description for screen readers. name: its id, unique in the page."""
+    width, height = (f"{side:g}" for side in size)
+    return (
+        f'<svg{XMLNS}{XLINK if "xlink:" in inside else ""} role="img"'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         f' aria-labelledby="{name}-title {name}-about" style="font-family: {FONT}">'
         f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
+        f"{inside}</svg>"
     )
-    text = re.sub(r"<svg[^>]*>", lambda _: described, text, count=1)
-    return re.sub(r"\n\s*", "\n", text).strip()
 
 
 def slim(text: str, name: str) -> str:

@@ -1,20 +1,26 @@
 """Figures of training and of evaluations: training curves, Pass@k over k, values with both intervals."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
+from ngrpo.report.axes import doublings, linear, logarithmic, rows
 from ngrpo.report.curves import Curve
-from ngrpo.report.drawing import THEME, Style, add_legend, draw_line, drawn, new_axes, set_title, styles
+from ngrpo.report.drawing import Style, styles
+from ngrpo.report.panel import Band, Bar, Dots, Limit, Line, Mark, Panel
 
+TableRow = Mapping[str, Any]
+"""A row of a table's file (ngrpo.report.tables.SCHEMA)."""
 SMOOTHING = 9
 """Steps of the moving mean in training curves."""
 FEW_POINTS = 15
 """Up to so many points a curve is drawn as it is, with markers."""
+BANDED = 3
+"""Up to so many systems have bands, or single steps, in one panel; more lie on one another until nothing is seen."""
+TALL = 2.7
+"""Height of a panel whose axis below has a label, in inches."""
 
 
 # --- training curves ---
@@ -28,143 +34,109 @@ def training_curve(
     limits: Iterable[float] = (),
     chosen: Mapping[str, int] | None = None,
     legend: bool = False,
-) -> Figure | None:
+) -> Panel | None:
     """One curve of all runs over steps; None where no run logged it.
 
     logs: label → one row a step with columns `step` and curve.column. looks: label → style. limits: horizontal lines
     (parity). chosen: label → the step whose checkpoint was exported, ringed.
     """
-    figure, axes = new_axes()
-    looks = looks or styles(logs)
-    drawn = [_draw_log(axes, curve, label, log, looks[label], (chosen or {}).get(label)) for label, log in logs.items()]
-    if not any(drawn):
+    looks, marks = looks or styles(logs), list[Mark]()
+    for label, log in logs.items():
+        marks += _logged(curve, label, log, looks[label], (chosen or {}).get(label), faint=len(logs) <= BANDED)
+    lines = [mark for mark in marks if isinstance(mark, Line)]
+    if not lines:
         return None
+    across = [Limit(limit, f"limit {limit:g}") for limit in sorted(set(limits))]
+    values = np.concatenate([*(line.y for line in lines), np.array([each.y for each in across])])
     if curve.log:
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(NullLocator())
-    for limit in sorted(set(limits)):
-        _draw_limit(axes, limit, log=curve.log)
-    if curve.share:
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if axes.get_ylim()[1] > 0.05 else 1))
-    axes.set_xlabel("training step")
-    set_title(axes, curve.what)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if legend:
-        add_legend(axes)
-    return figure
+        y = logarithmic(values)
+    elif curve.share:
+        y = linear(values, low=0.0, percent=True)
+    else:
+        y = linear(values)
+    x = linear(np.concatenate([line.x for line in lines]), whole=True)
+    return Panel(curve.what, x, y, [*marks, *across], "training step", legend=legend)
 
 
-def _draw_log(axes: Axes, curve: Curve, label: str, log: pd.DataFrame, style: Style, chosen: int | None) -> bool:
-    """One run's curve, its chosen step ringed where it shows validation; False where the run didn't log it."""
+def _logged(
+    curve: Curve, label: str, log: pd.DataFrame, style: Style, chosen: int | None, *, faint: bool
+) -> list[Mark]:
+    """One run's curve, its chosen step ringed where it shows validation; nothing where the run didn't log it. faint:
+    whether single steps are drawn behind their moving mean."""
     if curve.column not in log:
-        return False
-    rows = log[["step", curve.column]].dropna()
+        return []
+    logged = log[["step", curve.column]].to_numpy(dtype=float)
+    logged = logged[~np.isnan(logged).any(axis=1)]
     if curve.log:
-        rows = rows[rows[curve.column] > 0]
-    if rows.empty:
-        return False
-    few = len(rows) <= FEW_POINTS
-    x, y = rows["step"], rows[curve.column]
+        logged = logged[logged[:, 1] > 0]
+    if not len(logged):
+        return []
+    (x, y), few = logged.T, len(logged) <= FEW_POINTS
+    marks: list[Mark] = []
     if curve.smooth and not few:
-        axes.plot(x, y, color=style.color, linewidth=0.7, alpha=0.35)
-        y = y.rolling(SMOOTHING, center=True, min_periods=1).mean()
-    draw_line(axes, x, y, label, style, marks=few)
+        marks += [Line(x, y, label, style, faint=True)] if faint else []
+        y = pd.Series(y).rolling(SMOOTHING, center=True, min_periods=1).mean().to_numpy()
+    marks.append(Line(x, y, label, style, marks=few))
     if chosen is not None and curve.column == "validation":
-        at = rows[rows["step"] == chosen]
-        ring: dict[str, Any] = {
-            "markersize": 10,
-            "markerfacecolor": "none",
-            "markeredgecolor": style.color,
-            "markeredgewidth": 1.4,
-        }
-        axes.plot(at["step"], at[curve.column], "o", **ring)
-    return True
-
-
-def _draw_limit(axes: Axes, limit: float, *, log: bool) -> None:
-    """A dashed line that a run must stay below, with its value."""
-    color = THEME["alert"][0]
-    axes.axhline(limit, color=color, linewidth=1.2, linestyle=(0, (5, 3)))
-    axes.annotate(
-        f"limit {limit:g}",
-        (1, limit),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8.5,
-        color=color,
-    )
-    axes.set_ylim(top=max(axes.get_ylim()[1], limit * (5 if log else 1.1)))
+        at = x == chosen
+        marks += [Dots(x[at], y[at], "", style, size=5.0, ring=True)]
+    return marks
 
 
 # --- evaluations ---
 
 
 def pass_at_k(
-    frame: pd.DataFrame, *, estimator: str = "unbiased", interval: str = "problems", legend: bool = False
-) -> Figure | None:
-    """Pass@k over k with a 95 % interval; None without values.
+    table: Sequence[TableRow], *, estimator: str = "unbiased", interval: str = "problems", legend: bool = False
+) -> Panel | None:
+    """Pass@k over k, of few systems with a 95 % interval; None without values.
 
-    frame: rows of one model and benchmark of a table's file (every label, its Pass@k rows); values as shares.
+    table: rows of one model and benchmark of a table's file (every label, its Pass@k rows); values as shares.
     """
-    figure, axes = new_axes(height=2.7)
-    rows = frame[frame["estimator"].isin(["mean", estimator])].dropna(subset="value")
-    if rows.empty:
+    drawn = [row for row in table if row["estimator"] in ("mean", estimator) and not np.isnan(row["value"])]
+    if not drawn:
         return None
-    looks = styles(frame["label"])
-    for label, part in rows.groupby("label", sort=False):
-        style, part = looks[label], part.sort_values("k")
-        axes.fill_between(
-            part["k"].astype(float),
-            part[f"{interval}_low"] * 100,
-            part[f"{interval}_high"] * 100,
-            color=style.color,
-            alpha=0.14,
-            linewidth=0,
-        )
-        draw_line(axes, part["k"].astype(float), part["value"] * 100, label, style, marks=True)
-    ks = sorted(rows["k"].astype(int).unique())
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, [str(k) for k in ks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("k")
-    set_title(axes, f"Pass@k, {estimator} (%)")
-    axes.set_ylim(top=min(axes.get_ylim()[1], 101.5))
-    if legend:
-        add_legend(axes)
-    return figure
+    looks, marks = styles(row["label"] for row in drawn), list[Mark]()
+    ends = []
+    for label, look in looks.items():
+        part = sorted((row for row in drawn if row["label"] == label), key=lambda row: row["k"])
+        k, value, low, high = columns(part, "k", "value", f"{interval}_low", f"{interval}_high")
+        banded = len(looks) <= BANDED
+        marks += [Band(k, 100 * low, 100 * high, look)] if banded else []
+        marks.append(Line(k, 100 * value, label, look, marks=True))
+        ends += [100 * low, 100 * high] if banded else [100 * value]
+    y = linear(np.concatenate(ends))
+    y = linear(np.concatenate(ends), high=min(y.high, 101.5))
+    ks = sorted({int(row["k"]) for row in drawn})
+    return Panel(f"Pass@k, {estimator} (%)", doublings(ks), y, marks, "k", TALL, legend=legend)
 
 
-def metric_title(row: pd.Series) -> str:
+def columns(table: Sequence[TableRow], *names: str) -> np.ndarray:
+    """Columns of numbers (len(names), N)."""
+    return np.array([[row[name] for row in table] for name in names], dtype=float)
+
+
+def metric_title(row: TableRow) -> str:
     """A table row's metric, with its estimator where there are two."""
     return row["metric"] if row["estimator"] == "mean" else f"{row['metric']}, {row['estimator']}"
 
 
-def forest(frame: pd.DataFrame) -> Figure | None:
+def forest(table: Sequence[TableRow]) -> Panel | None:
     """One metric's values with both intervals, a row a system; None without values.
 
-    frame: rows of one model, benchmark, metric and estimator; values as shares. Thick: other samples of the same
+    table: rows of one model, benchmark, metric and estimator; values as shares. Thick: other samples of the same
     problems; thin: other problems too.
     """
-    rows = frame.dropna(subset="value")
-    if rows.empty:
+    drawn = [row for row in table if not np.isnan(row["value"])]
+    if not drawn:
         return None
-    looks = styles(frame["label"])
+    looks, marks = styles(row["label"] for row in drawn), list[Mark]()
     labels = list(looks)
-    figure, axes = new_axes(height=0.95 + 0.34 * len(labels))
-    for _, row in rows.iterrows():
-        y, style = labels.index(row["label"]), looks[row["label"]]
-        axes.plot([row["problems_low"] * 100, row["problems_high"] * 100], [y, y], color=style.color, linewidth=1.3)
-        bar: dict[str, Any] = {"color": style.color, "linewidth": 5, "alpha": 0.45, "solid_capstyle": "butt"}
-        axes.plot([row["sampling_low"] * 100, row["sampling_high"] * 100], [y, y], **bar)
-        axes.plot(row["value"] * 100, y, style.marker, color=style.color, markersize=6, markeredgewidth=0)
-    axes.set_yticks(range(len(labels)), [drawn(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="x", visible=True)
-    axes.grid(axis="y", visible=False)
-    set_title(axes, f"{metric_title(rows.iloc[0])} (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    return figure
+    for row in drawn:
+        at, style = float(labels.index(row["label"])), looks[row["label"]]
+        marks.append(Bar(100 * row["problems_low"], 100 * row["problems_high"], at, style))
+        marks.append(Bar(100 * row["sampling_low"], 100 * row["sampling_high"], at, style, thick=True))
+        marks.append(Dots(np.array([100 * row["value"]]), np.array([at]), row["label"], style, size=3.0))
+    ends = np.concatenate([[mark.low, mark.high] for mark in marks if isinstance(mark, Bar)])
+    title = f"{metric_title(drawn[0])} (%)"
+    return Panel(title, linear(ends), rows(labels), marks, "", 0.75 + 0.3 * len(labels), upright=True)

@@ -1,40 +1,43 @@
 """Figures of ablations: metrics over ρ (the paper's Figure 3), and two evaluations problem by problem."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ngrpo.report.drawing import add_legend, draw_line, drawn, new_axes, set_title, styles
-from ngrpo.report.figures import metric_title
+from ngrpo.report.axes import at_values, linear
+from ngrpo.report.drawing import styles
+from ngrpo.report.figures import TALL, TableRow, columns, metric_title
+from ngrpo.report.panel import Band, Dots, Line, Mark, Panel
 
 _RHO = re.compile(r"ρ = (\d*\.?\d+)")
 
 
-def over_rho(frame: pd.DataFrame, *, interval: str = "problems") -> Figure | None:
+def over_rho(table: Sequence[TableRow], *, interval: str = "problems") -> Panel | None:
     """Headline metrics over ρ with 95 % intervals, one line a metric (paper Figure 3); None without such rows.
 
-    frame: rows of one model and benchmark of a table whose labels say ρ ("ρ = 0.15"); values as shares.
+    table: rows of one model and benchmark of a table whose labels say ρ ("ρ = 0.15"); values as shares.
     """
-    rows = frame[frame["against"].isna() & frame["headline"] & (frame["estimator"] != "bootstrap")]
-    rows = rows.assign(rho=[float(m[1]) if (m := _RHO.search(label)) else np.nan for label in rows["label"]])
-    rows = rows.dropna(subset=["rho", "value"])
-    if rows.empty:
+    by_metric: dict[str, list[dict[str, Any]]] = {}
+    for row in table:
+        own = pd.isna(row["against"]) and row["headline"] and row["estimator"] != "bootstrap"
+        if own and (rho := _RHO.search(row["label"])) and not np.isnan(row["value"]):
+            by_metric.setdefault(metric_title(row), []).append({**row, "rho": float(rho[1])})
+    if not by_metric:
         return None
-    rows = rows.assign(title=[metric_title(row) for _, row in rows.iterrows()])
-    figure, axes = new_axes(height=2.7)
-    looks = styles(rows["title"])
-    for title, part in rows.groupby("title", sort=False):
-        part, style = part.sort_values("rho"), looks[title]
-        low, high = part[f"{interval}_low"] * 100, part[f"{interval}_high"] * 100
-        axes.fill_between(part["rho"], low, high, color=style.color, alpha=0.14, linewidth=0)
-        draw_line(axes, part["rho"], part["value"] * 100, title, style, marks=True)
-    axes.set_xticks(sorted(rows["rho"].unique()))
-    axes.set_xlabel("ρ")
-    set_title(axes, "Values over ρ (%)")
-    add_legend(axes)
-    return figure
+    looks, marks = styles(by_metric), list[Mark]()
+    ends, all_rho = [], set[float]()
+    for title, part in by_metric.items():
+        part.sort(key=lambda row: row["rho"])
+        rho, value, low, high = columns(part, "rho", "value", f"{interval}_low", f"{interval}_high")
+        marks.append(Band(rho, 100 * low, 100 * high, looks[title]))
+        marks.append(Line(rho, 100 * value, title, looks[title], marks=True))
+        ends += [100 * low, 100 * high]
+        all_rho |= set(rho.tolist())
+    y = linear(np.concatenate(ends))
+    return Panel("Values over ρ (%)", at_values(sorted(all_rho)), y, marks, "ρ", TALL, legend=True)
 
 
 def better_and_worse(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int, int]:
@@ -51,7 +54,7 @@ def _solved_shares(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(shares, axis=1, join="inner", keys=["first", "second"])
 
 
-def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Figure | None:
+def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> Panel | None:
     """Each problem's share of correct samples in two evaluations, sorted by the first; None where no problem is common.
 
     first, second: tables of grades (problem_id, grade). Points above the line are problems that the second solves more
@@ -60,15 +63,12 @@ def by_problem(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]
     both = _solved_shares(first, second).sort_values(["first", "second"])
     if both.empty:
         return None
-    figure, axes = new_axes(height=2.7)
-    looks = styles(names)
-    place = pd.Series(np.arange(1, len(both) + 1), dtype=float)
-    draw_line(axes, place, both["first"].reset_index(drop=True) * 100, names[0], looks[names[0]], marks=False)
-    style = looks[names[1]]
-    axes.plot(
-        place, both["second"] * 100, linestyle="", marker="o", markersize=3, color=style.color, label=drawn(names[1])
-    )
-    axes.set_xlabel(f"problems, by {drawn(names[0])}")
-    set_title(axes, "Correct samples of each problem (%)")
-    add_legend(axes)
-    return figure
+    looks, place = styles(names), np.arange(1, len(both) + 1, dtype=float)
+    values = 100 * both.to_numpy(dtype=float)
+    marks: list[Mark] = [
+        Line(place, values[:, 0], names[0], looks[names[0]]),
+        Dots(place, values[:, 1], names[1], looks[names[1]], size=1.6),
+    ]
+    label = f"problems, by {names[0]}"
+    title = "Correct samples of each problem (%)"
+    return Panel(title, linear(place, whole=True), linear(values), marks, label, TALL, legend=True)

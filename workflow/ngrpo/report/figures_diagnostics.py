@@ -7,8 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ngrpo.formatting import percent
+from ngrpo.report.axes import linear
 from ngrpo.report.diagnostics import shown
-from ngrpo.report.drawing import THEME, add_legend, drawn, new_axes, set_title
+from ngrpo.report.drawing import THEME, Style, drawn, new_axes, set_title
+from ngrpo.report.panel import Line, Panel
 
 DRAWN = 3
 """Draws of noise that are shown around a token, of those that are measured."""
@@ -89,16 +91,15 @@ def nearest_after_noise(data: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def cosines_to_anchor(data: dict[str, Any]) -> Figure:
+def cosines_to_anchor(data: dict[str, Any]) -> Panel:
     """The share of fed vectors whose cosine to their anchor is at most c, over c: mixing and Gaussian noise."""
-    figure, axes = new_axes(height=2.7)
-    dashes: dict[str, Any] = {"noise": (0, (1, 1.1)), "mixtures": "-"}
+    dashes: dict[str, Any] = {"noise": (1, 1.1), "mixtures": ""}
+    lines = []
     for key, label, variable, _ in KINDS:
         kind = "mixture_cosines" if key == "mixtures" else "noise_cosines"
         values = np.sort([c for token in data["tokens"] for c in token[kind]])
-        share = np.arange(1, len(values) + 1) / len(values)
-        axes.step(values, share * 100, where="post", color=THEME[variable][0], linestyle=dashes[key], label=label)
-    axes.set_xlabel("cosine to the anchor's embedding")
-    set_title(axes, "Fed vectors at or below a cosine (%)")
-    add_legend(axes, loc="center left", bbox_to_anchor=(0.42, 0.5))
-    return figure
+        share = 100 * np.arange(1, len(values) + 1) / len(values)
+        lines.append(Line(values, share, label, Style(variable, dashes[key], ""), steps=True))
+    x, y = (linear(np.concatenate(ends)) for ends in ([line.x for line in lines], [line.y for line in lines]))
+    title = "Fed vectors at or below a cosine (%)"
+    return Panel(title, x, y, [*lines], "cosine to the anchor's embedding", 2.7, legend=True)

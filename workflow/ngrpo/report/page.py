@@ -22,7 +22,8 @@ from ngrpo.audit.fidelity import fidelity_rows
 from ngrpo.audit.hours import job_times, totals
 from ngrpo.audit.paper_findings import Finding, source_of
 from ngrpo.audit.provenance import artifacts, data_cards, evaluation_settings, run_settings, versions
-from ngrpo.audit.status import RunState, command, run_state
+from ngrpo.audit.status import RunState, command
+from ngrpo.claims.evidence import Reader
 from ngrpo.claims.looks import Seen, one_at_a_time, record_looks
 from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
@@ -33,7 +34,7 @@ from ngrpo.report.csv_text import csv_text
 from ngrpo.report.diagnostics import LOW_COSINE, NEARLY, shown
 from ngrpo.report.drawing import THEME
 from ngrpo.report.exploration import PROBLEMS, RESPONSES
-from ngrpo.report.figures import SMOOTHING
+from ngrpo.report.figures import BANDED, SMOOTHING
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.imports import read_imports
 from ngrpo.report.paper_tables import beside, write_tables
@@ -73,6 +74,8 @@ class Gathered:
     """What the paper's own numbers can bear."""
     seen: Seen
     """What these verdicts saw, for the next ones."""
+    reader: Reader
+    """The grades and logs behind all of this, each read once."""
 
 
 def report(study: Study, results: Path | Results, out: Path) -> None:
@@ -102,7 +105,7 @@ def _write(study: Study, results: Results, out: Path, gathered: Gathered, *, lin
         write_tables(sheet, study, files)
     html = page(study, results, out.parent, gathered, gallery, links_to_code=links_to_code)
     gallery.write(files)
-    write_problems(study, results, files)
+    write_problems(study, gathered.reader, files)
     with whole_file(out) as part:
         part.write_text(html, encoding="utf-8")
 
@@ -110,14 +113,16 @@ def _write(study: Study, results: Results, out: Path, gathered: Gathered, *, lin
 def gather(study: Study, results: Results) -> Gathered:
     """Claims, checks and tables of a study. Raises UserError for configuration that can't be read."""
     paper = read_paper_values(study.folder) if study.folder else None
-    runs = [run_state(study, results, run) for run in study.runs]
+    reader = Reader(study, results)
+    runs = [reader.run(run) for run in study.runs]
     paths = {name: results.table(name) for name in study.size.tables}
-    sheets = {name: beside(read_table(path), study, results, paper) for name, path in paths.items() if path.exists()}
+    tables = {name: read_table(path) for name, path in paths.items() if path.exists()}
+    sheets = {name: beside(frame, study, results, paper, reader) for name, frame in tables.items()}
     checks = compliance(study, results, runs, paper)
     audited = paper_findings(study)
     findings = audited[0] if audited else []
-    claims, seen = look_at_claims(study, results)
-    return Gathered(runs, claims, checks, sheets, paper, findings, seen)
+    claims, seen = look_at_claims(study, results, reader)
+    return Gathered(runs, claims, checks, sheets, paper, findings, seen, reader)
 
 
 def page(
@@ -140,11 +145,12 @@ def page(
     return _templates().get_template("report.html.j2").render(values)
 
 
-def write_problems(study: Study, results: Results, files: ReportFiles) -> None:
+def write_problems(study: Study, reader: Reader, files: ReportFiles) -> None:
     """Write the pages that a table's systems and what mixing feeds lead to, in place of those that are there."""
+    results = reader.results
     templates, same = _templates(), {"scale": study.scale, "theme": THEME, **_helpers(study, results, files.problems)}
     with whole_folder(files.problems) as part:
-        for name, opened in problem_pages(study, results):
+        for name, opened in problem_pages(study, reader):
             grades = results.evaluation(opened["evaluation"]).grades
             html = templates.get_template("opened_problems.html.j2").render(same, opened=opened, grades_file=grades)
             (part / name).write_text(html, encoding="utf-8")
@@ -192,7 +198,7 @@ def _sections(
     study: Study, results: Results, report: ReportFiles, gathered: Gathered, gallery: Gallery
 ) -> dict[str, Any]:
     """What every section shows."""
-    runs, claims, checks = gathered.runs, gathered.claims, gathered.checks
+    runs, claims, checks, reader = gathered.runs, gathered.claims, gathered.checks, gathered.reader
     untaught = {run.id: run.learned_nothing for run in runs if run.learned_nothing}
     tables = [
         results_table(study, results, report, name, gathered.sheets.get(name), gallery, untaught)
@@ -211,7 +217,7 @@ def _sections(
         "claims": claims,
         "claim_counts": claim_counts(claims),
         "fidelity": fidelity_rows(study, gathered.paper),
-        "switch_effects": switch_effects(study, results),
+        "switch_effects": switch_effects(study, results, reader),
         "of_verl": OF_VERL,
         "departures": [check for check in checks if check.state != "ok"],
         "required_values": required_values(checks),
@@ -219,12 +225,9 @@ def _sections(
         "states": STATES,
         "facts": facts(study, runs, tables, claims),
         "alerts": alerts(checks),
-        "unfinished": list(unfinished(study, results, runs, tables)),
+        "unfinished": list(unfinished(study, reader, runs, tables)),
         "runs": runs,
-        "curves": list(training_panels(study, runs, read_imports(study, results), gallery)),
-        "smoothing": SMOOTHING,
-        "by_problem": list(problem_panels(study, results, gallery)),
-        "diagnostics": list(diagnostics_panels(study, results, gallery)),
+        **_figures(study, reader, runs, tables, gallery),
         "low_cosine": LOW_COSINE,
         "nearly": NEARLY,
         "paper": gathered.paper,
@@ -235,11 +238,11 @@ def _sections(
         "exploration_limits": {"problems": PROBLEMS, "responses": RESPONSES, "words": WORDS},
         "training_change": training_change(study, runs),
         "trained_measures": TRAINED,
-        "paired": list(paired_outcomes(study, results, gathered.paper)),
+        "paired": list(paired_outcomes(study, results, gathered.paper, reader)),
         "outcomes": OUTCOMES,
         "slowdowns": list(slowdowns(study, runs, claims, gathered.paper)),
         "grades": [(grade, displayed(grade)) for grade in GRADES],
-        "opinion": second_opinion(study, results),
+        "opinion": second_opinion(study, results, reader),
         "cards": data_cards(study, results),
         "settings": run_settings(study.runs),
         "evaluation_settings": evaluation_settings(study),
@@ -247,4 +250,20 @@ def _sections(
         "artifacts": artifacts(study, results),
         "job_times": jobs,
         "totals": totals(jobs),
+    }
+
+
+def _figures(
+    study: Study, reader: Reader, runs: list[RunState], tables: list[dict[str, Any]], gallery: Gallery
+) -> dict[str, Any]:
+    """The figures that no table has, and every style that a key of the page shows."""
+    curves = list(training_panels(study, runs, read_imports(study, reader.results), gallery))
+    keys = [key for group in [*(g for table in tables for g in table["groups"]), *curves] for key in group["keys"]]
+    return {
+        "curves": curves,
+        "smoothing": SMOOTHING,
+        "banded": BANDED,
+        "by_problem": list(problem_panels(study, reader, gallery)),
+        "diagnostics": list(diagnostics_panels(study, reader.results, gallery)),
+        "looks": list(dict.fromkeys(look for _, look in keys)),
     }

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from great_tables import GT, loc, style
 
-from ngrpo.audit.status import read_grades
+from ngrpo.claims.evidence import Reader
 from ngrpo.files import whole_file
 from ngrpo.formatting import count, percent, percent_range, points
 from ngrpo.report.csv_text import csv_text
-from ngrpo.statistics import metrics
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE, PaperValues, metric_id
@@ -43,8 +42,10 @@ LABELS = {
 }
 
 
-def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValues | None) -> pd.DataFrame:
-    """One table's headline values beside the paper's. frame: as `ngrpo analyze` wrote it.
+def beside(
+    frame: pd.DataFrame, study: Study, results: Results, paper: PaperValues | None, reader: Reader | None = None
+) -> pd.DataFrame:
+    """One table's headline values beside the paper's. frame: as `ngrpo analyze` wrote it; reader: of this study.
 
     Columns: table, model, benchmark, metric, label, paper, paper_table (which table prints it), ours, low, high (other
     problems, 95 %), difference (ours − paper), unbiased, unbiased_low, unbiased_high (Pass@k only), n, problems, seeds
@@ -75,7 +76,7 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
     columns += ["difference", "unbiased", "unbiased_low", "unbiased_high", "n", "problems", "seeds", "over_seeds"]
     columns += ["least", "most", "rank", "paper_rank", "status", "note", "spec"]
     sheet = pd.DataFrame(rows).reindex(columns=columns)
-    _add_seeds(sheet, study, results)
+    _add_seeds(sheet, reader or Reader(study, results))
     sheet["seeds"] = sheet["seeds"].astype("Int64")
     keys = ["model", "benchmark", "metric"]
     blocks = sheet.groupby(keys, sort=False)
@@ -87,27 +88,26 @@ def beside(frame: pd.DataFrame, study: Study, results: Results, paper: PaperValu
     return sheet
 
 
-def _add_seeds(sheet: pd.DataFrame, study: Study, results: Results) -> None:
+def _add_seeds(sheet: pd.DataFrame, reader: Reader) -> None:
     """Fill in seeds, over_seeds, least and most; a benchmark's average needs all its benchmarks of a seed."""
+    study = reader.study
     cells = {(c.model, c.label, c.benchmark): c.evaluation for c in study.cells[sheet["table"].iloc[0]]}
-    known: dict[str, metrics.Counts | None] = {}
-    for place, row in sheet.iterrows():
+    spreads: dict[str, list[float | None]] = {name: [] for name in ("seeds", "over_seeds", "least", "most")}
+    for row in sheet[["model", "label", "benchmark", "metric", "ours", "status"]].to_dict("records"):
         wanted, on = (row["model"], row["label"]), row["benchmark"]
         own = [e for (model, label, b), e in cells.items() if (model, label) == wanted and on in (b, AVERAGE)]
         values = [row["ours"]] if row["status"] == "ok" else []
         by_seed = [{study.evaluations[a].seed: a for a in study.extra_seeds.get(e, ())} for e in own]
         common = sorted(set.intersection(*map(set, by_seed))) if values and by_seed else []
         for again in ([names[seed] for names in by_seed] for seed in common):
-            for e in (e for e in again if e not in known):
-                frame = read_grades(study, results, e).frame
-                known[e] = None if frame is None else metrics.count(frame, e)
-            counts = [c for e in again if (c := known[e]) is not None]
-            if len(counts) == len(again):
+            if all(reader.grades(e).frame is not None for e in again):
                 metric = metric_id(row["metric"])
-                values.append(float(np.mean([metrics.problem_values(c, metric, "bootstrap").mean() for c in counts])))
-        sheet.loc[place, "seeds"] = len(values)
-        if len(values) > 1:
-            sheet.loc[place, ["over_seeds", "least", "most"]] = np.mean(values), min(values), max(values)
+                values.append(float(np.mean([reader.values(e, metric, "bootstrap").mean() for e in again])))
+        spread = (float(np.mean(values)), min(values), max(values)) if len(values) > 1 else (None, None, None)
+        for name, value in zip(spreads, (len(values), *spread), strict=True):
+            spreads[name].append(value)
+    for name, column in spreads.items():
+        sheet[name] = np.array(column, dtype=float)
 
 
 def _printed(
@@ -189,7 +189,9 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
         }
     )
     name = sheet["table"].iloc[0]
-    table = GT(shown, rowname_col="system", groupname_col="block").cols_hide(["rank", "paper_rank"])
+    with pd.option_context("mode.string_storage", "python"):  # Arrow's texts copy a column at each cell that GT sets
+        table = GT(shown.astype(object), rowname_col="system", groupname_col="block")
+    table = table.cols_hide(["rank", "paper_rank"])
     table = table.tab_header(printable(study.study.tables[name].title), "percent; best bold, second underlined")
     table = table.tab_stubhead(LABELS["system"])
     table = table.cols_label({key: text for key, text in LABELS.items() if key != "system"})

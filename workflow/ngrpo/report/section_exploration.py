@@ -15,6 +15,8 @@ from ngrpo.report.section_figures import run_label
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 
+WIDEST = 4
+"""Systems of a table; more take several tables."""
 PART = 0.1
 """Of a training, at its start and at its end, whose means are compared."""
 TRAINED = (("entropy", "token entropy (nats)", 3), ("response_length", "response tokens", 1))
@@ -36,7 +38,18 @@ def exploration_groups(study: Study, results: Results) -> Iterator[dict[str, Any
                 names = {
                     c.label: c.evaluation for c in study.cells[table] if (c.model, c.benchmark) == (model, benchmark)
                 }
-                yield {"title": title, "file": results.relative(path), **_group(part, names)}
+                parts = list(_parted(_group(part, names)))
+                for each in parts:
+                    who = f" ({', '.join(each['labels'])})" if len(parts) > 1 else ""
+                    yield {"title": title + who, "file": results.relative(path), **each}
+
+
+def _parted(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A group as tables of at most WIDEST systems, which no screen cuts."""
+    for start in range(0, len(group["labels"]), WIDEST):
+        chosen = slice(start, start + WIDEST)
+        rows = [{**row, "cells": row["cells"][chosen]} for row in group["rows"]]
+        yield {**group, "labels": group["labels"][chosen], "rows": rows}
 
 
 def _group(part: pd.DataFrame, evaluations: Mapping[str, str]) -> dict[str, Any]:

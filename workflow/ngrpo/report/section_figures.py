@@ -5,13 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from ngrpo.audit.status import RunState, read_grades
+from ngrpo.audit.status import RunState
+from ngrpo.claims.evidence import Reader
 from ngrpo.claims.quantities import flips_of
 from ngrpo.formatting import percent, short
 from ngrpo.report import figures
 from ngrpo.report.curves import CURVES
 from ngrpo.report.diagnostics import Totals, examples, read_diagnostics, totals
-from ngrpo.report.drawing import imported_styles, styles
+from ngrpo.report.drawing import Style, imported_styles, styles
 from ngrpo.report.figures_ablation import better_and_worse, by_problem
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.report.gallery import Gallery
@@ -32,11 +33,11 @@ INPUTS = (
 COSINES = "Whole vectors: how close to their anchor’s embedding mixtures and Gaussian noise lie."
 
 
-def problem_panels(study: Study, results: Results, gallery: Gallery) -> Iterator[dict[str, Any]]:
+def problem_panels(study: Study, reader: Reader, gallery: Gallery) -> Iterator[dict[str, Any]]:
     """For each model and benchmark the first two trained systems, problem by problem: {where, svg, evaluations}."""
     for (model, benchmark), systems in trained_systems(study).items():
         pair = list(systems.items())[:2]
-        read = [read_grades(study, results, evaluation).frame for evaluation, _ in pair]
+        read = [reader.grades(evaluation).frame for evaluation, _ in pair]
         frames = [frame for frame in read if frame is not None]
         if len(frames) < 2:
             continue
@@ -106,12 +107,13 @@ def training_panels(
     study: Study, runs: list[RunState], imports: Sequence[Imported], gallery: Gallery
 ) -> Iterator[dict[str, Any]]:
     """For each model its training curves, of the first seed, and those that were imported; a system keeps the color
-    that it has in the tables."""
+    that it has in the tables, and where an earlier one has the same it is named as left out."""
     runs = [run for run in runs if run.spec.seed == study.study.seed]
     labels = list(dict.fromkeys(c.label for cells in study.cells.values() for c in cells))
     looks = styles(labels)
     for model in dict.fromkeys([*(r.spec.model.id for r in runs), *(each.model for each in imports)]):
-        own = {run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
+        logged = {run_label(study, r): r for r in runs if r.spec.model.id == model and len(r.log)}
+        own = _of_different_looks(logged, looks)
         theirs = [each for each in imports if each.model == model]
         looks |= imported_styles([each.label for each in theirs])
         logs = {label: r.log for label, r in own.items()} | {each.label: each.log for each in theirs}
@@ -129,7 +131,15 @@ def training_panels(
             keys = [(marked(label, own[label].learned_nothing), looks[label]) for label in own]
             keys += [(each.label, looks[each.label]) for each in theirs]
             shown = {"model": title_of(study, "model", model), "panels": panels, "keys": keys, "imports": theirs}
-            yield shown | {"runs": [r.id for r in own.values()]}
+            yield shown | {"runs": [r.id for r in own.values()], "left_out": [x for x in logged if x not in own]}
+
+
+def _of_different_looks(logged: dict[str, RunState], looks: dict[str, Style]) -> dict[str, RunState]:
+    """The runs, without those that would look like one before them."""
+    own: dict[Style, str] = {}
+    for label in sorted(logged, key=list(looks).index):
+        own.setdefault(looks[label], label)
+    return {label: logged[label] for label in own.values()}
 
 
 def run_label(study: Study, run: RunState) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ngrpo.audit.status import command, read_grades
+from ngrpo.audit.status import command
+from ngrpo.claims.evidence import Reader
 from ngrpo.formatting import points
 from ngrpo.grades import displayed
 from ngrpo.report.names import title_of
@@ -53,10 +54,11 @@ class SecondOpinion:
     effects: dict[str, str]
 
 
-def second_opinion(study: Study, results: Results) -> SecondOpinion:
+def second_opinion(study: Study, results: Results, reader: Reader | None = None) -> SecondOpinion:
     """The second grader's verdicts beside the first's, over all evaluations of the tables."""
     names = dict.fromkeys(c.evaluation for name in study.size.tables for c in study.cells[name])
-    known = {name: read_grades(study, results, name).frame for name in names}
+    reader = reader or Reader(study, results)
+    known = {name: reader.grades(name).frame for name in names}
     frames = {name: frame for name, frame in known.items() if frame is not None}
     both = {name: frame for name, frame in frames.items() if "second_grade" in frame}
     moved = {name: _means(frame)[1] - _means(frame)[0] for name, frame in both.items()}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ngrpo.audit.status import RunState, read_grades
-from ngrpo.claims.evidence import ShownEffect
+from ngrpo.audit.status import RunState
+from ngrpo.claims.evidence import Reader, ShownEffect
 from ngrpo.claims.quantities import explored_beside
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.report.names import place_title, title_of
@@ -55,11 +55,14 @@ class Rate:
     high: float
 
 
-def paired_outcomes(study: Study, results: Results, paper: PaperValues | None) -> Iterator[dict[str, Any]]:
+def paired_outcomes(
+    study: Study, results: Results, paper: PaperValues | None, reader: Reader | None = None
+) -> Iterator[dict[str, Any]]:
     """Table 9: for every policy that is decoded with and without neighbor mixing, problems by which of both solves them
     in some sample; beside the paper's shares, which are of the base model on the benchmark that chooses checkpoints."""
+    reader = reader or Reader(study, results)
     for standard, mixing in _pairs(study):
-        frames = [read_grades(study, results, cell.evaluation).frame for cell in (standard, mixing)]
+        frames = [reader.grades(cell.evaluation).frame for cell in (standard, mixing)]
         solved = [_solved(frame) for frame in frames if frame is not None]
         if len(solved) < 2:
             continue

@@ -4,11 +4,11 @@ page a base model with what was fed at each mixed step."""
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ngrpo.audit.status import read_grades
+from ngrpo.claims.evidence import Reader
 from ngrpo.foreign import read_parquet
 from ngrpo.report.diagnostics import RunDiagnostics, read_diagnostics, shown
 from ngrpo.report.excerpts import read_excerpts
@@ -28,9 +28,9 @@ def page_of(name: str) -> str:
     return f"{re.sub(r'[^a-z0-9.-]+', '--', name.lower())}.html"
 
 
-def problem_pages(study: Study, results: Results) -> Iterator[tuple[str, dict[str, Any]]]:
+def problem_pages(study: Study, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file, what its template shows) of every evaluation of the tables that is graded."""
-    cells: dict[str, Cell] = {}
+    results, cells = reader.results, dict[str, Cell]()
     for cell in (cell for name in study.size.tables for cell in study.cells[name]):
         cells.setdefault(cell.evaluation, cell)
     paths = [path for name in study.size.tables if (path := results.excerpts(name)).exists()]
@@ -38,35 +38,47 @@ def problem_pages(study: Study, results: Results) -> Iterator[tuple[str, dict[st
     excerpts = pd.concat(frames).drop_duplicates(["evaluation", "problem_id", "sample"]) if frames else pd.DataFrame()
     texts = dict(list(excerpts.groupby("evaluation"))) if len(excerpts) else {}
     for evaluation, cell in cells.items():
-        if read_grades(study, results, evaluation).frame is not None:
+        if reader.grades(evaluation).frame is not None:
             shown_page = _page(study, results, cell, texts.get(evaluation, pd.DataFrame()))
             yield page_of(evaluation), {"evaluation": evaluation, **shown_page}
 
 
 def _page(study: Study, results: Results, cell: Cell, texts: pd.DataFrame) -> dict[str, Any]:
-    grades = read_parquet(results.evaluation(cell.evaluation).grades, ANSWERS).to_pandas()
-    grades["problem_id"] = grades["problem_id"].astype(str)
-    by_problem = dict(list(texts.groupby("problem_id"))) if len(texts) else {}
-    problems = [_problem(name, part, by_problem.get(name)) for name, part in grades.groupby("problem_id", sort=True)]
+    grades = read_parquet(results.evaluation(cell.evaluation).grades, ANSWERS, exact=True).to_pydict()
+    answers: dict[str, list[_Answer]] = {}
+    for name, sample, grade, extracted in zip(
+        *(grades[key] for key in ("problem_id", "sample", "grade", "extracted")), strict=True
+    ):
+        answers.setdefault(name, []).append(_Answer(sample, grade, extracted))
+    excerpts: dict[str, list[dict[str, Any]]] = {}
+    for row in texts.to_dict("records"):
+        excerpts.setdefault(str(row["problem_id"]), []).append(row)
+    problems = [_problem(name, answers[name], excerpts.get(name, [])) for name in sorted(answers)]
     title = f"{cell.label}: {place_title(study, cell.model, cell.benchmark)}"
     return {"title": title, "problems": problems, "samples": study.evaluations[cell.evaluation].samples}
 
 
-def _problem(name: str, grades: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str, Any]:
+class _Answer(NamedTuple):
+    """A sample's grade, and the answer that was read from it."""
+
+    sample: int
+    grade: str
+    extracted: str | None
+
+
+def _problem(name: str, answers: list[_Answer], excerpts: list[dict[str, Any]]) -> dict[str, Any]:
     """One problem's line, and the responses that were kept of it."""
-    right = grades["grade"] == "correct"
-    wrong = Counter(answer[:LONGEST_ANSWER] for answer in grades.loc[~right, "extracted"].dropna().astype(str))
-    problem = {"id": name, "right": int(right.sum()), "wrong": wrong.most_common(MOST_ANSWERS)}
-    problem |= {"more": max(0, len(wrong) - MOST_ANSWERS), "silent": int((~right).sum() - wrong.total())}
-    if texts is None:
-        return {**problem, "text": "", "responses": []}
-    graded = grades.set_index("sample")
+    not_right = [answer.extracted for answer in answers if answer.grade != "correct"]
+    wrong = Counter(extracted[:LONGEST_ANSWER] for extracted in not_right if extracted is not None)
+    problem = {"id": name, "right": len(answers) - len(not_right), "wrong": wrong.most_common(MOST_ANSWERS)}
+    problem |= {"more": max(0, len(wrong) - MOST_ANSWERS), "silent": len(not_right) - wrong.total()}
+    graded = {answer.sample: answer for answer in answers}
     responses = [
-        {**row, "grade": graded.loc[row["sample"], "grade"], "answer": graded.loc[row["sample"], "extracted"] or ""}
-        for row in texts.to_dict("records")
-        if row["sample"] in graded.index
+        {**row, "grade": graded[row["sample"]].grade, "answer": graded[row["sample"]].extracted or ""}
+        for row in excerpts
+        if row["sample"] in graded
     ]
-    return {**problem, "text": texts["problem"].iloc[0], "responses": responses}
+    return {**problem, "text": excerpts[0]["problem"] if excerpts else "", "responses": responses}
 
 
 def mixing_pages(study: Study, results: Results) -> Iterator[tuple[str, dict[str, Any]]]:

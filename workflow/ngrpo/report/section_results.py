@@ -1,6 +1,6 @@
 """The page's results: each table as groups of rows, beside the paper's values, with its figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from ngrpo.grades import GRADES
 from ngrpo.report import figures
 from ngrpo.report.compared_with import reference
 from ngrpo.report.drawing import styles
+from ngrpo.report.figures import TableRow
 from ngrpo.report.figures_ablation import over_rho
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.names import marked, place_title, slug, title_of
@@ -95,52 +96,59 @@ def _group(
 
     printed: rows of the table's sheet, with the paper's values, by model, benchmark, metric and label.
     """
-    own, pairs = frame[frame["against"].isna()], frame[frame["against"].notna()]
-    headline = own[own["headline"]]
-    columns = list(headline[["metric", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
-    labels = list(dict.fromkeys(own["label"]))
+    rows = frame.to_dict("records")
+    own, pairs = ([row for row in rows if pd.isna(row["against"]) is paired] for paired in (True, False))
+    headline = [row for row in own if row["headline"]]
+    columns = list(dict.fromkeys((row["metric"], row["estimator"]) for row in headline))
+    labels = list(dict.fromkeys(row["label"] for row in own))
     against = reference(study, table, labels)
-    shown = pd.concat([pairs[pairs["against"] == against], pairs[pairs["label"] == against]])
+    shown = [row for row in pairs if row["against"] == against] + [row for row in pairs if row["label"] == against]
     name, where = slug(table, model, benchmark), place_title(study, model, benchmark)
-    done = headline[headline["status"] == "ok"]
+    done = [row for row in headline if row["status"] == "ok"]
     looks, nothing = styles(labels), _untaught_systems(study, table, model, untaught)
     names = {label: marked(label, nothing.get(label, "")) for label in labels}
-    drawn, drawn_headline = (rows.assign(label=rows["label"].map(names)) for rows in (own, headline))
+    drawn = [{**row, "label": names[row["label"]]} for row in own]
     return {
         "id": name,
         "model": title_of(study, "model", model),
         "benchmark": title_of(study, "benchmark", benchmark),
         "average": benchmark == AVERAGE,
-        "size": sorted({(int(p), int(n)) for p, n in done[["problems", "n"]].itertuples(index=False)}),
+        "size": sorted({(int(row["problems"]), int(row["n"])) for row in done}),
         "columns": [(metric, "" if estimator == "mean" else estimator) for metric, estimator in columns],
         "metrics": list(dict.fromkeys(metric for metric, _ in columns)),
         "rows": [
             _beside(_row(part, columns), columns, printed, (model, benchmark), nothing.get(label, ""))
             | {"style": looks[label], "name": names[label]}
-            for label, part in headline.groupby("label", sort=False)
+            for label, part in _by(headline, "label").items()
         ],
         "differences": [
-            _row(part, columns) | {"against": against}
-            for (label, against), part in shown.groupby(["label", "against"], sort=False)
+            _row(part, columns) | {"against": part[0]["against"]} for part in _by(shown, "label", "against").values()
         ],
-        "seeds": sorted({int(n) for n in shown.loc[shown["status"] == "ok", "seeds"]}),
+        "seeds": sorted({int(row["seeds"]) for row in shown if row["status"] == "ok"}),
         "keys": [(names[label], looks[label]) for label in labels],
-        "forests": list(_forests(drawn_headline, columns, name, where, gallery)),
+        "forests": list(_forests(drawn, columns, name, where, gallery)),
         "curves": list(_pass_curves(drawn, name, where, gallery)),
         "over_rho": list(_over_rho(drawn, name, where, gallery)),
     }
 
 
-def _row(part: pd.DataFrame, columns: Columns) -> dict[str, Any]:
-    first = part.iloc[0]
-    cells = part.set_index(["metric", "estimator"])
-    ok = first["status"] == "ok"
+def _by(rows: Sequence[TableRow], *keys: str) -> dict[Any, list[TableRow]]:
+    """Rows by one key's value or several keys' values, in the order in which those first come."""
+    groups: dict[Any, list[TableRow]] = {}
+    for row in rows:
+        groups.setdefault(row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def _row(part: Sequence[TableRow], columns: Columns) -> dict[str, Any]:
+    first, ok = part[0], part[0]["status"] == "ok"
+    cells = {(row["metric"], row["estimator"]): row for row in part}
     return {
         "label": first["label"],
         "evaluation": None if pd.isna(first["evaluation"]) else first["evaluation"],  # an average has none
         "status": first["status"],
         "note": first["note"] or "",
-        "cells": [cells.loc[key].to_dict() for key in columns if key in cells.index] if ok else [],
+        "cells": [dict(cells[key]) for key in columns if key in cells] if ok else [],
         "counts": {g: int(first[g]) for g in GRADES} if ok and pd.notna(first["correct"]) else None,
     }
 
@@ -187,35 +195,35 @@ def result_sentences(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
 # --- a group's figures ---
 
 
-def _in_words(rows: pd.DataFrame) -> str:
+def _in_words(rows: Sequence[TableRow]) -> str:
     """Values with their intervals, for a figure's description."""
     return "; ".join(
         f"{r['label']} {percent(r['value'])} % ({percent_range(r['problems_low'], r['problems_high'])})"
-        for _, r in rows.dropna(subset="value").iterrows()
+        for r in rows
+        if pd.notna(r["value"])
     )
 
 
-def _forests(headline: pd.DataFrame, columns: Columns, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+def _forests(own: Sequence[TableRow], columns: Columns, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    by_column = _by([row for row in own if row["headline"]], "metric", "estimator")
     for metric, estimator in columns:
-        if estimator == "bootstrap":
-            continue
-        rows = headline[(headline["metric"] == metric) & (headline["estimator"] == estimator)]
-        if figure := figures.forest(rows):
-            title = figures.metric_title(rows.iloc[0])
+        rows = by_column[metric, estimator]
+        if estimator != "bootstrap" and (figure := figures.forest(rows)):
+            title = figures.metric_title(rows[0])
             yield gallery.draw(figure, slug(name, metric), f"{title}: {where}", _in_words(rows))
 
 
-def _pass_curves(own: pd.DataFrame, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
-    largest = own["k"].max()
+def _pass_curves(own: Sequence[TableRow], name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+    largest = max(row["k"] for row in own)
     for estimator in ("unbiased", "bootstrap"):
         if figure := figures.pass_at_k(own, estimator=estimator):
-            rows = own[(own["k"] == largest) & (own["estimator"] == estimator)]
+            rows = [row for row in own if (row["k"], row["estimator"]) == (largest, estimator)]
             description = f"Pass@k rises with k; at k = {largest}: {_in_words(rows)}."
             yield gallery.draw(figure, f"{name}-curve-{estimator}", f"Pass@k, {estimator}: {where}", description)
 
 
-def _over_rho(own: pd.DataFrame, name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
+def _over_rho(own: Sequence[TableRow], name: str, where: str, gallery: Gallery) -> Iterator[Markup]:
     """The paper's Figure 3, of a table whose rows say ρ."""
     if figure := over_rho(own):
-        headline = own[own["headline"] & (own["estimator"] == "mean")]
+        headline = [row for row in own if row["headline"] and row["estimator"] == "mean"]
         yield gallery.draw(figure, f"{name}-over-rho", f"Values over ρ: {where}", f"{_in_words(headline)}.")

@@ -11,14 +11,14 @@ from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import metric_id
 
 
-def switch_effects(study: Study, results: Results) -> list[dict[str, Any]]:
+def switch_effects(study: Study, results: Results, reader: Reader | None = None) -> list[dict[str, Any]]:
     """What differs between two runs and what came of it: {paper, other, switches, rows, missing}.
 
     rows: the paired comparison on each benchmark under standard decoding, other minus paper, over all training seeds:
     benchmark, metric, estimator, files and `ngrpo.report.differences.numbers`. missing: evaluations that can't be used,
     with their commands.
     """
-    reader = Reader(study, results)
+    reader = reader or Reader(study, results)
     return [
         {"paper": one, "other": other, "switches": switches, **_changed(reader, one, other)}
         for one, other, switches in switched_pairs(study)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ngrpo.audit.compliance import EVALUATIONS, ComplianceCheck
-from ngrpo.audit.status import RunState, read_grades, share_of_limit
+from ngrpo.audit.status import RunState, share_of_limit
+from ngrpo.claims.evidence import Reader
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.formatting import plain, seeds_text, short
 from ngrpo.report.diagnostics import read_diagnostics
 from ngrpo.report.names import title_of
 from ngrpo.statistics.decisions import VERDICTS
 from ngrpo.study.expand import Study
-from ngrpo.study.layout import Results
 
 
 def claim_counts(claims: list[ClaimResult]) -> list[tuple[str, int]]:
@@ -93,19 +93,19 @@ def alerts(checks: list[ComplianceCheck]) -> list[str]:
 
 
 def unfinished(
-    study: Study, results: Results, runs: list[RunState], tables: list[dict[str, Any]]
+    study: Study, reader: Reader, runs: list[RunState], tables: list[dict[str, Any]]
 ) -> Iterator[tuple[str, str]]:
     """(what, note) of everything that the study asks for and that isn't there whole."""
     for run in runs:
         if run.state != "finished":
             yield f"Training run {run.id}", run.note
     for evaluation in study.evaluations:
-        grades = read_grades(study, results, evaluation)
+        grades = reader.grades(evaluation)
         if grades.status != "ok":
             yield f"Evaluation {evaluation}", f"{grades.status}: {grades.note}"
     for table in tables:
         if table["note"]:
             yield f"Table {table['id']}", table["note"]
-    for diagnostics in read_diagnostics(study, results):
+    for diagnostics in read_diagnostics(study, reader.results):
         if diagnostics.note:
             yield f"What mixing feeds, {diagnostics.run}", diagnostics.note

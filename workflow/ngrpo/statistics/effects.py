@@ -11,7 +11,7 @@ the model, the choices and how often such intervals cover.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import special
@@ -19,7 +19,7 @@ from scipy import special
 CONFIDENCE = 0.95
 POWER = 0.80
 QUESTIONS = ("on these benchmarks", "on problems like these")
-HALVINGS = 60
+HALVINGS = 44
 """Of the interval in which a p is sought, on the scale of log p."""
 LEAST_TAIL = 1e-12
 
@@ -64,6 +64,7 @@ class Effect:
     """On these benchmarks."""
     beyond: tuple[Arm, ...] | None = None
     """On problems like these; None where the question doesn't arise, as for a training log."""
+    _known_p: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, question: str) -> tuple[Arm, ...]:
         """The sources of error for one of QUESTIONS."""
@@ -86,6 +87,11 @@ class Effect:
 
     def p(self, question: str = QUESTIONS[0]) -> np.ndarray:
         """Two-sided: 1 − the confidence of the interval that just reaches 0."""
+        if question not in self._known_p:
+            self._known_p[question] = self._found_p(question)
+        return self._known_p[question]
+
+    def _found_p(self, question: str) -> np.ndarray:
         arms, size = self.of(question), np.abs(self.estimate)
         if len(arms) == 1 and not np.any(arms[0].skew) and not np.any(arms[0].unseen):
             tiny = np.finfo(float).tiny

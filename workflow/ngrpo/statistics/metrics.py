@@ -47,22 +47,25 @@ def count(grades: pd.DataFrame, where: object | None = None) -> Counts:
     unknown = set(grades["grade"].unique()) - set(GRADES)
     if unknown:
         raise unknown_name("grade", str(min(unknown, key=str)), GRADES, where=where)
-    if grades.duplicated(["problem_id", "sample"]).any():
-        row = grades[grades.duplicated(["problem_id", "sample"])].iloc[0]
+    places, problems = pd.factorize(grades["problem_id"].astype(str), sort=True)
+    drawn, samples = pd.factorize(grades["sample"])
+    twice = pd.Series(places * len(samples) + drawn).duplicated().to_numpy()
+    if twice.any():
+        row = grades[twice].iloc[0]
         raise UserError(f"sample {row['sample']} of problem '{row['problem_id']}' occurs twice", where=where)
-    solved = (grades["grade"] == "correct").groupby(grades["problem_id"].astype(str), sort=True).agg(["sum", "count"])
-    sizes = solved["count"]
-    n = int(sizes.mode().iloc[0])
+    sizes = np.bincount(places, minlength=len(problems))
+    n = int(np.bincount(sizes).argmax())
     if (sizes != n).any():
-        odd = sizes[sizes != n].index[0]
+        odd = np.flatnonzero(sizes != n)[0]
         raise UserError(
-            f"problem '{odd}' has {sizes[odd]} samples, others {n}",
+            f"problem '{problems[odd]}' has {sizes[odd]} samples, others {n}",
             where=where,
             do="sample the missing ones: every problem needs the same number",
         )
     totals = grades["grade"].value_counts()
     counted = {grade: int(totals.get(grade, 0)) for grade in GRADES}
-    return Counts(tuple(solved.index), solved["sum"].to_numpy(dtype=np.int64), n, counted)
+    correct = np.bincount(places[(grades["grade"] == "correct").to_numpy()], minlength=len(problems))
+    return Counts(tuple(problems), correct.astype(np.int64), n, counted)
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ class ReportFiles:
 
     @property
     def figures(self) -> Path:
-        """Each figure of the page as SVG and PNG."""
+        """Each figure of the page as SVG."""
         return self.folder / "figures"
 
     @property
