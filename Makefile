@@ -13,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs gpu_kit
 
-.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-controls test-toy test-slurm test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-controls test-toy test-slurm test-wheel test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock gpu-kit
 .DEFAULT_GOAL := help
 
@@ -73,7 +73,7 @@ test-docs: env ## docs and README: names, links, commands, quoted outputs; the w
 	$(WORKFLOW)/bin/pytest tests/docs
 
 test-train: $(TRAIN)/.ready ## tests of the method and of training through verl
-	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) tests/workflow/test_training.py tests/unit
+	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) tests/workflow/test_training.py tests/workflow/test_own_run.py tests/unit
 
 test-sglang: $(TRAIN)/.ready ## what every engine promises, on the real sglang engine on CPU; training on two ranks and with TP 2
 	$(TRAIN)/bin/pytest $(PYTEST_FLAGS) -m "not layouts" tests/contract tests/workflow/test_layouts.py
@@ -92,6 +92,9 @@ test-toy: env ## the toy DAG through Snakemake: every stage, reruns, errors
 
 test-controls: env ## every control, trained at toy scale: blind rewards teach nothing, the others do (about 15 minutes)
 	$(WORKFLOW)/bin/pytest -m controls tests/workflow/test_control_runs.py
+
+test-wheel: $(TRAIN)/.ready ## the package's extras from a built wheel, each in a fresh environment (about 10 minutes, 3 GB)
+	$(TRAIN)/bin/pytest tests/wheel
 
 test-data: env ## real problems load, filter, render and grade (DATA=a folder of them; see tests/data)
 	NGRPO_REAL_DATA="$(DATA)" $(WORKFLOW)/bin/pytest tests/data

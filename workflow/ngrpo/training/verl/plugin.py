@@ -17,20 +17,32 @@ from ngrpo.training.verl.replacing import Replacement
 VERL = "0.5.0"
 _OURS = "ngrpo.training.verl"
 
-REPLACEMENTS = (
+_RAY_TRAINER = "verl.trainer.ppo.ray_trainer"
+_WORKERS = (
     Replacement("verl.workers.actor", "DataParallelPPOActor", f"{_OURS}.actor.ReplayActor"),
     Replacement("verl.workers.fsdp_workers", "ActorRolloutRefWorker", f"{_OURS}.replay_worker.ReplayWorker"),
-    Replacement("verl.trainer.ppo.ray_trainer", "RayPPOTrainer", f"{_OURS}.trainer.Trainer"),
-    Replacement("torch.distributed.rendezvous", "_create_c10d_store", "ngrpo.engines.loopback.create_store"),
-    Replacement("verl.trainer.ppo.ray_trainer", "compute_data_metrics", f"{_OURS}.monitor.data_metrics"),
-    Replacement("verl.trainer.ppo.ray_trainer", "process_validation_metrics", f"{_OURS}.monitor.validation_metrics"),
+    Replacement(_RAY_TRAINER, "compute_data_metrics", f"{_OURS}.monitor.data_metrics"),
 )
+REPLACEMENTS = (
+    *_WORKERS,
+    Replacement(_RAY_TRAINER, "RayPPOTrainer", f"{_OURS}.trainer.Trainer"),
+    Replacement("torch.distributed.rendezvous", "_create_c10d_store", "ngrpo.engines.loopback.create_store"),
+    Replacement(_RAY_TRAINER, "process_validation_metrics", f"{_OURS}.monitor.validation_metrics"),
+)
+"""Of a study's run."""
+OWN_RUN = (*_WORKERS, Replacement(_RAY_TRAINER, "RayPPOTrainer", f"{_OURS}.guarded.GuardedTrainer"))
+"""Of a run of somebody's own (`own_run`), who keeps verl's loop, figures and stores."""
 TASK_RUNNER = Replacement("verl.trainer.main_ppo", "RayPPOTrainer", f"{_OURS}.trainer.Trainer")
 """Where verl's task runner took its trainer from when it was imported; nothing is put there."""
 
 
-def install() -> None:
+_installed: tuple[Replacement, ...] = REPLACEMENTS  # what `check` expects in this process
+
+
+def install(replacements: tuple[Replacement, ...] = REPLACEMENTS) -> None:
     """Change this process's verl. Raises UserError for another verl, and where a replacement doesn't take."""
+    global _installed
+    _installed = replacements
     if version("verl") != VERL:
         raise UserError(
             f"verl is {version('verl')}, but the plugin is written for {VERL}",
@@ -40,7 +52,7 @@ def install() -> None:
     accelerator.patch()
     from ngrpo.training.verl import losses
 
-    for replacement in REPLACEMENTS:
+    for replacement in replacements:
         replacement.install()
     losses.register()
     check()
@@ -50,7 +62,7 @@ def check() -> None:
     """Raise UserError naming what of the plugin didn't take in this process."""
     from ngrpo.training.verl import losses
 
-    replacing.check((*accelerator.replacements(), *REPLACEMENTS))
+    replacing.check((*accelerator.replacements(), *_installed))
     losses.check()
 
 

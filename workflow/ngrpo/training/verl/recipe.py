@@ -201,7 +201,6 @@ def own_settings(
         "trainer.ngrpo": {
             **identity,
             "parity_limit": t.parity_limit,
-            "replayed": spec.exploration.replayed,
             "reward": spec.objective.reward or "correct",
             "overlong_share": spec.objective.overlong_share,
             "equal_groups": spec.objective.equal_groups,

@@ -25,7 +25,8 @@ class RecordGuard:
     def __init__(self, config: Any):
         rollout = config.actor_rollout_ref.rollout
         self.own, self.group = rollout.ngrpo, rollout.n
-        mixer, table, digest = mixer_from(dict(self.own.exploration)), None, b""
+        self.mixer = mixer = mixer_from(dict(self.own.exploration))
+        table, digest = None, b""
         if mixer.needs_table and not self.own.get("refresh"):
             loaded = Table.load(Path(self.own.neighbors))
             table, digest = loaded.ids[:, : mixer.width].long(), loaded.digest
@@ -61,7 +62,8 @@ class RecordGuard:
     def _named(self, batch: Any, row: int, drawn: int) -> str:
         """The response in a row of the batch, by the place in which it was drawn."""
         about = batch.non_tensor_batch.get("extra_info")
-        problem = f"problem '{about[row]['id']}'" if about is not None else f"prompt {drawn // self.group}"
+        name = None if about is None else about[row].get("id")
+        problem = f"prompt {drawn // self.group}" if name is None else f"problem '{name}'"
         return f"{problem}, sample {drawn % self.group + 1} of {self.group}"
 
     def _refuse(self, batch: Any, step: int, faulty: list[int], fault: str) -> None:

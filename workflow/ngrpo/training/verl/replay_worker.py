@@ -50,6 +50,7 @@ class ReplayWorker(ActorRolloutRefWorker):
 
         from ngrpo.training.verl.rollout import MixingRollout
 
+        self.config.rollout.name = "sglang"  # where it is `own_run.ROLLOUT`, by which stock verl would be noticed
         with replaced(package, "SGLangRollout", MixingRollout):
             rollout, manager = super()._build_rollout(trust_remote_code=False)
         check_built(rollout, MixingRollout, "rollout")

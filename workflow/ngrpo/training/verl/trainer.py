@@ -18,14 +18,13 @@ from typing import Any, NoReturn
 import numpy as np
 import verl.utils.tracking
 from verl.trainer.ppo import ray_trainer
-from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.ray_trainer import compute_advantage as stock_advantage
 from verl.trainer.ppo.ray_trainer import reduce_metrics as stock_reduction
 from verl.utils.checkpoint.checkpoint_manager import should_save_ckpt_esi as stock_save_question
 
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.files import write_json
-from ngrpo.statistics.mismatch import INPUT, MEAN, faults, limits_of
+from ngrpo.statistics.mismatch import MEAN
 from ngrpo.study.layout import RunFiles
 from ngrpo.study.run_log import read_metrics
 from ngrpo.training.checkpoints import Checkpoints
@@ -33,21 +32,13 @@ from ngrpo.training.idle import IdleSteps
 from ngrpo.training.lease import check_lease
 from ngrpo.training.save_schedule import SaveSchedule
 from ngrpo.training.verl.control import drop_equal_groups, replace_rewards, shorten
-from ngrpo.training.verl.monitor import (
-    MetricsFile,
-    farthest,
-    log_probs_not_finite,
-    mismatch,
-    score_of,
-    uncompared,
-    update_not_finite,
-)
-from ngrpo.training.verl.record_guard import RecordGuard
+from ngrpo.training.verl.guarded import GuardedTrainer
+from ngrpo.training.verl.monitor import MetricsFile, score_of, update_not_finite
 from ngrpo.training.verl.replacing import replaced
 
 
-class Trainer(RayPPOTrainer):
-    """Stock trainer; `config.trainer.ngrpo` names the run.
+class Trainer(GuardedTrainer):
+    """The guarded trainer as a study's; `config.trainer.ngrpo` names the run.
 
     Replaces verl's RayPPOTrainer. Safe: the loop is verl's own; what is overridden or replaced while it runs has a
     docstring of its own. Were it stock, metrics.jsonl would stay empty, and the task runner's check fails before.
@@ -58,9 +49,6 @@ class Trainer(RayPPOTrainer):
         self.run = config.trainer.ngrpo
         self.files = RunFiles(Path(self.run.run_dir))
         self.checkpoints = Checkpoints(self.files, self.run.spec_digest)
-        self.records = RecordGuard(config)
-        self.limits = limits_of(config.actor_rollout_ref.rollout.dtype, self.run.parity_limit)
-        self.means: list[float] = []  # how far rollout and trainer differed, in each step so far
         self.written = 0  # the step whose checkpoint is written and not yet committed
         self.schedule = SaveSchedule(self.run.checkpoint_minutes * 60, self.run.ends)
         self.last_called: dict[str, int] = {}  # what the loop calls of ours: in which step it last did
@@ -77,7 +65,6 @@ class Trainer(RayPPOTrainer):
         """
         with (
             replaced(verl.utils.tracking, "Tracking", self.tracking),
-            replaced(ray_trainer, "compute_advantage", self.checked_advantage),
             replaced(ray_trainer, "reduce_metrics", self.checked_update),
             replaced(ray_trainer, "should_save_ckpt_esi", self.saves_now),
         ):
@@ -91,27 +78,13 @@ class Trainer(RayPPOTrainer):
         self.last_called["Tracking"] = 0
         return CommittingMetrics(self, config)
 
-    def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> None:
-        """As stock, which reorders the batch, once its records are known to be whole and their responses'.
-
-        Safe: it adds the responses' seeds and changes nothing. Were it stock, the actor finds no seeds, and raises.
-        """
-        (weights,) = set(self.actor_rollout_wg.fingerprint(self.config.actor_rollout_ref.rollout.dtype))
-        self.records.examine(batch, self.global_steps, weights)
-        super()._balance_batch(batch, *args, **kwargs)
-
     def checked_advantage(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        """verl's advantages, computed only where rollout and trainer agree: the last point before the update.
+        """As the guarded trainer's, of what the run's method says in place of rewards, without what it leaves out.
 
-        Safe: it looks at the batch and changes nothing. Were it stock, a run whose records are dropped would go on
-        (tests/workflow/test_training.py); the first step's line would not be written.
+        Were it stock, the first step's line would not be written.
         """
         self.last_called["compute_advantage"] = self.global_steps
-        if what := log_probs_not_finite(data):
-            self.checkpoints.reject(self.global_steps - 1)  # its weights gave these log-probs
-            self.fail(what)
-        if self.run.replayed:
-            self.check_mismatch(data)
+        self.check_rollout(data)
         if self.run.reward != "correct":
             replace_rewards(data, self.run.reward)
         reward = data.batch["token_level_rewards"].sum(-1)  # (B,), without a penalty of length
@@ -124,6 +97,11 @@ class Trainer(RayPPOTrainer):
         self.no_advantage = not bool(out.batch["advantages"].any())
         return out
 
+    def refuse_log_probs(self, what: str) -> NoReturn:
+        """The step before gave these log-probs: its checkpoint is forgotten, and the run fails."""
+        self.checkpoints.reject(self.global_steps - 1)
+        self.fail(what)
+
     def checked_update(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """verl's reduction of an update's metrics, which must be finite; counts steps without a policy gradient.
 
@@ -135,24 +113,6 @@ class Trainer(RayPPOTrainer):
             self.fail(what)
         self.idle.saw(no_advantage=self.no_advantage, norm=float(np.max(metrics["actor/grad_norm"])))
         return stock_reduction(metrics)
-
-    def check_mismatch(self, batch: Any) -> None:
-        """Raise UserError where rollout and trainer differ by more than rounding: something is systematically wrong."""
-        values, where = mismatch(batch), f"step {self.global_steps}"
-        beyond = faults(values, self.limits, self.means)
-        if left := uncompared(batch):
-            beyond.insert(0, f"{left} mixed inputs weren't compared with what the engine's model read")
-        elif not values[INPUT] <= self.limits.inputs:
-            where += f", {self.records.place(batch, self.global_steps, farthest(batch))}"
-        if beyond:
-            raise UserError(
-                f"rollout and trainer disagree: {'; '.join(beyond)}",
-                where=where,
-                do="nothing of this step is trained on or saved. Look for weights that the engine didn't get, another "
-                "neighbor table or temperature, or a graph that doesn't mix; limits and their sources are in "
-                "docs/method.md",
-            )
-        self.means.append(values[MEAN])
 
     def fail(self, what: str) -> NoReturn:
         """End a run in which something is no finite number: write it down, and raise UserError."""
