@@ -56,6 +56,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results
 
 
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The same of the paper's whole study: every table and model, three training seeds."""
+    folder = tmp_path_factory.mktemp("whole")
+    made, results = make_study(folder, "paper", problems=4, tables=None, seeds=3), Results(folder / "paper")
+    write_all(made, results)
+    return results
+
+
 def write_all(made: Study, results: Results) -> None:
     """Every table of a study, and its report."""
     for table in made.cells:
@@ -144,7 +153,7 @@ def opened_pages(results: Results) -> list[Path]:
     return [report.page, *sorted(report.problems.glob("*standard*"))[:1], *report.problems.glob("mixing-*")]
 
 
-@pytest.mark.parametrize("scale", ["toy", "study"])
+@pytest.mark.parametrize("scale", ["toy", "study", "whole"])
 def test_nothing_is_cut_from_a_phone_to_a_wide_screen_and_axe_finds_nothing(opened, scale: str, request) -> None:
     axe = Path(str(files("axe_playwright_python").joinpath("axe.min.js"))).read_text()
     for path in opened_pages(request.getfixturevalue(scale)):

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 from synthetic_study import ROOT
+from test_elsewhere import folder_of
 
 from ngrpo.errors import UserError
 from ngrpo.planning.snakemake_dag import snakemake_dag
@@ -24,12 +26,25 @@ printf '%s\\0' "$@" > "$CALLED"
 """
 
 
+def add_rows_from_elsewhere(study: Path, top: Path) -> None:
+    """Give the table main a policy's folder and a file of predictions, both of that name."""
+    predicted = top / f"predicted {NAME}.jsonl"
+    predicted.write_text('{"id": "1", "response": "7"}\n')
+    plain = yaml.safe_load(study.read_text())
+    plain["tables"]["main"]["rows"] += [
+        {"label": "theirs", "policy": {"folder": str(folder_of(top / f"theirs {NAME}"))}},
+        {"label": "predicted", "predictions": str(predicted)},
+    ]
+    study.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """The words that each stage's program was called with, in a study all of whose folders have that name."""
     top = tmp_path_factory.mktemp("top")
     folders = {kind: top / f"{kind} {NAME}" for kind in ("config", "results", "data_folder", "environment")}
     shutil.copytree(ROOT / "config", folders["config"])
+    add_rows_from_elsewhere(folders["config"] / "study.yaml", top)
     folders["data_folder"].mkdir()
     for name in ("train_sample_975.jsonl", "aime24.jsonl", "amc23.jsonl"):
         (folders["data_folder"] / name).touch()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +53,8 @@ def test_the_page_draws_them_dashed_beside_ours_and_the_crate_holds_them(toy, tm
     taken(toy, tmp_path, VERL, "drawn")
     html = page_html(*toy)
     [key] = [item for item in html.split("<li>") if item.partition("</li>")[0].endswith("imported: drawn")]
-    assert "stroke-dasharray" in key
+    [look] = re.findall(r'href="#(look-[^"]+)"', key)
+    assert "stroke-dasharray" in html[html.index(f'id="{look}"') :].partition("</symbol>")[0].partition("</g>")[0]
     assert "imported: drawn ends at 0.6" in html  # what the figure shows, in words
     assert '<a href="../imported/drawn/curves.csv">imported/drawn/curves.csv</a>, from log.csv (SHA-256' in html
     inside = {path.as_posix() for path in gathered(toy[0], tmp_path, toy[1])}

@@ -157,7 +157,8 @@ def _merge(adapter: Path, base: Path, out: Path, dtype: str, shown: str) -> None
     plain = AutoModelForCausalLM.from_pretrained(base, torch_dtype=getattr(torch, dtype), trust_remote_code=False)
     names = set(plain.state_dict())
     try:
-        merged = open_peft().PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload(safe_merge=True)
+        adapted = open_peft().PeftModel.from_pretrained(plain, str(adapter), trust_remote_code=False)
+        merged = adapted.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as e:
         what = f"the adapter doesn't fit its base model: {quoted(str(e).splitlines()[0])}"
         raise UserError(what, where=shown, do="name the base model that it was trained from") from None
