@@ -13,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 PYTEST_FLAGS := -n $(CORES) --dist loadfile --max-worker-restart 0 # a module is one worker's: its fixtures are made once
 CHECKED := workflow tests benchmarks envs gpu_kit
 
-.PHONY: help env env-gpu env-current demo pocket docs test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-controls test-toy test-slurm test-wheel test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
+.PHONY: help env env-gpu env-current demo pocket docs sample test test-docs test-workflow test-train test-sglang test-current test-layouts test-faults test-controls test-toy test-slurm test-wheel test-gpu test-gpu-kit test-data test-page test-crate verify validate-crate lint format bench simulate simulate-mismatch gpu-lock hash-locks \
 	check-gpu-lock gpu-kit
 .DEFAULT_GOAL := help
 
@@ -146,6 +146,11 @@ $(VALIDATE)/.ready: envs/validate.lock
 
 docs: $(WORKFLOW)/.ready ## write the parts of docs/ that are made: quoted outputs, the configuration reference, schemas
 	$(WORKFLOW)/bin/python tests/docs/outputs.py
+
+sample: env ## the toy study with three training seeds, its report into docs/sample, README's picture of it (needs Chromium)
+	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/page.lock
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config scale=toy
+	@$(WORKFLOW)/bin/python tests/docs/sample.py
 
 lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, mypy
 	$(WORKFLOW)/bin/ruff check $(CHECKED)

@@ -1,7 +1,7 @@
 """The toy scale's claims on a finished toy study: verdicts of every kind occur, each for both questions.
 
 toy_counts.json: correct answers of 32 to each of the 128 held-out sums, by policy, of a toy study with three training
-seeds (`snakemake --config tables=demo`), whose base model forgot borrows no more often than carries.
+seeds (`snakemake --config tables=demo`), the one of docs/sample.
 """
 
 import json
