@@ -47,6 +47,12 @@ def test_everything_that_is_said_twice_is_said_alike(pages) -> None:
     assert compared["problems"] == {"results table", "figure"}
 
 
+def test_values_of_one_seed_beside_a_difference_over_all_are_named_so(pages, request) -> None:
+    several = "seeds" in STUDIES[request.node.callspec.params["pages"]]
+    assert (", the first training seed: Base" in pages[0]) is several
+    assert ("Over 3 seeds, N-GRPO − GRPO" in pages[0]) is several
+
+
 def test_one_repetition_that_differs_is_caught(pages) -> None:
     html, opened = pages
     said = [*said_on_page(html), *opened]
