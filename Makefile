@@ -107,7 +107,7 @@ test-page: $(WORKFLOW)/.ready ## the report page in headless Chromium (which the
 test-gpu: ## checks for a machine with a GPU (ENV=.venv-gpu); without one, the half that runs on CPU
 	$(or $(ENV),$(TRAIN))/bin/pytest -m gpu tests/gpu
 
-gpu-kit: $(TRAIN)/.ready ## a kit for GPU nodes without internet, in build/gpu-kit (3 parts, about 5 minutes; TORCH=version, LOCK=file, PY=version)
+gpu-kit: $(TRAIN)/.ready ## a kit for GPU nodes without internet, in build/gpu-kit (4 parts, a quarter of an hour; TORCH=version, LOCK=file, PY=version)
 	@$(TRAIN)/bin/python -m gpu_kit.pack $(addprefix --torch ,$(TORCH)) $(addprefix --lock ,$(LOCK)) $(addprefix --python ,$(PY))
 
 test-gpu-kit: $(CURRENT)/.ready gpu-kit ## unpack that kit over a torch without a card and run its CPU half (about half an hour)

@@ -69,6 +69,9 @@ def stock_actor() -> None:
     class Stock(DataParallelPPOActor):
         mixer = actor.EmbeddingMixer()  # never attached; the worker reads its (empty) statistics
 
+        def explore(self, mixer):
+            """Nothing to replay."""
+
     actor.ReplayActor = Stock
     whole()
 
