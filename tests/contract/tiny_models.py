@@ -6,11 +6,19 @@ VOCABULARY = 512
 
 
 def tiny_model(
-    folder: Path, *, family: str = "qwen2", tied: bool = False, seed: int = 0, head: int = 16, spread: float = 0.3
+    folder: Path,
+    *,
+    family: str = "qwen2",
+    tied: bool = False,
+    seed: int = 0,
+    head: int = 16,
+    spread: float = 0.3,
+    positions: int = 512,
 ) -> Path:
     """A random model of a family (qwen2 | llama | qwen3) in a Hugging Face folder, without a tokenizer.
 
-    head: numbers of each of its four attention heads; spread: standard deviation of its weights.
+    head: numbers of each of its four attention heads; spread: standard deviation of its weights; positions: the most
+    tokens that it takes.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -29,7 +37,7 @@ def tiny_model(
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=2048,
+            max_position_embeddings=positions,
             initializer_range=spread,
             tie_word_embeddings=tied,
             eos_token_id=1,

@@ -12,7 +12,7 @@ def make(home: Path) -> tuple[Path, Path]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = tiny_model(home / "model", head=HEAD, spread=0.15)
+    model = tiny_model(home / "model", head=HEAD, spread=0.15, positions=2048)
     # whole bfloat16 numbers, so that engines and trainer have the same weights in either type
     AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.bfloat16).float().save_pretrained(model)
     return model, tiny_table(model, home / "neighbors.safetensors")
