@@ -159,8 +159,8 @@ def cut_at(page: Page) -> dict[int, list[str]]:
     cut = {}
     for width in (360, 768, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 900})
-        if found := page.evaluate(CUT):
-            cut[width] = found
+        if beyond := page.evaluate(CUT):
+            cut[width] = beyond
     return cut
 
 
