@@ -17,9 +17,9 @@ LARGEST, LARGEST_TOY = 5_000_000, 1_000_000
 """Bytes of a page that opens at once and can be sent by mail."""
 
 
-def finished(folder: Path, scale: str, tables: tuple[str, ...] | None) -> tuple:
-    """A study with three seeds, its results and its page."""
-    study, results = make_study(folder, scale, problems=6, tables=tables, seeds=3), Results(folder / scale)
+def finished(folder: Path, scale: str, seeds: int) -> tuple:
+    """A study of all tables with so many training seeds, its results and its page."""
+    study, results = make_study(folder, scale, problems=6, tables=None, seeds=seeds), Results(folder / scale)
     for table in study.cells:
         analyze(table, study, results, results.table(table), results.exploration(table), results.excerpts(table))
     report(study, results, results.report.page)
@@ -29,14 +29,14 @@ def finished(folder: Path, scale: str, tables: tuple[str, ...] | None) -> tuple:
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Every table of the paper."""
-    return finished(tmp_path_factory.mktemp("paper"), "paper", None)
+    return finished(tmp_path_factory.mktemp("paper"), "paper", 3)
 
 
 def test_it_is_the_whole_study_and_its_page_is_small(paper, tmp_path: Path) -> None:
     study, results, _ = paper
     assert (len(study.runs), len(study.evaluations)) == (81, 321)
     assert results.report.page.stat().st_size <= LARGEST
-    _, toy, _ = finished(tmp_path, "toy", None)
+    _, toy, _ = finished(tmp_path, "toy", 2)  # of each table: more runs than the toy has, with three of its main table
     assert toy.report.page.stat().st_size <= LARGEST_TOY
 
 

@@ -158,6 +158,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         text = re.sub(light, f"var(--{variable}, {light})", text, flags=re.IGNORECASE)
     text = slim(text, name)
     inside = re.sub(r"\n\s*", "\n", text[text.index(">") + 1 : text.rindex("</svg>")]).strip()
+    inside = re.sub(r'style="[^"]*"', lambda style: style[0].replace(": ", ":").replace("; ", ";"), inside)
     return described(inside, size_of(figure), name, title, description)
 
 
