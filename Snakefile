@@ -11,6 +11,7 @@ min_version("9.0")
 
 
 include: "rules/common.smk"
+include: "rules/evidence.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/neighbors.smk"

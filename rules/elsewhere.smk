@@ -1,22 +1,6 @@
 # Policies that were trained elsewhere, and samples that were drawn elsewhere (ngrpo.study.elsewhere).
 
 
-def base_of_policy(wildcards):
-    """The base model of a policy that was trained elsewhere."""
-    return RESULTS.model(STUDY.policies[wildcards.policy].model.id).folder
-
-
-def source_option(made):
-    """The command-line option that says where what was made elsewhere lies; nothing where the hub has it. A resource:
-    its content is in the spec, and its place changes no result."""
-
-    def option(wildcards):
-        source = STUDY.sources.get(str(made).format(**dict(wildcards.items())))
-        return f"--source {quote(source)}" if source else ""
-
-    return option
-
-
 # Fetched or copied, checked against their base model; an adapter is merged with it.
 rule policy:
     input:

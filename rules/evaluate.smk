@@ -2,24 +2,6 @@
 # job, and one rule a set of benchmarks (ngrpo.study.batches); samples that are whole stay when others are drawn.
 
 
-def policy_inputs(wildcards):
-    """What the evaluations of a policy and decoding read beside their specs and problems."""
-    name = next(
-        e for b in BATCHES if b.system == wildcards.system for e in b.evaluations
-    )
-    policy, mixer = (
-        STUDY.evaluations[name].policy,
-        STUDY.evaluations[name].decoding.mixer,
-    )
-    folders = {
-        "run": RESULTS.run(policy.id).model,
-        "policy": RESULTS.policy(policy.id).folder,
-        "model": RESULTS.model(policy.id).folder,
-    }
-    model, base = folders[policy.type], STUDY.evaluations[name].base
-    return {"model": model, "neighbors": neighbor_file(mixer, base)}
-
-
 for _rule, _batch in {batch.rule: batch for batch in BATCHES}.items():
 
     rule:
