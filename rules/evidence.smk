@@ -114,8 +114,7 @@ def shown_in_table(wildcards):
 
 def shown_on_page(wildcards):
     """What the report or a notebook shows of the configuration, titles included."""
-    notebook = dict(wildcards.items()).get("notebook", "reproducibility")
-    return page_digest(STARTED_WITH.asked, beside=notebook == "reproducibility")
+    return page_digest(STARTED_WITH.asked)
 
 
 def finished_besides(wildcards):

@@ -282,7 +282,7 @@ def jobs(study: Study) -> dict[tuple[str, str], object]:
         **{("sample" if spec.base else "predictions", i): spec.digest for i, spec in evaluations},
         **{("grade", i): key for i, key in grades.items()},
         **{("analyze", t): (table_digest(study, t), of_seeds(cells)) for t, cells in study.cells.items()},
-        ("notebook", ""): page_digest(study, beside=False),
+        ("notebook", ""): page_digest(study),
         ("report", ""): page_digest(study),
     }
 
@@ -350,7 +350,7 @@ def test_every_key_reruns_what_depends_on_it_and_nothing_else(load) -> None:
 def test_a_key_that_is_forgotten_is_seen(load, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: tables and pages that don't look at it would not be made anew."""
     monkeypatch.setitem(globals(), "table_digest", lambda study, table: "")
-    monkeypatch.setitem(globals(), "page_digest", lambda study, beside=True: "")
+    monkeypatch.setitem(globals(), "page_digest", lambda study: "")
     drawn, page = ["analyze", "grade", "sample"], ["notebook", "report"]
     given = sorted([*drawn, "predictions"])
     assert surprises(load, "evaluation") == [

@@ -102,7 +102,7 @@ def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
     """The first screen of a study's page."""
     judged = [claim for claim in claims if claim.verdict is not None]
     seen = [claim for claim in judged if claim.verdict != "not run"]
-    drawn = [(claim, _deciding(claim)) for claim in seen if any(part.unit == "points" for part in claim.parts)]
+    drawn = [(claim, least_shown(claim)) for claim in seen if any(part.unit == "points" for part in claim.parts)]
     axis = _Axis.of(drawn)
     families: dict[str, tuple[str, list[ForestRow]]] = {}
     for claim, shown in drawn:
@@ -120,9 +120,9 @@ def _marks(claim: ClaimResult, shown: ShownEffect) -> tuple[float, ...]:
     return (shown.paper,) if claim.scale == PAPER == shown.reference else ()
 
 
-def _deciding(claim: ClaimResult) -> ShownEffect:
-    """Of the effects that a claim needs, the one that is shown least."""
-    return max((part for part in claim.parts if part.unit == "points"), key=_doubt)
+def least_shown(claim: ClaimResult) -> ShownEffect:
+    """Of the effects that a claim needs, the one that is shown least; of several that aren't differences, the first."""
+    return max((part for part in claim.parts if part.unit == "points"), key=_doubt, default=claim.parts[0])
 
 
 def _doubt(part: ShownEffect) -> float:

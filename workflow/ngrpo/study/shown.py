@@ -18,7 +18,7 @@ UNSHOWN = (
 IN_SPECS = ("models", "datasets", "training", "training_data", "validation")
 """Keys of a scale that a page shows as the specs have them."""
 BESIDE = ("claims.yaml", "paper_values.yaml")
-"""Files of the configuration folder that the report and the notebook `reproducibility` read, too."""
+"""Files of the configuration folder that pages read, too: the claims that they end in, and the paper's values."""
 
 
 def table_digest(study: Study, table: str) -> str:
@@ -28,8 +28,8 @@ def table_digest(study: Study, table: str) -> str:
     return digest([cells, size.evaluation.model_dump(mode="json"), size.verdicts])
 
 
-def page_digest(study: Study, *, beside: bool = True) -> str:
-    """Of what the report shows beside tables and diagnostics. beside: the paper's claims and values, too."""
+def page_digest(study: Study) -> str:
+    """Of what the report and the notebooks show beside tables and diagnostics."""
     value: dict[str, Any] = {
         "specs": {name: spec.digest for name, spec in study.specs().items()},
         "tables": {name: table_digest(study, name) for name in study.size.tables},
@@ -38,7 +38,7 @@ def page_digest(study: Study, *, beside: bool = True) -> str:
         "size": study.size.model_dump(mode="json", exclude={*UNSHOWN, *IN_SPECS}),
         "order": [*study.runs, *study.evaluations, *study.size.tables],
     }
-    if beside and study.folder:
+    if study.folder:
         paths = [study.folder / name for name in BESIDE]
         value["beside"] = {path.name: file_sha256(path) for path in paths if path.exists()}
     return digest(value)
