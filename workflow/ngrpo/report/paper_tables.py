@@ -142,10 +142,10 @@ def write_tables(sheet: pd.DataFrame, study: Study, report: ReportFiles) -> None
 
 def as_html(sheet: pd.DataFrame, study: Study) -> str:
     """The sheet as a page of its own: best bold, second underlined."""
-    table, shown = _table(sheet, study, marked=False)
+    table = _table(sheet, study, marked=False)
     for column, rank in (("ours", "rank"), ("paper", "paper_rank")):
         for place, look in ((1, style.text(weight="bold")), (2, style.text(decorate="underline"))):
-            rows = [i for i, r in enumerate(shown[rank]) if pd.notna(r) and r == place]
+            rows = [i for i, r in enumerate(sheet[rank]) if pd.notna(r) and r == place]
             if rows:
                 table = table.tab_style(look, loc.body(columns=column, rows=rows))
     identified = table.with_id(f"table-{sheet['table'].iloc[0]}")
@@ -154,7 +154,7 @@ def as_html(sheet: pd.DataFrame, study: Study) -> str:
 
 def as_latex(sheet: pd.DataFrame, study: Study) -> str:
     """The sheet as a LaTeX table (packages booktabs, caption): best bold, second underlined."""
-    table, _ = _table(sheet, study, marked=True)
+    table = _table(sheet, study, marked=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Styles are not yet supported", category=UserWarning)
         text = table.as_latex()
@@ -163,8 +163,8 @@ def as_latex(sheet: pd.DataFrame, study: Study) -> str:
     return text
 
 
-def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.DataFrame]:
-    """The sheet as a great_tables object, and the frame behind it with the ranks."""
+def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> GT:
+    """The sheet as a great_tables object."""
     on = sheet["benchmark"].where(sheet["benchmark"] != AVERAGE, "average of the benchmarks")
     shown = pd.DataFrame(
         {
@@ -184,14 +184,11 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
             "problems": [count(v) for v in sheet["problems"]],
             "seeds": [count(v) for v in sheet["seeds"]],
             "over_seeds": [_over(*v) for v in zip(sheet["over_seeds"], sheet["least"], sheet["most"], strict=True)],
-            "rank": sheet["rank"],
-            "paper_rank": sheet["paper_rank"],
         }
     )
     name = sheet["table"].iloc[0]
     with pd.option_context("mode.string_storage", "python"):  # Arrow's texts copy a column at each cell that GT sets
         table = GT(shown.astype(object), rowname_col="system", groupname_col="block")
-    table = table.cols_hide(["rank", "paper_rank"])
     table = table.tab_header(printable(study.study.tables[name].title), "percent; best bold, second underlined")
     table = table.tab_stubhead(LABELS["system"])
     table = table.cols_label({key: text for key, text in LABELS.items() if key != "system"})
@@ -204,7 +201,7 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> tuple[GT, pd.D
     for _, row in noted.iterrows():
         table = table.tab_source_note(f"{row['label']}, {row['benchmark']}: {row['note']}")
     warning = scale_note(study.scale, study.size.verdicts)
-    return (table.tab_source_note(warning) if warning else table), shown
+    return table.tab_source_note(warning) if warning else table
 
 
 def _marked(text: str, rank: object, marked: bool) -> str:
