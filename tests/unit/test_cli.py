@@ -54,6 +54,7 @@ COMMANDS = {
     "train": [RUN.spec, "--model", BASE.folder, "--data", PROBLEMS, "--validation", PROBLEMS, "--out", "out"],
     "watch": [],
     "sample": [EVALUATION.spec, "--model", BASE.folder, "--data", TOY.data, "--out", "out"],
+    "serve": [BASE.folder, "--neighbors", "nowhere.safetensors"],
     "diagnostics": [RUN.spec, "--model", BASE.folder, "--neighbors", "none", "--problems", PROBLEMS,
                     "--out", "out.json"],
     "grade": ["answers.jsonl", "--out", "graded.jsonl"],

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from own_verl import RUN, STEPS, TABLE, figures, follow, make_home
+from own_code import RUN, STEPS, TABLE, figures, follow, follow_server, make_home
 
 ROOT = Path(__file__).resolve().parents[2]
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
@@ -56,3 +56,9 @@ def test_the_verl_lines_need_the_extra_verl_alone(wheel: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(figures(done, "parity/max")) == STEPS
     assert max(figures(done, "parity/max")) <= 1e-4
+
+
+def test_the_server_lines_need_the_extra_sglang_alone(wheel: Path, tmp_path: Path) -> None:
+    programs = environment(wheel, "sglang", tmp_path / "environment")
+    (tmp_path / "home").mkdir()
+    assert "mixed steps:" in follow_server(make_home(tmp_path / "home"), programs, "")

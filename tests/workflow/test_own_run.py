@@ -1,4 +1,5 @@
-"""Mixing in a verl run of one's own, as docs/in-your-own-code.md says: its lines, on verl's own data set and loop."""
+"""Mixing in a verl run and a server of one's own, as docs/in-your-own-code.md says: its lines, on verl's own data set
+and loop, and on sglang's own server."""
 
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 
 pytest.importorskip("verl", reason="the training environment has verl")
 
-from own_verl import RUN, STEPS, TABLE, configuration, figures, follow, make_home
+from own_code import RUN, STEPS, TABLE, configuration, figures, follow, follow_server, make_home
 
 from ngrpo.errors import UserError
 from ngrpo.study.mixing import GaussianMixer, NeighborMixer
@@ -48,3 +49,8 @@ def test_what_cannot_be_mixed_or_replayed_is_refused_at_once(home: Path) -> None
     assert config.actor_rollout_ref.rollout.name == "sglang"
     mixing(config, GaussianMixer(kind="gaussian"))
     assert config.actor_rollout_ref.rollout.ngrpo.exploration.kind == "gaussian"
+
+
+def test_the_pages_lines_serve_and_ask(home: Path) -> None:
+    said = follow_server(home, Path(sys.executable).parent, PATHS)
+    assert 0 < int(said.split("mixed steps:")[1]) < 30

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 for _command in (
     *(inputs.dataset, inputs.model, inputs.policy, inputs.predictions, inputs.training_data, inputs.neighbors),
-    *(runs.train, runs.watch, runs.sample, runs.diagnostics),
+    *(runs.train, runs.watch, runs.sample, runs.diagnostics, runs.serve),
     *(results.analyze, results.report, results.import_curves, results.crate, results.verify, results.table),
     *(graded.grade, graded.show, graded.diff, graded.evaluate),
     *(

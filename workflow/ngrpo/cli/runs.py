@@ -136,3 +136,17 @@ def diagnostics(spec: Path, model: Path, neighbors: Path, problems: Path, out: P
     from ngrpo.study.specs import RunSpec, read_spec
 
     measure(read_spec(spec, RunSpec), model=model, neighbors=neighbors, problems=problems, out=out)
+
+
+@click.command()
+@click.argument("model", type=FOLDER)
+@click.option("--neighbors", type=FILE, help="The model's neighbor table, where requests mix neighbors.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def serve(model: Path, neighbors: Path | None, options: tuple[str, ...]) -> None:
+    """Serve a model by sglang's HTTP server, to clients that mix (docs/in-your-own-code.md) and to others.
+
+    OPTIONS are sglang's own, after two dashes: ngrpo serve MODEL -- --port 30000
+    """
+    from ngrpo.engines.sglang.server import serve as start
+
+    start(model, neighbors, options)

@@ -1,18 +1,21 @@
 """Stock sglang 0.4.6.post5 with input mixing: a plugin beside it, no forked file.
 
-Three functions are the seam for whoever builds an sglang Engine: verl's rollout worker, `ngrpo.engines.sglang.engine`.
+Three functions are the seam for whoever builds an sglang Engine: verl's rollout worker, `ngrpo.engines.sglang.engine`,
+`ngrpo.engines.sglang.server`.
 
 1. `install(...)` in the parent, before an sglang Engine (or a subclass) is built.
 2. `request_params(mixer, seed, batch=...)` → a request's `sampling_params["custom_params"]`.
-3. `record_of(output, tokens)` → the `Record` of one of the engine's outputs.
+3. `record_of(output)` → the `Record` of one of the engine's outputs.
 
 `state` holds the mixing itself, `overrides` the subclasses that scheduler processes run, `hooks` their entry points and
 settings, `cpu` what a machine without a GPU needs. Requests without our `custom_params` pass through untouched.
 """
 
+import base64
 import functools
 import multiprocessing.connection
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,6 +79,8 @@ def install(
     stock = getattr(entry._launch_subprocesses, "stock", entry._launch_subprocesses)
     entry._launch_subprocesses = functools.partial(_launch_checked, stock)
     entry._launch_subprocesses.stock = stock
+    if server := sys.modules.get("sglang.srt.entrypoints.http_server"):  # it has the name from there
+        server._launch_subprocesses = entry._launch_subprocesses
     _settings = settings
     return settings
 
@@ -114,30 +119,39 @@ def request_params(
 
     batch: (id, n), n ≥ 1: no request of the batch is scheduled before all n have arrived, which makes runs on a CPU
     reproducible to the bit; ids must not be used twice. installed: what `install` returned for this engine, if another
-    one was built since. Raises UserError where its table doesn't fit the mixer.
+    one was built since. Raises UserError where its table doesn't fit the mixer; a client of a server, which has no
+    engine of its own, hears that from the server.
     """
     installed = installed or _settings
-    if installed is None:
-        raise UserError("the sglang plugin isn't installed", where="request_params", do="call install() first")
     if not 0 <= seed < 1 << 62:
         raise UserError(f"seed is {seed}", where="request: seed", do="choose a number in [0, 2**62)")
-    installed.check(mixer)
+    if installed is not None:
+        installed.check(mixer)
     return {KEY: {"seed": seed, "mixer": {"kind": mixer.kind, **asdict(mixer)}, "batch": batch}}
 
 
-def record_of(output: dict[str, Any], tokens: Sequence[int]) -> Record:
+def record_of(output: dict[str, Any], tokens: Sequence[int] | None = None) -> Record:
     """The record of one sglang output, checked against its response tokens (with the ending token, unpadded).
 
-    Raises UserError for an aborted request and for tokens that aren't this output's.
+    tokens: where they come from elsewhere; else those beside the output's log-probs (`return_logprob`). Raises
+    UserError for an aborted request and for tokens that aren't this output's.
     """
     reason = output["meta_info"]["finish_reason"] or {}
     if reason.get("type") == "abort":
         raise UserError(f"sglang gave up on a request: {reason['message']}", where="sglang")
     if KEY not in reason:
         raise UserError("an sglang output without a record", where="sglang", do="send requests with request_params()")
-    record = Record.unpack(reason[KEY])
-    record.check(tokens)
+    record = Record.unpack(base64.b64decode(reason[KEY]))
+    record.check(tokens_of(output) if tokens is None else tokens)
     return record
+
+
+def tokens_of(output: dict[str, Any]) -> list[int]:
+    """The response tokens of one sglang output, with the ending token. Raises UserError where it has no log-probs."""
+    if "output_token_logprobs" not in output["meta_info"]:
+        do = "ask for them: return_logprob=True"
+        raise UserError("an sglang output without its tokens’ log-probs", where="sglang", do=do)
+    return [token for _, token, _ in output["meta_info"]["output_token_logprobs"]]
 
 
 @contextmanager

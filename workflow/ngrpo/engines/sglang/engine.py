@@ -295,8 +295,7 @@ def _has_ended(process: Any) -> bool:
 
 def _sample(output: dict[str, Any]) -> Sample:
     """One of sglang's outputs as a sample."""
-    written = output["meta_info"]["output_token_logprobs"]
-    tokens = [token for _, token, _ in written]
+    tokens, written = plugin.tokens_of(output), output["meta_info"]["output_token_logprobs"]
     record = plugin.record_of(output, tokens)
     reason = output["meta_info"]["finish_reason"]["type"]
     return Sample(tokens, [lp for lp, _, _ in written], reason, record)

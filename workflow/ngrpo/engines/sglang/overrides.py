@@ -12,6 +12,7 @@ Every override calls the stock method. `substitute` puts them in place and `hook
 that it is ready, that sglang built its scheduler from them. sglang must be importable when this module is imported.
 """
 
+import base64
 from typing import Any
 
 import torch
@@ -256,7 +257,8 @@ class MixingScheduler(Scheduler):
                 state.correct(req.output_token_logprobs_val, len(req.output_ids) - req.finished())
             if state is not None and req.finished() and not req.finished_output:
                 record = state.record(req.output_ids, len(req.origin_input_ids), self.runner.mixing.weights)
-                reason = {**req.finished_reason.to_json(), KEY: record.pack()}
+                packed = base64.b64encode(record.pack()).decode()  # a server's answers are JSON
+                reason = {**req.finished_reason.to_json(), KEY: packed}
                 req.finished_reason.to_json = reason.copy
         super().stream_output_generation(reqs, *args)
 

@@ -130,10 +130,6 @@ class MixingRollout(SGLangRollout):
         if len(outputs) != rows:
             raise UserError(f"verl handed on {len(outputs)} of {rows} responses", where=f"{purpose} of step {step}")
         if not validating:
-            out.non_tensor_batch[KEY] = np.array([_packed(output) for output in outputs], dtype=object)
+            packed = [plugin.record_of(output).pack() for output in outputs]
+            out.non_tensor_batch[KEY] = np.array(packed, dtype=object)
         return out
-
-
-def _packed(output: dict) -> bytes:
-    tokens = [token for _, token, _ in output["meta_info"]["output_token_logprobs"]]
-    return plugin.record_of(output, tokens).pack()

@@ -1,11 +1,13 @@
-"""A verl run of one's own as docs/in-your-own-code.md has it: its lines, and what a reader of the page has already.
+"""A verl run and a server of one's own as docs/in-your-own-code.md has them: its lines, and what its reader has already.
 
 Without pytest and without the repository's package, so that it runs in an environment made from a wheel, too.
 """
 
 import os
 import re
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 from ngrpo.data.datasets import make_dataset, read_problems
@@ -16,7 +18,8 @@ from ngrpo.training.verl import accelerator
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "in-your-own-code.md"
 STEPS, GROUP, PROMPTS = 3, 4, 8
-TABLE, RUN = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+TABLE, RUN, ASK = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+(SERVE,) = re.findall(r"```bash\n(ngrpo serve .*?)\n```", PAGE.read_text(encoding="utf-8"))
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return float(solution_str.strip().endswith(ground_truth)) + 0.01 * len(solution_str)
@@ -26,7 +29,7 @@ import sys
 from pathlib import Path
 
 import ray
-from own_verl import configuration
+from own_code import configuration
 from transformers import AutoModelForCausalLM
 from verl.trainer.main_ppo import run_ppo
 
@@ -35,6 +38,19 @@ model, table = AutoModelForCausalLM.from_pretrained(here / "model"), here / "nei
 config = configuration(here)
 """
 """What a reader of the page has already."""
+BEFORE_TABLE = """
+from transformers import AutoModelForCausalLM
+
+model, table = AutoModelForCausalLM.from_pretrained("model"), "neighbors.safetensors"
+"""
+BEFORE_ASKING = """
+import requests
+
+url, prompt = "http://127.0.0.1:PORT", "1 + 2"
+"""
+AFTER = """
+print("mixed steps:", len(record.index))
+"""
 
 
 def configuration(home: Path):
@@ -92,12 +108,48 @@ def follow(home: Path, lines: str, python: str, path: str) -> subprocess.Complet
     resources = 'ray.init(num_cpus=6, num_gpus=1, resources={"cpu": 1}, '
     program = home / "program.py"
     program.write_text(f"{BEFORE}\n{lines.replace('ray.init(', resources)}")
-    environment = {
+    return _run([python, program, home], home, path)
+
+
+def _environment(home: Path, path: str) -> dict[str, str]:
+    return {
         "PYTHONPATH": f"{HERE}:{path}", "PATH": os.environ["PATH"], "HOME": str(home), "OMP_NUM_THREADS": "1",
         "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0",
     }  # fmt: skip
-    command = [python, program, home]
+
+
+def _run(command: list, home: Path, path: str) -> subprocess.CompletedProcess:
+    environment = _environment(home, path)
     return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False, timeout=900)
+
+
+def follow_server(home: Path, programs: Path, path: str) -> str:
+    """What the lines about a server come to: the table made, the server started as the page says, one request.
+
+    programs: the folder of `ngrpo` and `python`. Raises AssertionError with what was said where a step fails.
+    """
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    (home / "table.py").write_text(BEFORE_TABLE + TABLE)
+    (home / "ask.py").write_text(BEFORE_ASKING.replace("PORT", port) + ASK + AFTER)
+    made = _run([programs / "python", "table.py"], home, path)
+    assert made.returncode == 0, made.stderr
+    line = SERVE.replace("MODEL", "model").replace("30000", port)
+    said = home / "server.log"
+    with said.open("w") as log:
+        command, environment = ["bash", "-c", f"exec {programs}/{line}"], _environment(home, path)
+        server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while "ready to roll" not in said.read_text():
+                assert server.poll() is None, said.read_text()
+                time.sleep(1)
+            asked = _run([programs / "python", "ask.py"], home, path)
+        finally:
+            server.terminate()
+            server.wait(60)
+    assert asked.returncode == 0, asked.stderr + said.read_text()
+    return asked.stdout
 
 
 def figures(done: subprocess.CompletedProcess, name: str) -> list[float]:
