@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from own_code import RUN, STEPS, TABLE, figures, follow, follow_server, make_home
 
+pytestmark = pytest.mark.train
 ROOT = Path(__file__).resolve().parents[2]
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 

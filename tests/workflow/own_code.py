@@ -1,4 +1,4 @@
-"""A verl run and a server of one's own as docs/in-your-own-code.md has them: its lines, and what its reader has already.
+"""A verl run and a server of one's own as docs/in-your-own-code.md has them: its lines, and what a reader has.
 
 Without pytest and without the repository's package, so that it runs in an environment made from a wheel, too.
 """
