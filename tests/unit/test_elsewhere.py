@@ -11,6 +11,9 @@ import pytest
 import yaml
 from synthetic_study import make_study
 
+from ngrpo.claims.needs import claim_files
+from ngrpo.claims.printed import printed_differences
+from ngrpo.claims.verdicts import judge_claims
 from ngrpo.crate import export, verify
 from ngrpo.errors import UserError
 from ngrpo.files import read_json, write_json
@@ -20,9 +23,12 @@ from ngrpo.study.batches import batches
 from ngrpo.study.elsewhere import ADAPTER
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
+from ngrpo.study.paper_values import read_paper_values
+from ngrpo.study.products import BELOW
 from ngrpo.study.snapshot import Snapshot
 from ngrpo.study.specs import EvaluationSpec, PredictedSpec, keep_spec, read_spec
 
+ROOT = Path(__file__).parents[2]
 BENCHMARK = "toy-held-out"
 COMMIT = "c" * 40
 
@@ -266,3 +272,58 @@ def test_a_crate_is_checked_where_these_files_arent(written: Written, checkpoint
     os.unlink(predicted)
     _, differences = verify(written.results / "crate")
     assert differences == []
+
+
+def claiming(written: Written, system: dict[str, Any], **other: Any) -> None:
+    """Write a claim of the toy's own: that a system is better than the base model."""
+    test = {"kind": "higher", "model": "toy", "system": system, "than": [{}], "benchmarks": [BENCHMARK]}
+    claim = {"where": "w", "family": "f", "scale": "toy", "says": "s"}
+    claims = {"theirs": {**claim, "test": {**test, "metric": "mean", "paper": [10.0], **other}}}
+    (written.config / "claims.yaml").write_text(yaml.safe_dump({"claims": claims}))
+
+
+def test_a_claim_compares_them_as_it_compares_all_others(written: Written) -> None:
+    """They have GRPO's grades: the difference from the base model is GRPO's, of one training that is seen once."""
+    study, results = written.load(), Results(written.root)
+    write_all_grades(study, results)
+    shown = []
+    for system in ({"row": "theirs"}, {"row": "predicted"}, {"method": "grpo"}):
+        claiming(written, system)
+        (claim,) = judge_claims(written.load(), results)
+        shown.append(claim)
+    theirs, predicted, grpo = (claim.parts[0] for claim in shown)
+    assert (theirs.estimate, theirs.low, theirs.p) == (predicted.estimate, predicted.low, predicted.p)
+    assert theirs.estimate == grpo.estimate  # of one seed, too
+    assert theirs.what.startswith("theirs − Base: Mean@32")
+    assert "theirs comes from elsewhere" in theirs.note
+    assert "elsewhere" not in grpo.note
+
+
+def test_a_claims_target_needs_their_grades(written: Written) -> None:
+    claiming(written, {"row": "theirs"})
+    study = written.load()
+    cells = {cell.label: cell.evaluation for cell in study.cells["main"]}
+    assert claim_files("theirs", study) == [BELOW.evaluation(cells[label]).grades for label in ("theirs", "Base")]
+
+
+@pytest.mark.parametrize(
+    ("system", "says"),
+    [({"row": "their"}, "did you mean 'theirs'"), ({"row": "theirs", "method": "grpo"}, "name a `row` alone")],
+)
+def test_a_claim_about_no_such_row_says_so(written: Written, system: dict[str, Any], says: str) -> None:
+    claiming(written, system)
+    with pytest.raises(UserError) as raised:
+        claim_files("theirs", written.load())
+    assert says in str(raised.value)
+
+
+def test_what_the_paper_prints_of_the_base_model_is_never_theirs(written: Written, predicted: Path) -> None:
+    """A row from elsewhere has no method, as the base model has none; its label may be one that the paper has."""
+    shutil.copy(ROOT / "config" / "claims.yaml", written.config)
+    before = list(printed_differences(written.load(), read_paper_values(written.config)))
+    plain = yaml.safe_load((written.config / "study.yaml").read_text())
+    table = {"title": "Theirs", "rows": [{"label": "GRPO", "predictions": str(predicted)}]}
+    plain["tables"] = {"theirs": table, **plain["tables"]}
+    (written.config / "study.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    assert list(printed_differences(written.load(), read_paper_values(written.config))) == before
+    assert len(before) > 20

@@ -64,6 +64,13 @@ class Study:
         table = {"title": "Theirs", "rows": rows}
         study = {"methods": {}, "decodings": {"standard": {"title": "s"}}, "tables": {"theirs": table}}
         (self.config / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+        claim = {"where": "theirs", "family": "theirs", "scale": "toy", "says": "Their answers are better than Base's."}
+        test = {"kind": "higher", "model": "toy", "than": [{}], "benchmarks": ["toy-held-out"], "metric": "mean"}
+        claims = {
+            f"{label}-over-base": {**claim, "test": {**test, "system": {"row": label}, "paper": [10.0]}}
+            for label in ("checkpoint", "predictions")
+        }
+        (self.config / "claims.yaml").write_text(yaml.safe_dump({"claims": claims}, sort_keys=False))
 
     def snakemake(self, *arguments: str) -> str:
         command = [Path(sys.executable).parent / "snakemake", "--cores", "2", "--nolock", *arguments]
@@ -117,6 +124,21 @@ def test_all_stand_in_one_table_with_intervals_and_paired_differences(study: Stu
         assert row["sampling_low"] <= row["value"] <= row["sampling_high"]
     page = Results(study.results / "toy").report.page.read_text()
     assert all(label in page for label in own.index)
+
+
+def test_claims_about_them_are_judged_by_the_same_numbers(study: Study) -> None:
+    results = Results(study.results / "toy")
+    claims = {claim["id"]: claim for claim in json.loads(results.report.claims.read_text())}
+    table = pd.read_parquet(results.table("theirs"))
+    pairs = table[table["metric"] == f"Mean@{SAMPLES}"].set_index(["label", "against"])
+    for label in ("checkpoint", "predictions"):
+        (part,) = claims[f"{label}-over-base"]["parts"]
+        pair = pairs.loc[(label, "Base")]
+        assert (part["estimate"], part["low"], part["high"]) == (
+            pytest.approx(pair["value"]), pytest.approx(pair["sampling_low"]), pytest.approx(pair["sampling_high"])
+        )  # fmt: skip
+        assert "comes from elsewhere" in part["note"]
+    assert claims["predictions-over-base"]["verdict"] == "supported"
 
 
 def test_the_policies_answer_differently(study: Study) -> None:

@@ -33,12 +33,14 @@ def check_names(name: str, claim: Claim, study: Study, paper: PaperValues | None
         if wanted not in set(names):
             raise unknown_name(kind, wanted, names, where=where)
 
+    here = claim.scale in (study.scale, PAPER)  # another scale's own models and data sets are in its own file
     known("scale", claim.scale, scales_of(study.folder) or {claim.scale})
     for system in systems_of(test):
         if system.method is not None:
             known("method", system.method, study.study.methods)
         known("decoding", system.decoding, study.study.decodings)
-    here = claim.scale in (study.scale, PAPER)  # another scale's own models and data sets are in its own file
+        if system.row is not None and here:
+            known("row from elsewhere", system.row, {label for label, _, _ in study.from_elsewhere})
     papers = (paper.models, paper.benchmarks) if paper and claim.scale == PAPER else (set(), set())
     if here:
         known("model", test.model, {*study.models, *papers[0]})

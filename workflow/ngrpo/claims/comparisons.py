@@ -221,6 +221,7 @@ def _cautions(reader: Reader, model: str, systems: Sequence[System]) -> str:
     runs = {name: run for name, run in asked.items() if run}
     mixed = mixed_fidelity({name: study.runs[run] for name, run in runs.items()})
     cautions = [f"mixed fidelity: {'; '.join(mixed)}"] if mixed else []
+    cautions += [f"{s.row} comes from elsewhere: its training is one, seen once" for s in systems if s.row]
     for name, run in runs.items():
         if nothing := reader.run(run).learned_nothing:
             cautions.append(f"{name} learned nothing: {nothing}")

@@ -17,7 +17,7 @@ from ngrpo.statistics.effects import QUESTIONS, Effect
 from ngrpo.statistics.metrics import Counts, count, problem_values
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
-from ngrpo.study.predicates import System
+from ngrpo.study.predicates import System, said_of
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,9 @@ class Reader:
 
     def evaluation(self, system: System, model: str, benchmark: str, seed: int, missing: list[str]) -> str | None:
         """The evaluation's id where its grades can be used; else None, and why in `missing`."""
-        name = self.study.evaluation_id(
-            system.method, system.decoding, model, benchmark, self.further(seed) if system.method else None
-        )
+        name = self.study.evaluation_of(system, model, benchmark, self.further(seed))
         if name is None:
-            who = system.method or "the base model"
-            note = f"no table of scale {self.study.scale} measures {who} with {system.decoding} decoding on {benchmark}"
+            note = f"no table of scale {self.study.scale} measures {said_of(system)} on {benchmark}"
         else:
             grades = self.grades(name)
             if grades.frame is not None:
@@ -230,7 +227,10 @@ def digest_of(*parts: np.ndarray) -> str:
 
 
 def system_name(study: Study, system: System) -> str:
-    """How the page names a system: its method's title, and the decoding's where it isn't the standard one."""
+    """How the page names a system: its method's title, and the decoding's where it isn't the standard one; a row from
+    elsewhere by its label."""
+    if system.row:
+        return system.row
     who = study.study.methods[system.method].title if system.method else "Base"
     return who if system.decoding == "standard" else f"{who} with {study.study.decodings[system.decoding].title}"
 

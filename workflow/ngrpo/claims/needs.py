@@ -8,7 +8,17 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.study.expand import Study
 from ngrpo.study.naming import CLAIM
 from ngrpo.study.paper_values import PaperValues, read_paper_values
-from ngrpo.study.predicates import FILE, Claim, Compared, Diagnosed, Predicate, System, compared_with, read_claims
+from ngrpo.study.predicates import (
+    FILE,
+    Claim,
+    Compared,
+    Diagnosed,
+    Predicate,
+    System,
+    compared_with,
+    read_claims,
+    said_of,
+)
 from ngrpo.study.products import BELOW
 from ngrpo.study.seeds import counted
 
@@ -124,10 +134,9 @@ def _grades(
     system: System, model: str, benchmarks: Sequence[str], seed: int | None, name: str, study: Study
 ) -> Iterator[Path]:
     for benchmark in benchmarks:
-        evaluation = study.evaluation_id(system.method, system.decoding, model, benchmark, seed)
+        evaluation = study.evaluation_of(system, model, benchmark, seed)
         if evaluation is None:
-            who = system.method or "the base model"
-            raise _unmeasured(f"measures {who} with {system.decoding} decoding on {benchmark}", name, study)
+            raise _unmeasured(f"measures {said_of(system)} on {benchmark}", name, study)
         yield BELOW.evaluation(evaluation).grades
 
 

@@ -35,8 +35,9 @@ def _size(comparison: tuple[System, tuple[str, ...], float]) -> float:
 
 def _label(system: System, model: str, benchmark: str, metric: str, study: Study, paper: PaperValues) -> str | None:
     """Under which label the paper prints a system; None where it doesn't."""
-    rows = [row for table in study.study.tables.values() for row in table.rows]
-    labels = [row.label for row in rows if (row.method, row.decoding) == (system.method, system.decoding)]
+    rows = [row for table in study.study.tables.values() for row in table.rows if not row.from_elsewhere]
+    named = [row.label for row in rows if (row.method, row.decoding) == (system.method, system.decoding)]
+    labels = [system.row] if system.row else named
     for table in paper.tables:
         for label in labels:
             if paper.value(table, model, label, benchmark, metric):

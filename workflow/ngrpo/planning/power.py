@@ -25,7 +25,7 @@ from ngrpo.statistics.prediction import Planned, draw_problems
 from ngrpo.study.declared_costs import COSTS_FILE
 from ngrpo.study.expand import Study
 from ngrpo.study.paper_values import PaperValues, read_paper_values
-from ngrpo.study.predicates import FILE, Claim, Higher, LosesNone, Most, Similar, System, read_claims
+from ngrpo.study.predicates import FILE, Claim, Higher, LosesNone, Most, Similar, System, read_claims, said_of
 
 UNTOLD = {
     "logged": "how much a logged value varies from run to run is declared nowhere, and the paper has one run",
@@ -178,11 +178,9 @@ class Planner:
             seed += took * self.costs.model(model).devices
             train = max(train, took, key=_high)
         for system, benchmark in product(systems, benchmarks):
-            name = self.study.evaluation_id(system.method, system.decoding, model, benchmark)
+            name = self.study.evaluation_of(system, model, benchmark)
             if name is None:
-                raise UserError(
-                    f"no table of scale {self.study.scale} measures {system.method or 'base'} on {benchmark}"
-                )
+                raise UserError(f"no table of scale {self.study.scale} measures {said_of(system)} on {benchmark}")
             took = self.costs.sample(self.study.evaluations[name])
             seed, once = (seed + took, once) if system.method else (seed, once + took)
             sample = max(sample, took, key=_high)

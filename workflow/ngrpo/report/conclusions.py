@@ -27,6 +27,8 @@ def bears_on(test: Predicate, study: Study) -> Notebook:
 
 def _mixes(system: System, study: Study) -> bool:
     """Whether inputs are mixed where this system is trained or decoded."""
+    if system.row:
+        return False
     method = study.study.methods.get(system.method or "")
     mixers = [study.study.decodings[system.decoding].mixer, *([method.exploration] if method else [])]
     return any(mixer.mixes for mixer in mixers)

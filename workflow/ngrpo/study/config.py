@@ -64,6 +64,11 @@ class Row(Config):
     models: tuple[Id, ...] | None = None
     """None: every model of the table."""
 
+    @property
+    def from_elsewhere(self) -> bool:
+        """Whether its policy was trained, or its samples were drawn, elsewhere."""
+        return self.policy is not None or self.predictions is not None
+
     @model_validator(mode="after")
     def _is_one_system(self) -> "Row":
         given = [name for name in ("method", "policy", "predictions") if getattr(self, name) is not None]

@@ -19,7 +19,7 @@ from ngrpo.study.elsewhere import file_of, model_of, policy_spec, predictions_sp
 from ngrpo.study.layout import Results
 from ngrpo.study.mixing import MixerConfig, TableFields
 from ngrpo.study.naming import Names, asked, made_names, name_of
-from ngrpo.study.predicates import Claim, read_claims
+from ngrpo.study.predicates import Claim, System, read_claims
 from ngrpo.study.products import Cell, Products
 from ngrpo.study.seeds import (
     Measured,
@@ -84,6 +84,23 @@ class Study(Products):
     ) -> str | None:
         """The evaluation of a method's run, or of the base model; None where no table asks for it."""
         return self._remembered((method, decoding, model, benchmark, seed), self._evaluation_name)
+
+    def evaluation_of(self, system: System, model: str, benchmark: str, seed: int | None = None) -> str | None:
+        """The evaluation of a system that a claim names (with a further seed, where it is trained here); None where no
+        table asks for it."""
+        if system.row is not None:
+            return self.from_elsewhere.get((system.row, model, benchmark))
+        return self.evaluation_id(system.method, system.decoding, model, benchmark, seed if system.method else None)
+
+    @cached_property
+    def from_elsewhere(self) -> dict[tuple[str, str, str], str]:
+        """(label, model, benchmark) of the tables' rows that come from elsewhere: their evaluations."""
+        cells = [cell for table in self.cells.values() for cell in table]
+        return {
+            (cell.label, cell.model, cell.benchmark): cell.evaluation
+            for cell in reversed(cells)
+            if self.evaluations[cell.evaluation].policy.type not in ("run", "model")
+        }
 
     def _remembered(self, key: tuple[Any, ...], name_of_key: Callable[..., str | None]) -> str | None:
         """A name, looked up once: a spec's digest takes milliseconds. One may come while a study is read."""
@@ -234,7 +251,7 @@ def _named(study: Study, spec: RunSpec | EvaluationSpec, wanted: str) -> str:
 
 def _cells(study: Study, names: Names, table_id: str, row: Row, model_id: str, contents: Contents) -> list[Cell]:
     """A row's cells for a base model: one a benchmark."""
-    if row.policy is not None or row.predictions is not None:
+    if row.from_elsewhere:
         return _cells_from_elsewhere(study, names, table_id, row, model_id, contents)
     benchmarks = study.study.tables[table_id].benchmarks or study.size.benchmarks
     return [_cell(study, names, row, model_id, benchmark) for benchmark in benchmarks]

@@ -75,7 +75,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _system(system: System) -> str:
-    who = system.method or "the base model"
+    who = system.method or system.row or "the base model"
     return who if system.decoding == "standard" else f"{who} with {system.decoding}"
 
 

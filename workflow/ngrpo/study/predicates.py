@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from ngrpo.study.base import Config, Id, Seeds
+from ngrpo.study.base import Config, Id, Seeds, Shown
 from ngrpo.study.reading import read_yaml
 
 FILE = "claims.yaml"
@@ -33,12 +34,21 @@ Question = Literal["these benchmarks", "problems like these"]
 
 
 class System(Config):
-    """Who answers how: a method's run (None: the base model) under a decoding."""
+    """Who answers how: a method's run (None: the base model) under a decoding; or a table's row from elsewhere."""
 
     method: Id | None = None
     """The training system; None: the base model."""
     decoding: Id = "standard"
     """How its answers are drawn."""
+    row: Shown | None = None
+    """The label of a table's row whose policy was trained, or whose samples were drawn, elsewhere; instead of the other
+    two. What another run of its training would give isn't known, and no interval says it."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "System":
+        if self.row is not None and (self.method is not None or self.decoding != "standard"):
+            raise PydanticCustomError("system", "name a `row` alone, or a method and a decoding")
+        return self
 
 
 class _Measured(Config):
@@ -297,6 +307,11 @@ def read_claims(config: Path) -> dict[str, Claim]:
     """The claims of a configuration folder; none where it has no such file. Raises UserError for a broken file."""
     path = config / FILE
     return read_yaml(ClaimsFile, path).claims if path.exists() else {}
+
+
+def said_of(system: System) -> str:
+    """A system by its ids, as messages name it."""
+    return f"‘{system.row}’" if system.row else f"{system.method or 'the base model'} with {system.decoding} decoding"
 
 
 def systems_of(test: Predicate) -> list[System]:
