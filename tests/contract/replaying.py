@@ -67,7 +67,8 @@ def replayed(model, prompt, tokens, record=None, mixer=None) -> torch.Tensor:
     out = log_p.gather(1, torch.tensor(tokens)[:, None])[:, 0]
     if record is not None and mixer is not None and mixer.own_likelihood:
         at = torch.from_numpy(record.index)
-        out[at] = mixer.likelihood(log_p[at].gather(1, torch.from_numpy(record.ids)))
+        scores = None if record.scores is None else torch.from_numpy(record.scores)
+        out[at] = mixer.likelihood(log_p[at].gather(1, torch.from_numpy(record.ids)), scores)
     return out
 
 

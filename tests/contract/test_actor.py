@@ -1,5 +1,7 @@
 """The replaying actor, without Ray: against plain autograd on inputs_embeds, and against stock verl bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,8 @@ from tiny_actor import (
 )
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import WEIGHT_SCALE, MultiplexMixer
-from ngrpo.method.records import Noise, Origin, Record, gather
+from ngrpo.method.mixers import WEIGHT_SCALE, GumbelMixer, MultiplexMixer
+from ngrpo.method.records import Noise, Origin, Record, gather, gather_scores
 
 pytestmark = pytest.mark.train
 
@@ -36,29 +38,44 @@ def test_replayed_log_probs_equal_plain_transformers_and_token_ids_alone_dont() 
     assert (naive - expected)[MASK].abs().max() > 0.1
 
 
-def joint_log_probs(model) -> torch.Tensor:
+SCORED = [replace(r, scores=np.random.default_rng(7).normal(-2, 1, r.ids.shape).astype(np.float32)) for r in RECORDS]
+OWN = {
+    "multiplex": (MultiplexMixer(k=K), RECORDS, lambda lp, scores: lp.sum(-1)),
+    "soft-grpo": (
+        GumbelMixer(k=K, log_prob="noise"),
+        SCORED,
+        lambda lp, scores: torch.distributions.Gumbel(0.0, 1.0).log_prob(scores - lp).sum(-1),
+    ),
+}
+"""A mixer, its records, and its steps' log-likelihood from their candidates' log-probs and scores."""
+
+
+def own_log_probs(model, records, likelihood) -> torch.Tensor:
     """Log-probs (B, T) by plain transformers, those of mixed steps of all their candidates."""
-    lp = plain_distributions(model, RECORDS)
+    lp = plain_distributions(model, records)
     out = lp.gather(-1, TENSORS["responses"][..., None])[..., 0]
-    mask, ids, _ = gather(RECORDS, T)
-    return out.index_put(mask.nonzero(as_tuple=True), lp[mask].gather(-1, ids).sum(-1))
+    mask, ids, _ = gather(records, T)
+    own = likelihood(lp[mask].gather(-1, ids), gather_scores(records))
+    return out.index_put(mask.nonzero(as_tuple=True), own)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_mixer_with_a_likelihood_of_its_own_has_it_in_every_pass(monkeypatch, packed: bool) -> None:
+@pytest.mark.parametrize("name", OWN)
+def test_a_mixer_with_a_likelihood_of_its_own_has_it_in_every_pass(monkeypatch, name: str, packed: bool) -> None:
     """In log-probs and gradients; the control: an actor that isn't told of it."""
     if packed:
         remove_padding(monkeypatch)
     size = {"use_remove_padding": packed, "ppo_micro_batch_size_per_gpu": 1 if packed else B}
     model, advantages = make_model(), torch.linspace(-1, 1, B)[:, None].expand(B, T).contiguous()
-    expected = joint_log_probs(model)
+    mixer, records, likelihood = OWN[name]
+    expected = own_log_probs(model, records, likelihood)
     per_token = (expected - expected.detach()).exp() * -advantages * MASK
     (per_token.sum(-1) / MASK.sum(-1)).mean().backward()
     for aware in (True, False):
         actor, gradients = make_actor(**size), []
         if aware:
-            actor.explore(MultiplexMixer(k=K))
-        data = make_data(old_log_probs=expected.detach(), advantages=advantages)
+            actor.explore(mixer)
+        data = make_data(records, old_log_probs=expected.detach(), advantages=advantages)
         data.meta_info["micro_batch_size"] = 1 if packed else B
         off = (actor.compute_log_prob(data)[0] - expected)[MASK].abs().max()
         actor._optimizer_step = lambda of=actor, to=gradients: (

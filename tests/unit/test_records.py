@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngrpo.errors import UserError
-from ngrpo.method.mixers import WEIGHT_SCALE, GaussianMixer, NeighborMixer
-from ngrpo.method.records import FedStep, Noise, Origin, Record, gather, gather_noise, gather_sketches
+from ngrpo.method.mixers import WEIGHT_SCALE, GaussianMixer, GumbelMixer, NeighborMixer
+from ngrpo.method.records import FedStep, Noise, Origin, Record, gather, gather_noise, gather_scores, gather_sketches
 from ngrpo.method.sketches import SIZE
 
 pytestmark = pytest.mark.train
@@ -108,6 +108,23 @@ def test_noise_travels_as_a_key_and_comes_back_for_every_fed_step(sigmas: int) -
     assert position.tolist() == [17, 18, 19, 20]
     assert torch.equal(values, torch.from_numpy(np.broadcast_to(sigma, 4).copy()))
     assert len(record.pack()) < 96 + 4 * sigmas
+
+
+@pytest.mark.parametrize("sketched", [False, True])
+def test_scores_come_back_beside_their_steps(sketched: bool) -> None:
+    """In the order of a batch's candidates; the last token's are left out, and one step without any leaves none."""
+    tokens, own = [9, 8, 7, 6], [(0.5, -1.25, 2.0), (3.0, 0.0, -7.5), (1.0, 2.0, 3.0)]
+    weights, sketch = [WEIGHT_SCALE - 2, 1, 1], (1.0,) * SIZE if sketched else ()
+    steps = [FedStep(t, [t, 1, 2], weights, 0.0, sketch, -1.0, s) for t, s in zip((0, 2, 3), own, strict=True)]
+    record = Record.of_steps(tokens, steps, GumbelMixer(k=3), ORIGIN)
+    back = Record.unpack(record.pack())
+    assert np.array_equal(back.scores, np.float32(own[:2]))
+    assert (back.sketches is not None) == sketched
+    plain, empty = _record(9, 3, 0.5, 0)[1], Record.of_steps([5], steps[:1], GumbelMixer(k=3), ORIGIN)
+    assert torch.equal(gather_scores([empty, back, back]), torch.tensor(own[:2] * 2))
+    assert gather_scores([plain]) is None
+    without = Record.of_steps(tokens, [steps[0], steps[1]._replace(scores=())], GumbelMixer(k=3), ORIGIN)
+    assert Record.unpack(without.pack()).scores is None
 
 
 def test_a_batch_without_noise_has_none() -> None:

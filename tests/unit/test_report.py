@@ -379,7 +379,7 @@ def drawn(outputs: list[dict]) -> int:
 def test_the_results_notebook_runs_alone(finished, tmp_path: Path) -> None:
     outputs = run_notebook("results", finished[1], tmp_path / "results.ipynb")
     assert drawn(outputs) == 1 + len(CURVES)
-    assert sum("text/html" in o.get("data", {}) for o in outputs) == 3
+    assert sum("text/html" in o.get("data", {}) for o in outputs) == 4  # values twice, answers, and what follows
 
 
 def test_the_ablations_notebook_runs_alone(finished, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ STAGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("k", "metric", "space"), TABLE_OF_NEIGHBORS),
     },
     "GaussianMixer": dict.fromkeys(("factor", "scope", "replay", "k", "rho", "stop_after", "temperature"), MIXER),
-    "GumbelMixer": dict.fromkeys(("k", "temperature", "low", "high", "weights", "text", "stop_after"), MIXER),
+    "GumbelMixer": dict.fromkeys(
+        ("k", "temperature", "low", "high", "weights", "text", "log_prob", "stop_after"), MIXER
+    ),
     "SoftThinkingMixer": dict.fromkeys(
         ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
     ),

@@ -7,12 +7,13 @@ mixing settings, and a fingerprint of the engine's weights; `ngrpo.method.record
 trainer knows, and draws the gate again. And it holds sketches of what the engine's model read at the mixed steps
 (`ngrpo.method.sketches`), which training compares with what it feeds there.
 
-Layout, little-endian: magic "NGR3"; uint16 k; uint16 1 where training draws its own noise; uint32 steps M; uint32
-response length; uint32 sigmas S; uint32 sketches Q; int64 seed; int64 position of the response's first token; int64
-fingerprint of the weights; 8 bytes digest of the tokens; 8 bytes digest of the settings; uint16 or uint32 index (M,)
-(uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights (M, k−1), the first candidate's
-weight being the remainder to 1; float32 sigma (S,) of Gaussian noise, one for all fed steps or one each (the noise
-itself is drawn again); float32 sketches (Q, SIZE), one for each step that is mixed or none; 8 bytes digest of all that.
+Layout, little-endian: magic "NGR3"; uint16 k; uint16 1 where training draws its own noise, plus 2 where there are
+scores; uint32 steps M; uint32 response length; uint32 sigmas S; uint32 sketches Q; int64 seed; int64 position of the
+response's first token; int64 fingerprint of the weights; 8 bytes digest of the tokens; 8 bytes digest of the settings;
+uint16 or uint32 index (M,) (uint16 where the response is shorter than 65,536); int32 ids (M, k); uint16 weights (M,
+k−1), the first candidate's weight being the remainder to 1; float32 sigma (S,) of Gaussian noise, one for all fed steps
+or one each (the noise itself is drawn again); float32 scores (M, k), or none, of what the mixer's likelihood needs;
+float32 sketches (Q, SIZE), one for each step that is mixed or none; 8 bytes digest of all that.
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from ngrpo.method.sketches import SIZE
 
 _HEADER = struct.Struct("<4sHHIIIIqqq8s8s")
 _MAGIC = b"NGR3"
+_ANEW, _SCORED = 1, 2  # flags
 
 
 def _digest(data: bytes) -> bytes:
@@ -72,6 +74,7 @@ class FedStep(NamedTuple):
     sigma: float  # of the noise; 0: none
     sketch: tuple[float, ...] = ()  # of what the model read there; empty: not known
     likelihood: float | None = None  # log-likelihood of what is fed; None: its token's log-prob
+    scores: tuple[float, ...] = ()  # what that likelihood needs besides log-probs
 
 
 def log_probs_of(steps: Sequence[FedStep], log_probs: list[float], fed: int) -> None:
@@ -102,7 +105,7 @@ class Record:
     index (M,) int64, ascending positions in the response whose input embedding was a mixture; ids (M, k) int64,
     anchor first; weights (M, k) int32 multiples of 1/WEIGHT_SCALE, rows sum to WEIGHT_SCALE; length and digest of the
     response, and what it was made of. sketches (mixed steps, SIZE) float32: of what the engine's model read there; None
-    where it doesn't say.
+    where it doesn't say. scores (M, k) float32: what the mixer's own likelihood needs; None where it needs none.
     """
 
     index: np.ndarray
@@ -113,6 +116,7 @@ class Record:
     origin: Origin
     noise: Noise | None = None
     sketches: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -126,6 +130,7 @@ class Record:
         origin: Origin,
         noise: Noise | None = None,
         sketches: np.ndarray | None = None,
+        scores: Sequence | None = None,
     ) -> "Record":
         """Make a response's record. Steps whose token ends the response feed nothing and are left out."""
         fed = [i for i, t in enumerate(index) if t < len(tokens) - 1]
@@ -138,6 +143,7 @@ class Record:
             origin,
             noise if len(tokens) > 1 else None,
             sketches,
+            None if scores is None else np.array([scores[i] for i in fed], np.float32).reshape(len(fed), k),
         )
 
     @classmethod
@@ -161,7 +167,8 @@ class Record:
             noise = Noise(sigma[:1] if same else sigma, anew=not mixer.replayed)
         index, ids, weights, *_ = zip(*fed, strict=True) if fed else ((), (), ())
         k = len(ids[0]) if ids else mixer.width if noise is None else 1
-        return cls.of(tokens, index, ids, weights, k=k, origin=origin, noise=noise, sketches=sketches)
+        scores = [step.scores for step in fed] if fed and all(step.scores for step in fed) else None
+        return cls.of(tokens, index, ids, weights, k=k, origin=origin, noise=noise, sketches=sketches, scores=scores)
 
     @property
     def k(self) -> int:
@@ -185,13 +192,15 @@ class Record:
         """Its bytes; see the module's text for the layout."""
         noise, origin, sketches = self.noise, self.origin, np.empty(0) if self.sketches is None else self.sketches
         sizes = (len(self.index), self.length, len(noise.sigma) if noise else 0, len(sketches))
-        numbers = (self.k, int(noise is not None and noise.anew), *sizes, origin.seed, origin.start, origin.weights)
+        flags = _ANEW * (noise is not None and noise.anew) + _SCORED * (self.scores is not None)
+        numbers = (self.k, flags, *sizes, origin.seed, origin.start, origin.weights)
         parts = [
             _HEADER.pack(_MAGIC, *numbers, self.digest, origin.settings),
             self.index.astype("<u2" if self.length < 1 << 16 else "<u4").tobytes(),
             self.ids.astype("<i4").tobytes(),
             self.weights[:, 1:].astype("<u2").tobytes(),
             noise.sigma.astype("<f4").tobytes() if noise else b"",
+            b"" if self.scores is None else self.scores.astype("<f4").tobytes(),
             sketches.astype("<f4").tobytes(),
         ]
         data = b"".join(parts)
@@ -202,9 +211,10 @@ class Record:
         """The record in these bytes. Raises UserError where they are not one whole, undamaged record."""
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise UserError("these bytes are not a mixing record", where="record header")
-        _, k, anew, m, length, sigmas, read, seed, start, fingerprint, digest, settings = _HEADER.unpack_from(data)
+        _, k, flags, m, length, sigmas, read, seed, start, fingerprint, digest, settings = _HEADER.unpack_from(data)
         width = 2 if length < 1 << 16 else 4
-        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + 4 * (sigmas + SIZE * read)
+        scored = m * k if flags & _SCORED else 0
+        size = _HEADER.size + m * (width + 4 * k + 2 * (k - 1)) + 4 * (sigmas + scored + SIZE * read)
         if len(data) != size + 8:
             raise UserError("a mixing record is cut short or too long", where=f"record of {m} steps, k={k}")
         if data[size:] != _digest(data[:size]):
@@ -218,10 +228,13 @@ class Record:
         at += 2 * m * (k - 1)
         sigma = np.frombuffer(data, "<f4", sigmas, at).astype(np.float32)
         at += 4 * sigmas
+        scores = np.frombuffer(data, "<f4", scored, at).astype(np.float32).reshape(m, k) if flags & _SCORED else None
+        at += 4 * scored
         sketches = np.frombuffer(data, "<f4", SIZE * read, at).astype(np.float32).reshape(read, SIZE) if read else None
         weights = np.concatenate([WEIGHT_SCALE - rest.sum(-1, keepdims=True, dtype=np.int32), rest], axis=1)
-        origin, noise = Origin(seed, start, settings, fingerprint), Noise(sigma, bool(anew)) if sigmas else None
-        return cls(index, ids, weights, length, digest, origin, noise, sketches)
+        origin = Origin(seed, start, settings, fingerprint)
+        noise = Noise(sigma, bool(flags & _ANEW)) if sigmas else None
+        return cls(index, ids, weights, length, digest, origin, noise, sketches, scores)
 
     def check(self, tokens: Sequence[int] | np.ndarray, seed: int | None = None) -> None:
         """Raise UserError unless this record was made for exactly these response tokens (without padding).
@@ -255,6 +268,12 @@ def gather(records: Sequence[Record], width: int) -> tuple[Tensor, Tensor, Tenso
         [r.weights.reshape(-1, k) if len(r.index) else np.empty((0, k), np.int32) for r in records]
     )
     return mask, torch.from_numpy(ids), torch.from_numpy(weights)
+
+
+def gather_scores(records: Sequence[Record]) -> Tensor | None:
+    """A batch's scores (M, k) float32 in the order of `gather`, or None where the records hold none."""
+    known = [r.scores for r in records if r.scores is not None and len(r.scores)]
+    return torch.from_numpy(np.concatenate(known)) if known else None
 
 
 def gather_noise(

@@ -178,6 +178,9 @@ class GumbelMixer(MixerConfig):
     text: Annotated[Literal["candidate", "sampled"] | None, unset("candidate")] = None
     """What a step writes: its first candidate, which the noise has drawn (None: the paper), or the sampled token
     ("sampled": the release, whose noise selects what is mixed and nothing else)."""
+    log_prob: Annotated[Literal["noise", "release"] | None, unset("token")] = None
+    """What a mixed step's log-prob is: its written token's (None: N-GRPO's comparison), the density of its noisy scores
+    ("noise": SofT-GRPO's own objective), or that density as SofT-GRPO's code has it ("release")."""
     stop_after: str | None = None
     """A token from whose step on nothing is mixed, that step included (the release: "</think>"); None: never stops (the
     paper)."""
@@ -186,6 +189,10 @@ class GumbelMixer(MixerConfig):
     def rate(self) -> float | None:
         """Every step; None where mixing stops at a token."""
         return 1.0 if self.stop_after is None else None
+
+    def without_effect_in_decoding(self) -> dict[str, str]:
+        """log_prob: nothing is trained in an evaluation."""
+        return {} if self.log_prob is None else {"log_prob": "an evaluation trains nothing"}
 
 
 class SoftThinkingMixer(MixerConfig):

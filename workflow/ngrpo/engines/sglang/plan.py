@@ -122,10 +122,11 @@ class BatchPlan:
             states = [0] * len(rows) if step.state is None else step.state.tolist()
             sigmas = [0.0] * len(rows) if step.sigma is None else step.sigma.tolist()
             own = [None] * len(rows) if step.likelihood is None else step.likelihood.tolist()
-            fed = zip(step.on.tolist(), step.ids.tolist(), step.weights.tolist(), sigmas, own, strict=True)
-            for row, state, (on, ids, weights, sigma, likelihood) in zip(rows, states, fed, strict=True):
+            scores = [()] * len(rows) if step.scores is None else map(tuple, step.scores.tolist())
+            fed = zip(step.on.tolist(), step.ids.tolist(), step.weights.tolist(), sigmas, own, scores, strict=True)
+            for row, state, (on, ids, weights, sigma, *rest) in zip(rows, states, fed, strict=True):
                 request = self.requests[row]
                 if len(self.reqs[row].output_ids) == self.before[row] + 1:
                     request.state = state
                     if on:
-                        request.steps.append(FedStep(self.before[row], ids, weights, sigma, (), likelihood))
+                        request.steps.append(FedStep(self.before[row], ids, weights, sigma, (), *rest))

@@ -284,11 +284,11 @@ def on_device(tensor: Tensor, device: Any) -> Tensor:
 
 def on_host(step: Step) -> Step:
     """What requests remember of a step, on its way to the CPU: complete once the stream that made it has got here."""
-    ids, weights, on, sigma, state, likelihood = (
+    ids, weights, on, sigma, state, likelihood, scores = (
         None if t is None else t.to("cpu", non_blocking=True)
-        for t in (step.ids, step.weights, step.on, step.sigma, step.state, step.likelihood)
+        for t in (step.ids, step.weights, step.on, step.sigma, step.state, step.likelihood, step.scores)
     )
-    return Step(step.token, on, ids, weights, sigma=sigma, state=state, likelihood=likelihood)
+    return Step(step.token, on, ids, weights, sigma=sigma, state=state, likelihood=likelihood, scores=scores)
 
 
 def _embedding_of(model: Any) -> Any:

@@ -187,7 +187,8 @@ class _Written:
             sigma = 0.0 if step.sigma is None else float(step.sigma[row])
             fed = FedStep(len(self.tokens), step.ids[row].tolist(), step.weights[row].tolist(), sigma)
             own = None if step.likelihood is None else float(step.likelihood[row])
-            self.steps.append(fed._replace(likelihood=own))
+            scores = () if step.scores is None else tuple(step.scores[row].tolist())
+            self.steps.append(fed._replace(likelihood=own, scores=scores))
 
     def append(self, token: int, log_prob: float, sketch: list[float], ends: set[int]) -> None:
         """Write a token, unless the response has ended; sketch: of what it feeds."""

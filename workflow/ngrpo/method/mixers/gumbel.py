@@ -1,4 +1,12 @@
-"""Gumbel Soft-Thinking (SofT-GRPO, arXiv 2511.06411)."""
+"""Gumbel Soft-Thinking (SofT-GRPO, arXiv 2511.06411).
+
+| letter | meaning | shape |
+|---|---|---|
+| ε | Gumbel noise, clamped | (B, V) |
+| g′ | log p + ε, of the k largest | (B, k) |
+| y′ | softmax(g′ / τ_g), the weights of what is fed | (B, k) |
+| log π(g′) | Σ_i −ε_i − e^(−ε_i), with ε_i = g′_i − log π_i of the policy in force: the noise's density | (B,) |
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +18,9 @@ from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, next_state, quantize
 
+LIKELY = -3.0
+"""log p above which a candidate counts in SofT-GRPO's code."""
+
 
 @dataclass(frozen=True)
 class GumbelMixer(Mixer):
@@ -18,7 +29,10 @@ class GumbelMixer(Mixer):
     Candidates are the top k of log p + clamp(Gumbel, low, high); weights softmax(·/temperature) of the noisy scores
     (paper), or softmax of the candidates' clean logits ("clean", the release). text: the first candidate is written,
     which the noise has drawn (paper), or the sampled token ("sampled", the release: noise selects what is mixed and
-    nothing else). stop_after: a token from whose step on nothing is mixed; the sampled token is written from then on.
+    nothing else). log_prob: of a mixed step, its written token's ("token", as in N-GRPO's comparison), the density of
+    its noisy scores ("noise", SofT-GRPO's paper), or as SofT-GRPO's code has that ("release"): p renormalized over the
+    candidates, ε clamped again, averaged over candidates with log p above LIKELY. stop_after: a token from whose step
+    on nothing is mixed; the sampled token is written from then on.
     """
 
     k: int = 5
@@ -27,6 +41,7 @@ class GumbelMixer(Mixer):
     high: float = 3.0
     weights: str = "noisy"
     text: str = "candidate"
+    log_prob: str = "token"
     stop_after: int | None = None
 
     kind: ClassVar[str] = "gumbel"
@@ -37,6 +52,7 @@ class GumbelMixer(Mixer):
                 raise UserError(f"{name} is {getattr(self, name)}", where=f"mixer gumbel: {name}")
         self._check_choice("weights", ("noisy", "clean"))
         self._check_choice("text", ("candidate", "sampled"))
+        self._check_choice("log_prob", ("token", "noise", "release"))
 
     @property
     def width(self) -> int:
@@ -47,6 +63,21 @@ class GumbelMixer(Mixer):
     def writes_first_candidate(self) -> bool:
         """The one that the noise has drawn, unless the sampled token is written."""
         return self.text == "candidate"
+
+    @property
+    def own_likelihood(self) -> bool:
+        """The density of the noisy scores, where that is asked for."""
+        return self.log_prob != "token"
+
+    def likelihood(self, log_p: Tensor, scores: Tensor | None = None) -> Tensor:
+        """log π(g′): (M, k), (M, k) → (M,)."""
+        if scores is None:
+            raise UserError("records without their noisy scores", where=f"mixer gumbel: log_prob {self.log_prob}")
+        if self.log_prob == "noise":
+            return _density(scores - log_p).sum(-1)
+        log_p = (torch.softmax(log_p, -1) + 1e-6).log()
+        likely = (log_p > LIKELY).float()  # never none: of k renormalized ones the largest has 1/k
+        return (_density((scores - log_p).clamp(self.low, self.high)) * likely).sum(-1) / likely.sum(-1).clamp(min=1)
 
     def step(
         self,
@@ -63,9 +94,16 @@ class GumbelMixer(Mixer):
         noise = rng.gumbel(seed, position, z.shape[-1]).clamp(self.low, self.high)
         noisy = torch.log_softmax(z, -1) + noise
         top, ids = noisy.topk(min(self.k, z.shape[-1]), -1)
+        own = self.likelihood(top - noise.gather(-1, ids), top) if self.own_likelihood else None
         scores = top / self.temperature if self.weights == "noisy" else z.gather(-1, ids)
         on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, ids[:, 0], token) if self.text == "candidate" else token
         on = before_end(self.stop_after, token, on)
         weights = quantize(torch.softmax(scores, -1))
-        return Step(token, on, ids, weights, state=next_state(self.stop_after, state, token))
+        after = next_state(self.stop_after, state, token)
+        return Step(token, on, ids, weights, state=after, likelihood=own, scores=None if own is None else top)
+
+
+def _density(noise: Tensor) -> Tensor:
+    """Log-density of standard Gumbel noise."""
+    return -noise - torch.exp(-noise)

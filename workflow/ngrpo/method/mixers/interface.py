@@ -44,6 +44,7 @@ class Step(NamedTuple):
     dense: Tensor | None = None  # (B, V) float32, weights over the whole vocabulary, in place of ids and weights
     state: Tensor | None = None  # (B,) int32, what the mixer wants back at the sequence's next step
     likelihood: Tensor | None = None  # (B,) float32, log-likelihood of what is fed, where it isn't the token's
+    scores: Tensor | None = None  # (B, k) float32, what that likelihood needs besides the candidates' log-probs
     relative: bool = False  # whether sigma is in units of the root mean square of what is fed: see `measured`
 
 
@@ -60,7 +61,6 @@ class Mixer(ABC):
     needs_table: ClassVar[bool] = False  # looks neighbors up: has a `metric`, and `width` is the table's least k
     needs_rms: ClassVar[bool] = False  # wants the root mean square of E's rows
     mixes_its_end: ClassVar[bool] = False  # whether the step that writes `stop_after` still mixes
-    own_likelihood: ClassVar[bool] = False  # a mixed step's isn't its token's: has `likelihood`
     metric: str | None = None  # of the table that it needs
     stop_after: int | None = None  # a token from which on nothing is mixed
 
@@ -86,6 +86,11 @@ class Mixer(ABC):
     def replayed(self) -> bool:
         """Whether training feeds again what the rollout fed; False: it can't, or draws the noise anew."""
         return not self.dense
+
+    @property
+    def own_likelihood(self) -> bool:
+        """Whether a mixed step's log-likelihood isn't its token's log-prob: then there is a `likelihood`."""
+        return False
 
     @property
     def deterministic_text(self) -> bool:
@@ -118,10 +123,11 @@ class Mixer(ABC):
         over = ends.cumsum(0) - ends.long() > 0 if self.mixes_its_end else ends.cumsum(0) > 0
         return on & ~over
 
-    def likelihood(self, log_p: Tensor) -> Tensor:
+    def likelihood(self, log_p: Tensor, scores: Tensor | None = None) -> Tensor:
         """The log-likelihood of mixed steps, for rollout, trainer and reference alike.
 
-        log_p (M, k): log-probs of their candidates under the policy, of the whole distribution → (M,). Differentiable.
+        log_p (M, k): log-probs of their candidates under the policy, of the whole distribution; scores (M, k): the
+        steps' own, as the rollout had them → (M,). Differentiable with respect to log_p.
         """
         raise NotImplementedError(f"{self.kind} has no likelihood of its own")
 

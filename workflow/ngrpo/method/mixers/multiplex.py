@@ -42,7 +42,6 @@ class MultiplexMixer(Mixer):
     stop_after: int | None = None
 
     kind: ClassVar[str] = "multiplex"
-    own_likelihood: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, good in (("k", self.k >= 1), ("top_p", 0 < self.top_p <= 1)):
@@ -60,7 +59,12 @@ class MultiplexMixer(Mixer):
         """The sampled token, which is the first draw."""
         return True
 
-    def likelihood(self, log_p: Tensor) -> Tensor:
+    @property
+    def own_likelihood(self) -> bool:
+        """The draws', of which the written token is one."""
+        return True
+
+    def likelihood(self, log_p: Tensor, scores: Tensor | None = None) -> Tensor:
         """Σ_j log π(k_j): (M, K) → (M,)."""
         return log_p.sum(-1)
 

@@ -24,7 +24,7 @@ from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers import Mixer, blend
 from ngrpo.method.objectives.surrogate import truncated_ratio
-from ngrpo.method.records import Record, gather, gather_noise, gather_sketches
+from ngrpo.method.records import Record, gather, gather_noise, gather_scores, gather_sketches
 from ngrpo.method.sketches import deviations, signs
 
 KEY = "ngrpo_records"  # of the records in DataProto.non_tensor_batch
@@ -42,6 +42,7 @@ class Inputs:
     weights: Tensor  # (M, k) int32
     noise: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # mask, and per position seed, position, sigma
     sketches: tuple[Tensor, Tensor, Tensor] | None = None  # mask, and per position the engine's sketch, its seed
+    scores: Tensor | None = None  # (M, k) float32, of the mixer's own likelihood; of the padded batch alone
 
 
 @dataclass
@@ -221,11 +222,12 @@ def scatter(micro_batch: dict[str, Any], records: np.ndarray, purpose: str = "")
         whole[:, L - T :] = mask
         return whole.to(device), *(v.to(device) for v in values)
 
-    sketches = gather_sketches(unpacked, T)
+    sketches, scores = gather_sketches(unpacked, T), gather_scores(unpacked)
     return Inputs(
         *padded(mask, ids, weights),
         noise=None if noise is None else padded(*noise),
         sketches=None if sketches is None else padded(*sketches),
+        scores=None if scores is None else scores.to(device),
     )
 
 
@@ -292,6 +294,7 @@ class ReplayActor(DataParallelPPOActor):
         inputs = None if records is None else scatter(micro_batch, records, self.purpose)
         self.candidates.drawn = self._drawn(micro_batch, inputs)
         self.steps = None if inputs is None else inputs.mask[:, -micro_batch["responses"].shape[1] :]
+        self.scores = None if inputs is None else inputs.scores
         if inputs is None or not self.use_remove_padding:
             return inputs
         parts, part = 1, 0
@@ -315,7 +318,7 @@ class ReplayActor(DataParallelPPOActor):
             return log_probs
         at = self.steps.nonzero(as_tuple=True)
         own = self.candidates.log_probs(log_probs[at].float(), temperature)
-        return log_probs.index_put(at, self.exploration.likelihood(own).to(log_probs.dtype))
+        return log_probs.index_put(at, self.exploration.likelihood(own, self.scores).to(log_probs.dtype))
 
     def compute_log_prob(self, data: DataProto, calculate_entropy=False):
         """As stock, on the replayed inputs; `mixer` then holds this pass's statistics.
