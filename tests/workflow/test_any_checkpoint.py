@@ -85,7 +85,7 @@ class Study:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study, run to its report: its base model is there first, since the adapter is one of it."""
-    folder = tmp_path_factory.mktemp("theirs")
+    folder = tmp_path_factory.mktemp("their study")
     study = Study(folder)
     other = ModelSpec(id="other", model=Model(source=ToyModel(kind="toy", steps=60, seed=2), dtype="float32"))
     write_json(folder / "other.json", other.json_value())

@@ -22,7 +22,7 @@ PATHS = ":".join(sys.path)
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a reader of the page has."""
-    return make_home(tmp_path_factory.mktemp("own"))
+    return make_home(tmp_path_factory.mktemp("own code"))
 
 
 def test_the_pages_lines_train_in_verls_own_loop_with_parity(home: Path) -> None:

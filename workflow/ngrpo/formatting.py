@@ -7,8 +7,8 @@ ABSENT = "–"
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
-    """A share in percent."""
-    return ABSENT if share is None or math.isnan(share) else f"{100 * share:.{decimals}f}"
+    """A share in percent, with a true minus where it lies below 0."""
+    return ABSENT if share is None or math.isnan(share) else fixed(100 * share, decimals)
 
 
 def percent_range(low: float | None, high: float | None, decimals: int = 1) -> str:
@@ -19,6 +19,11 @@ def percent_range(low: float | None, high: float | None, decimals: int = 1) -> s
 def points(difference: float | None, decimals: int = 1) -> str:
     """A difference of shares in percentage points, signed, with a true minus."""
     return ABSENT if difference is None or math.isnan(difference) else signed(100 * difference, decimals)
+
+
+def fixed(number: float, decimals: int) -> str:
+    """A number with so many decimals, and a true minus."""
+    return f"{number:.{decimals}f}".replace("-", "−")
 
 
 def signed(number: float, decimals: int) -> str:
@@ -41,7 +46,7 @@ def effect(value: float, unit: str) -> str:
     """An effect in its unit: points (signed), percent (share) or four digits."""
     if unit == "points":
         return points(value)
-    return f"{percent(value)} %".replace("-", "−") if unit == "share" else short(value)
+    return f"{percent(value)} %" if unit == "share" else short(value)
 
 
 def p_value(p: float) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ngrpo.audit.status import RunState
 from ngrpo.claims.quantities import explored, explored_beside
-from ngrpo.formatting import ABSENT, percent, percent_range, signed
+from ngrpo.formatting import ABSENT, fixed, percent, percent_range, signed
 from ngrpo.report.exploration import MEASURES, SHARES, read_exploration
 from ngrpo.report.names import place_title, title_of
 from ngrpo.report.section_figures import run_label
@@ -102,7 +102,7 @@ def _cell(own: dict[Any, Any] | None, difference: dict[Any, Any] | None, places:
     """A value with its interval, and its difference to the reference with its own."""
     if own is None or pd.isna(own["value"]):
         return {"value": ABSENT, "range": "", "difference": ""}
-    shown = {"value": f"{own['value']:.{places}f}", "range": _range(own, lambda value: f"{value:.{places}f}")}
+    shown = {"value": fixed(own["value"], places), "range": _range(own, lambda value: fixed(value, places))}
     shown |= {"difference": "", "difference_range": ""}
     if difference is not None and pd.notna(difference["value"]):
         ends = _range(difference, lambda value: signed(value, places))
