@@ -50,6 +50,8 @@ PLANS = {
     "min-p": (tiny_spec(MinPMixer(kind="min-p", min_p=0.2), 2), "whole"),
     "multiplex": (tiny_spec(MultiplexMixer(kind="multiplex"), 3), "whole"),
     "single": (tiny_spec(MultiplexMixer(kind="multiplex"), 2), "without_likelihood"),
+    "soft-grpo": (tiny_spec(GumbelMixer(kind="gumbel", log_prob="noise"), 3), "whole"),
+    "unscored": (tiny_spec(GumbelMixer(kind="gumbel", log_prob="noise"), 2), "without_likelihood"),
     "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
     "idle": (
         with_training(tiny_spec(NeighborMixer(kind="neighbors", rho=1.0)), stop_without_gradient=3),
@@ -81,7 +83,7 @@ def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
 
 
 @pytest.mark.parametrize(
-    "name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel", "multiplex", "min-p"]
+    "name", ["mixed", "killed", "rho-zero", "stock", "gaussian-gspo", "gumbel", "multiplex", "soft-grpo", "min-p"]
 )
 def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str) -> None:
     assert runs[name].code == 0, runs[name].said
@@ -137,10 +139,11 @@ def test_dropped_records_stop_the_run_at_its_first_step(runs: dict[str, Run]) ->
     assert run.metrics == []
 
 
-def test_a_likelihood_of_the_written_tokens_alone_stops_a_multiplex_run(runs: dict[str, Run]) -> None:
-    assert runs["single"].code != 0
-    assert "rollout and trainer disagree" in runs["single"].said
-    assert not runs["single"].metrics
+@pytest.mark.parametrize("name", ["single", "unscored"])
+def test_a_likelihood_of_the_written_tokens_alone_stops_the_run(runs: dict[str, Run], name: str) -> None:
+    assert runs[name].code != 0
+    assert "rollout and trainer disagree" in runs[name].said
+    assert not runs[name].metrics
 
 
 def test_a_dropped_weight_sync_stops_the_run_at_its_second_step(runs: dict[str, Run]) -> None:
