@@ -187,6 +187,27 @@ def test_nothing_is_cut_on_the_page_of_the_whole_paper(opened, whole: Results) -
     assert cut_at(page) == {}
 
 
+PAPER = {"width": 703, "height": 1000}
+"""What A4 leaves between the margins that the page asks for, in CSS pixels; a wider page would be printed smaller."""
+WIDTH = "document.documentElement.scrollWidth"
+
+
+@pytest.mark.parametrize("scale", ["toy", "study", "whole"])
+def test_paper_is_filled_and_leaves_out_what_is_folded(opened, scale: str, request) -> None:
+    for path in opened_pages(request.getfixturevalue(scale))[: 1 if scale == "whole" else None]:
+        page = opened(PAPER)
+        page.goto(path.as_uri())
+        screen = page.evaluate("document.body.innerText.length")
+        page.emulate_media(media="print")
+        assert page.evaluate(WIDTH) <= PAPER["width"], path.name
+        folded = page.locator("details:not([open])")
+        assert all(one.is_hidden() for one in folded.all()[:20])
+        assert page.locator(".stack thead").first.is_visible()  # tables, and not a phone's lists
+        assert 0 < page.evaluate("document.body.innerText.length") < screen
+    page.add_style_tag(content="main p { min-width: 150vw }")
+    assert page.evaluate(WIDTH) > PAPER["width"]  # the negative control
+
+
 def test_the_live_page_reads_without_scripts_and_axe_finds_nothing(opened, toy: Results) -> None:
     write_live_page(toy)  # now: one of minutes ago says that it is old
     page = opened()
