@@ -1,7 +1,8 @@
-"""The public sample report, docs/sample/, and README's picture of it: `make sample`, from a finished toy study.
+"""The public reports: docs/sample/, the toy study's, with README's picture of it, and docs/pocket/, the pocket study's.
 
-`python tests/docs/sample.py` copies the page of results/toy and the pages of problems of its main table. Links to other
-files of the study, which aren't copied, become their text with the file's name as a hint: a sample is pages alone.
+`python tests/docs/sample.py [SCALE]` copies the page of results/SCALE and the pages of problems of its main table; of
+pocket also what its numbers come from, grades and training metrics (no weights). Links to other files of the study,
+which aren't copied, become their text with the file's name as a hint. `make sample`: the toy's, from a finished study.
 """
 
 import re
@@ -17,7 +18,8 @@ from ngrpo.files import whole_folder
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
 
-SAMPLE, PICTURE = ROOT / "docs" / "sample", ROOT / "docs" / "pictures" / "report.png"
+REPORTS = {"toy": ROOT / "docs" / "sample", "pocket": ROOT / "docs" / "pocket"}
+SAMPLE, PICTURE = REPORTS["toy"], ROOT / "docs" / "pictures" / "report.png"
 SCREEN = {"width": 1280, "height": 800}
 LARGEST = 2_500_000
 """Bytes of the whole sample: it is part of every clone."""
@@ -49,12 +51,23 @@ def pages_of(study: Study, results: Results) -> list[Path]:
     main = {cell.evaluation for cell in study.cells["main"]}
     main |= {name for evaluation in main for name in study.extra_seeds.get(evaluation, ())}
     names = {f"{evaluation.replace('/', '--')}.html" for evaluation in main}
-    opened = (p for p in sorted(report.glob("problems/*.html")) if p.name in names or p.name == "mixing-ngrpo-toy.html")
+    names |= {f"mixing-{run}.html" for run in study.mixing_runs[:1]}
+    opened = (p for p in sorted(report.glob("problems/*.html")) if p.name in names)
     return [report / results.report.page.name, *opened]
 
 
-def write_sample(study: Study, results: Results, out: Path) -> int:
-    """Copy a finished report's pages to `out`, whole or not at all; their bytes. Raises SystemExit where too many."""
+def data_of(study: Study, results: Results) -> list[Path]:
+    """What the numbers come from: every evaluation's grades, every run's training metrics."""
+    files = [*(results.evaluation(name).grades for name in study.evaluations), *map(results.table, study.cells)]
+    files += [path for run in study.runs for path in (results.run(run).metrics, results.run(run).spec)]
+    return [path.resolve() for path in files if path.exists()]
+
+
+def write_sample(study: Study, results: Results, out: Path, *, data: bool = False) -> int:
+    """Copy a finished report's pages to `out`, whole or not at all; all bytes. Raises SystemExit where too many.
+
+    data: with what the numbers come from.
+    """
     pages = pages_of(study, results)
     report = pages[0].parent
     copied = {path.resolve() for path in pages}
@@ -63,7 +76,11 @@ def write_sample(study: Study, results: Results, out: Path) -> int:
             target = part / path.relative_to(report)
             target.parent.mkdir(exist_ok=True)
             target.write_text(without_dead_links(path.read_text(encoding="utf-8"), path, copied), encoding="utf-8")
-        size = sum(path.stat().st_size for path in part.rglob("*.html"))
+        for path in data_of(study, results) if data else ():
+            target = part / "data" / path.relative_to(results.root.resolve())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         if size > LARGEST:
             raise SystemExit(f"the sample would be {size:,} bytes, more than {LARGEST:,}: it is part of every clone")
     return size
@@ -84,15 +101,20 @@ def take_picture(page: Path, out: Path) -> None:
     Image.open(out).convert("RGB").quantize(256).save(out, optimize=True)
 
 
-def main() -> None:
-    """Write both from results/toy."""
-    results = Results(ROOT / "results" / "toy")
+def main(scale: str = "toy") -> None:
+    """Write a scale's from its results, and of the toy's the picture."""
+    if scale not in REPORTS:
+        raise SystemExit(f"no report of scale {scale} is kept: {', '.join(REPORTS)}")
+    results, out = Results(ROOT / "results" / scale), REPORTS[scale]
     if not results.report.page.exists():
-        raise SystemExit(f"there is no {results.report.page}: `make sample` makes the study first")
-    size = write_sample(load_study(ROOT / "config", "toy"), results, SAMPLE)
-    take_picture(SAMPLE / "index.html", PICTURE)
-    sys.stdout.write(f"wrote {SAMPLE.relative_to(ROOT)} ({size:,} bytes) and {PICTURE.relative_to(ROOT)}\n")
+        raise SystemExit(f"there is no {results.report.page}: `make sample` or `make {scale}` makes the study first")
+    study = load_study(ROOT / "config", scale, results.root)
+    size = write_sample(study, results, out, data=scale == "pocket")
+    sys.stdout.write(f"wrote {out.relative_to(ROOT)} ({size:,} bytes)\n")
+    if scale == "toy":
+        take_picture(out / "index.html", PICTURE)
+        sys.stdout.write(f"wrote {PICTURE.relative_to(ROOT)}\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -106,10 +107,22 @@ def _described(model: BaseModel, prefix: str) -> dict[str, str]:
     }
 
 
-def run_settings(runs: dict[str, RunSpec]) -> list[dict]:
-    """Every setting of every run: {key, about, values (one a run, "–" where unset), differs}, from their specs."""
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a study's runs, from their specs; "–" where one isn't set."""
+
+    shared: list[tuple[str, str, str]]
+    """(key, value, what it is) of those that all runs have."""
+    runs: list[tuple[str, str]]
+    """(run, its training seeds): runs that differ in nothing but their seed are one, under the first one's name."""
+    differing: list[tuple[str, list[str], str]]
+    """(key, a value for each of `runs`, what it is)."""
+
+
+def run_settings(runs: dict[str, RunSpec]) -> RunSettings:
+    """Every setting of every run, said once."""
     about: dict[str, str] = {}
-    columns: dict[str, dict[str, str]] = {}
+    columns: dict[tuple[tuple[str, str], ...], tuple[str, list[str]]] = {}
     for name, spec in runs.items():
         parts: dict[str, BaseModel] = {
             "objective": spec.objective,
@@ -123,20 +136,23 @@ def run_settings(runs: dict[str, RunSpec]) -> list[dict]:
             "model dtype": spec.model.model.dtype,
             "data": spec.data.dataset.id,
             "validation": spec.validation.id,
-            "seed": spec.seed,
             **{key: value[key] for key in parts},
         }
-        columns[name] = dict(flat(chosen))
+        columns.setdefault(tuple(flat(chosen)), (name, []))[1].append(str(spec.seed))
         for key, part in parts.items():
             about |= _described(part, key)
-    keys = dict.fromkeys(key for column in columns.values() for key in column)
+    values = [dict(column) for column in columns]
+    keys = dict.fromkeys(key for column in values for key in column)
     groups = list(dict.fromkeys(key.split(".")[0] for key in keys))
-    order = sorted(keys, key=lambda key: groups.index(key.split(".")[0]))
-    rows = []
-    for key in order:
-        values = [column.get(key, "–") for column in columns.values()]
-        rows.append({"key": key, "about": about.get(key, ""), "values": values, "differs": len(set(values)) > 1})
-    return rows
+    rows = [
+        (key, [column.get(key, "–") for column in values], about.get(key, ""))
+        for key in sorted(keys, key=lambda key: groups.index(key.split(".")[0]))
+    ]
+    return RunSettings(
+        shared=[(key, same[0], what) for key, same, what in rows if len(set(same)) == 1],
+        runs=[(name, ", ".join(seeds)) for name, seeds in columns.values()],
+        differing=[row for row in rows if len(set(row[1])) > 1],
+    )
 
 
 def evaluation_settings(study: Study) -> list[tuple[str, str]]:
