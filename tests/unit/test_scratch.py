@@ -3,13 +3,14 @@
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from ngrpo.errors import UserError
-from ngrpo.scratch import MOST_ROOT, is_private, left_by, make_scratch, read_own
+from ngrpo.scratch import MOST_ROOT, is_private, left_by, make_scratch, read_own, remove_shared_memory
 
 SOMEBODY = 65534  # nobody's user id
 
@@ -93,3 +94,15 @@ def test_a_folder_in_which_others_can_rename_is_refused(base: Path) -> None:
         make_scratch("run")
     base.chmod(0o1777)
     make_scratch("run").remove()
+
+
+def test_shared_memory_of_an_ended_process_is_freed_and_nobody_elses(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f"torch_{ended.pid}_1_0", f"torch_{ended.pid}_2_17", f"torch_{ended.pid}0_1_0", f"torch_{os.getpid()}_1_0"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / f"torch_{ended.pid}_3_0").symlink_to(tmp_path / names[0])
+    for pid in (ended.pid, os.getpid()):
+        remove_shared_memory(pid, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names[2:], f"torch_{ended.pid}_3_0"])

@@ -30,6 +30,7 @@ def with_training(spec: RunSpec, **changes: object) -> RunSpec:
     return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
 
 
+BEGAN = time.time()
 RELEASED_NOISE = GaussianMixer(
     kind="gaussian", replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after="</think>"
 )
@@ -91,6 +92,12 @@ def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str
     assert [row["step"] for row in metrics] == list(range(1, PLANS[name][0].training.steps + 1))
     assert max(row["parity/max"] for row in metrics) <= 1e-4
     assert max(row["parity/mean"] for row in metrics) <= 5e-6
+
+
+def test_runs_leave_no_shared_memory(runs: dict[str, Run]) -> None:
+    """On a CPU torch hands weights on there by name; killed and failed runs are among these."""
+    left = [path.name for path in Path("/dev/shm").glob("torch_*") if path.stat().st_mtime > BEGAN]
+    assert [name for name in left if not Path(f"/proc/{name.split('_')[1]}").exists()] == []
 
 
 def test_as_many_steps_are_mixed_as_asked(runs: dict[str, Run]) -> None:

@@ -100,6 +100,18 @@ def read_own(path: Path) -> bytes | None:
         return file.read() if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() else None
 
 
+def remove_shared_memory(pid: int, folder: Path = Path("/dev/shm")) -> None:
+    """Delete what a process that has ended left in shared memory: on a CPU torch hands weights on there by name, and
+    nobody frees them once their keeper is killed. Nothing of a process that lives, or of another user.
+    """
+    if Path(f"/proc/{pid}").exists():
+        return
+    for path in folder.glob(f"torch_{pid}_*"):
+        about = path.lstat()
+        if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid():
+            path.unlink(missing_ok=True)
+
+
 def _private_folder(base: Path, owner: str) -> Path:
     mode = base.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:

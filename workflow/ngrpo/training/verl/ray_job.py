@@ -10,7 +10,7 @@ from typing import Any
 
 from ngrpo.engines import loopback
 from ngrpo.errors import Unfinished, UserError
-from ngrpo.scratch import Scratch, left_by, make_scratch, read_own
+from ngrpo.scratch import Scratch, left_by, make_scratch, read_own, remove_shared_memory
 from ngrpo.study.layout import RunFiles
 from ngrpo.training.nodes import ray_nodes, wait_for_nodes
 from ngrpo.training.verl import accelerator
@@ -79,10 +79,15 @@ def _last_line(error: Exception) -> str:
 
 
 def _save_logs(ray: Path, run: RunFiles, error: str = "") -> None:
-    """Append the workers' output, and what ended the run, to train.log. ray: Ray's folder, in a private one."""
+    """Append the workers' output, and what ended the run, to train.log; free the shared memory that they left.
+
+    ray: Ray's folder, in a private one; its workers have ended.
+    """
     with open(run.train_log, "ab") as log:
         for path in sorted((ray / "session_latest" / "logs").glob("worker-*.*")):
             if path.suffix in (".out", ".err") and (text := read_own(path)):
                 log.write(f"==> {path.name}\n".encode() + text)
                 path.unlink()
+            if (pid := path.stem.rpartition("-")[2]).isdigit():
+                remove_shared_memory(int(pid))
         log.write(error.encode())
