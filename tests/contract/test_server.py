@@ -17,7 +17,7 @@ from ngrpo.engines.contract import Request, Sampling
 from ngrpo.errors import UserError
 from ngrpo.method.mixers import NeighborMixer, NoMixer
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.train, pytest.mark.engine]
 PROMPTS = ([5, 9, 13], [7, 7, 7, 3])
 MIXER = NeighborMixer(rho=0.5, k=3)
 NEW, STARTS = 24, 120
