@@ -29,6 +29,7 @@ from ngrpo.claims.printed import paper_findings
 from ngrpo.claims.verdicts import ClaimResult, look_at_claims
 from ngrpo.files import whole_file, whole_folder, write_json
 from ngrpo.grades import GRADES, displayed
+from ngrpo.report.alike import alike
 from ngrpo.report.answer import answer
 from ngrpo.report.csv_text import csv_text
 from ngrpo.report.diagnostics import LOW_COSINE, NEARLY, shown
@@ -224,7 +225,7 @@ def _sections(
         "check_counts": {state: sum(c.state == state for c in checks) for state in STATES},
         "states": STATES,
         "facts": facts(study, runs, tables, claims),
-        "alerts": alerts(checks),
+        "alerts": [*alerts(checks), *alike(reader)],
         "unfinished": list(unfinished(study, reader, runs, tables)),
         "runs": runs,
         **_figures(study, reader, runs, tables, gallery),
