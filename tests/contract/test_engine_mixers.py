@@ -44,6 +44,7 @@ REPLAYED = {
     "neighbors, w/o rate": NeighborMixer(1.0),
     "neighbors, k=2": NeighborMixer(0.5, k=2),
     "neighbors, released": NeighborMixer(0.5, weights="probabilities", text="sampled", stop_after=STOP),
+    "neighbors, random ones": NeighborMixer(0.5, fed="random"),
     "gaussian": GaussianMixer(),
     "gaussian, row by row": GaussianMixer(scope="row"),
     "gaussian, gated, until the end": GaussianMixer(rho=0.7, stop_after=STOP),

@@ -66,7 +66,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "Objective": dict.fromkeys((*OBJECTIVE, *OURS), MIXER),
     "NoMixer": {},
     "NeighborMixer": {
-        **dict.fromkeys(("rho", "weights", "text", "stop_after", "refresh"), MIXER),
+        **dict.fromkeys(("rho", "weights", "text", "fed", "stop_after", "refresh"), MIXER),
         **dict.fromkeys(("k", "metric", "space"), TABLE_OF_NEIGHBORS),
     },
     "GaussianMixer": dict.fromkeys(("factor", "scope", "replay", "k", "rho", "stop_after", "temperature"), MIXER),

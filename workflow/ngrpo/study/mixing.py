@@ -84,13 +84,17 @@ class NeighborMixer(MixerConfig):
     k: int = Field(3, ge=1)
     """Candidates of a mixture, the anchor included (Eq. 8; Table 6: 3)."""
     metric: Metric = "cosine"
-    """Distance of the neighbor table (Eq. 7; Table 4 compares cosine, l2 and l1). "random" is a control: tokens drawn
-    at random in place of the nearest."""
+    """Distance of the neighbor table (Eq. 7; Table 4 compares cosine, l2 and l1). "random": tokens drawn at random in
+    place of the nearest. In a trained vocabulary their logits give them no weight, and mixing does nothing: as a
+    control take `fed: random`."""
     weights: Annotated[Literal["logits", "probabilities"] | None, unset("logits")] = None
     """Mixing weights: softmax over the candidates of the scaled logits (None or "logits": Eq. 9) or of the
     probabilities ("probabilities": the release)."""
     text: Annotated[Literal["anchor", "sampled"] | None, unset("anchor")] = None
     """What a mixed step writes: the anchor (None: the paper) or the sampled token ("sampled": the release)."""
+    fed: Annotated[Literal["neighbors", "random"] | None, unset("neighbors")] = None
+    """Whose embeddings are mixed with the anchor's: the neighbors' (None: the paper), or with their weights those of
+    other tokens, a fixed shuffle of the vocabulary ("random": a control)."""
     stop_after: str | None = None
     """A token from whose step on nothing is mixed, that step included (the release: "</think>"); None: never stops (the
     paper)."""

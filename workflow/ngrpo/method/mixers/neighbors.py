@@ -11,14 +11,19 @@ from ngrpo.method import rng
 from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, largest, next_state, quantize
 
 
+SHUFFLE = 1_000_003
+"""A prime that no vocabulary's size is a multiple of: v → SHUFFLE · v + 1 modulo that size is one to one."""
+
+
 @dataclass(frozen=True)
 class NeighborMixer(Mixer):
     """N-GRPO's mixing (Eq. 6–11): with probability ρ the anchor is written and the neighbors' mixture is fed.
 
     rho: ρ in [0, 1]; 1 is the ablation "w/o rate". k: candidates, the anchor included, ≥ 1. metric: of the table.
     weights: softmax over C of z̃ ("logits", Eq. 9) or of the probabilities ("probabilities", the release). text: a mixed
-    step writes the anchor (paper) or the sampled token (release). stop_after: a token from whose step on nothing is
-    mixed.
+    step writes the anchor (paper) or the sampled token (release). fed: the neighbors' embeddings ("neighbors"), or with
+    the same weights those of other tokens ("random", a control: see `shuffled`). stop_after: a token from whose step on
+    nothing is mixed.
     """
 
     rho: float
@@ -26,6 +31,7 @@ class NeighborMixer(Mixer):
     metric: str = "cosine"
     weights: str = "logits"
     text: str = "anchor"
+    fed: str = "neighbors"
     stop_after: int | None = None
 
     kind: ClassVar[str] = "neighbors"
@@ -38,6 +44,7 @@ class NeighborMixer(Mixer):
             raise UserError(f"k is {self.k}", where="mixer neighbors: k", do="choose 1 (anchor only) or more")
         self._check_choice("weights", ("logits", "probabilities"))
         self._check_choice("text", ("anchor", "sampled"))
+        self._check_choice("fed", ("neighbors", "random"))
 
     @property
     def width(self) -> int:
@@ -76,7 +83,20 @@ class NeighborMixer(Mixer):
         ids = table[anchor].long()
         scores = z if self.weights == "logits" else torch.softmax(z, -1)
         alpha = torch.softmax(scores.gather(-1, ids), -1)
+        ids = ids if self.fed == "neighbors" else shuffled(ids, z.shape[-1])
         on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
         on = before_end(self.stop_after, token, on)
         return Step(token, on, ids, quantize(alpha, descending=True), state=next_state(self.stop_after, state, token))
+
+
+def shuffled(ids: Tensor, n: int) -> Tensor:
+    """Candidates (B, k), anchor first, in [0, n) → the anchor and, in place of each neighbor, the token to which a
+    fixed shuffle of the vocabulary leads from it, or the one after where that is the anchor.
+
+    Tokens drawn at random as candidates would do for no control: in a trained vocabulary their logits give them no
+    weight, and what is fed is the anchor's embedding. These have the weights of the nearest.
+    """
+    anchor = ids[:, :1]
+    other = (ids[:, 1:] * SHUFFLE + 1) % n
+    return torch.cat([anchor, torch.where(other == anchor, (other + 1) % n, other)], -1)
