@@ -26,11 +26,13 @@ MIXERS: list[Mixer] = [
     NeighborMixer(rho=1.0),
     NeighborMixer(rho=0.5, text="sampled", weights="probabilities", stop_after=STOP),
     NeighborMixer(rho=0.3, k=1),
+    NeighborMixer(rho=0.5, fed="random"),
     GaussianMixer(),
     GaussianMixer(factor=0.0),
     GaussianMixer(replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after=STOP),
     GaussianMixer(scope="row", rho=0.4),
     GumbelMixer(),
+    GumbelMixer(log_prob="noise"),
     GumbelMixer(weights="clean", text="sampled", stop_after=STOP),
     SoftThinkingMixer(keep=4, stop_after=STOP),
     SoftThinkingMixer(),
@@ -52,7 +54,8 @@ def drawn(mixer: Mixer, seed: int, length: int, start: int = START) -> tuple[lis
         tokens.append(int(step.token))
         if step.on[0]:
             sigma = 0.0 if step.sigma is None else float(step.sigma[0])
-            steps.append(FedStep(at, step.ids[0].tolist(), step.weights[0].tolist(), sigma))
+            scores = () if step.scores is None else tuple(step.scores[0].tolist())
+            steps.append(FedStep(at, step.ids[0].tolist(), step.weights[0].tolist(), sigma, scores=scores))
     origin = Origin(seed, start, settings_digest(mixer, TEMPERATURE, TABLE), 99)
     return tokens, Record.of_steps(tokens, steps, mixer, origin)
 

@@ -81,7 +81,7 @@ class RecordCheck:
             at = int(index[other[0]])
             return f"the record's anchor at step {at} isn't the token that was written there"
         if self.table is not None and len(index):
-            known = self.table[torch.from_numpy(record.ids[:, 0])].numpy()
+            known = self.mixer.candidates(torch.from_numpy(record.ids[:, 0]), self.table).numpy()
             if not np.array_equal(known, record.ids):
                 return "the record's candidates aren't its anchors' neighbors in the run's table"
         return ""

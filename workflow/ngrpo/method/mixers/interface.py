@@ -123,6 +123,10 @@ class Mixer(ABC):
         over = ends.cumsum(0) - ends.long() > 0 if self.mixes_its_end else ends.cumsum(0) > 0
         return on & ~over
 
+    def candidates(self, anchor: Tensor, table: Tensor) -> Tensor:
+        """What is fed at steps with these anchors (M,), where the table (V, k) says it → (M, k), the anchor first."""
+        return table[anchor].long()
+
     def likelihood(self, log_p: Tensor, scores: Tensor | None = None) -> Tensor:
         """The log-likelihood of mixed steps, for rollout, trainer and reference alike.
 

@@ -65,6 +65,13 @@ class NeighborMixer(Mixer):
         """With probability ρ (Eq. 11)."""
         return rng.uniform(seed, position, rng.GATE) < self.rho
 
+    def candidates(self, anchor: Tensor, table: Tensor) -> Tensor:
+        """The anchor's neighbors, or what is fed in their place."""
+        return self._fed(table[anchor].long(), len(table))
+
+    def _fed(self, nearest: Tensor, n: int) -> Tensor:
+        return nearest if self.fed == "neighbors" else shuffled(nearest, n)
+
     def step(
         self,
         z: Tensor,
@@ -80,10 +87,10 @@ class NeighborMixer(Mixer):
         if table is None:
             raise UserError("neighbor mixing without a neighbor table", where="mixer neighbors", do="name a table")
         anchor = largest(z)
-        ids = table[anchor].long()
+        nearest = table[anchor].long()
         scores = z if self.weights == "logits" else torch.softmax(z, -1)
-        alpha = torch.softmax(scores.gather(-1, ids), -1)
-        ids = ids if self.fed == "neighbors" else shuffled(ids, z.shape[-1])
+        alpha = torch.softmax(scores.gather(-1, nearest), -1)
+        ids = self._fed(nearest, len(table))
         on = gate_open(self.stop_after, state, self.gate(seed, position))
         token = torch.where(on, anchor, token) if self.text == "anchor" else token
         on = before_end(self.stop_after, token, on)
