@@ -88,6 +88,7 @@ MIXED = [m for m in MIXERS if m.mixes and not m.dense and check_of(m) and drawn(
 def without(record: Record, keep: np.ndarray) -> Record:
     """The record with some of its steps."""
     cut = replace(record, index=record.index[keep], ids=record.ids[keep], weights=record.weights[keep])
+    cut = cut if record.scores is None else replace(cut, scores=record.scores[keep])
     if record.noise is None:
         return cut
     sigma = np.broadcast_to(record.noise.sigma, record.length - 1).copy()
