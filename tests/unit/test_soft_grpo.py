@@ -31,8 +31,8 @@ def test_it_is_the_noises_density_worked_by_hand() -> None:
 def test_as_released_it_is_a_clamped_mean_over_likely_candidates_worked_by_hand() -> None:
     """p = 0.4, 0.09, 0.01 are 0.8, 0.18, 0.02 of the candidates: log 0.02 is below −3. ε = 4 is cut to 3."""
     log_p = torch.tensor([[0.4, 0.09, 0.01]]).log()
-    kept = torch.tensor([[0.8, 0.18, 0.02]]).log()
-    scores = kept + torch.tensor([[4.0, -0.5, 0.7]])
+    renormalized = torch.tensor([[0.8, 0.18, 0.02]]).log()
+    scores = renormalized + torch.tensor([[4.0, -0.5, 0.7]])
     own = GumbelMixer(k=3, log_prob="release").likelihood(log_p, scores)
     expected = ((-3 - math.exp(-3)) + (0.5 - math.exp(0.5))) / 2
     assert float(own) == pytest.approx(expected, abs=1e-4)
