@@ -10,7 +10,6 @@ from ngrpo.errors import UserError
 from ngrpo.method import rng
 from ngrpo.method.mixers.interface import Mixer, Step, before_end, gate_open, largest, next_state, quantize
 
-
 SHUFFLE = 1_000_003
 """A prime that no vocabulary's size is a multiple of: v → SHUFFLE · v + 1 modulo that size is one to one."""
 
