@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from pages import ROOT
 from sample import LARGEST, REPORTS, SAMPLE, links, without_dead_links
+
+from ngrpo.formatting import percent, points
 
 PAGES = sorted(page for folder in REPORTS.values() for page in folder.rglob("*.html"))
 
@@ -39,3 +42,30 @@ def test_a_report_answers_its_scales_claims_of_today(scale: str) -> None:
     assert own
     assert [name for name, says in own.items() if says not in words] == []
     assert sum(path.stat().st_size for path in REPORTS[scale].rglob("*")) <= LARGEST
+
+
+def test_the_quoted_results_of_pocket_are_those_of_its_tables() -> None:
+    """Each row of docs/try-it.md: values of the first training seed with intervals, differences over all seeds."""
+    text = (ROOT / "docs" / "try-it.md").read_text(encoding="utf-8")
+    quoted = text[text.index("### The pocket study") : text.index("## On one GPU")]
+    tables = {name: pd.read_parquet(REPORTS["pocket"] / "data" / "analysis" / f"{name}.parquet") for name in TABLES}
+    values = pd.concat(tables.values())
+    values = values[values["headline"] & values["estimator"].isin(["mean", "unbiased"])]
+    own = values[values["against"].isna()].drop_duplicates(["label", "metric"])
+    shown = {label: [cell(row) for row in rows.to_dict("records")] for label, rows in own.groupby("label", sort=False)}
+    rows = [[part.strip() for part in line.strip("| ").split("|")] for line in quoted.splitlines() if "[" in line]
+    rows = [row for row in rows if len(row) == 4]
+    assert len(rows) == len(shown) == 11
+    assert sorted(row[1:] for row in rows) == sorted(shown.values())
+    pairs = values[(values["metric"] == "Mean@32") & values["against"].notna()].set_index(["label", "against"])
+    for label, against in (("GRPO", "Base"), ("N-GRPO", "Base"), ("N-GRPO", "GRPO")):
+        row = pairs.loc[(label, against)].iloc[0]
+        assert f"| {label} − {against} | {points(row['value'])}, " in quoted
+
+
+TABLES = ("main", "first-study", "controls")
+
+
+def cell(row: dict) -> str:
+    """A value with its interval for other problems, in percent."""
+    return f"{percent(row['value'])} [{percent(row['problems_low'])}, {percent(row['problems_high'])}]"
