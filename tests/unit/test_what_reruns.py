@@ -221,6 +221,7 @@ OTHER: dict[tuple[str, str], Any] = {
     **dict.fromkeys((("GumbelMixer", "text"), ("NeighborMixer", "text")), "sampled"),
     ("NeighborMixer", "metric"): "l1",
     ("NeighborMixer", "weights"): "probabilities",
+    ("NeighborMixer", "fed"): "random",
     ("NeighborMixer", "space"): "lm_head",
     ("GaussianMixer", "scope"): "row",
     ("GaussianMixer", "replay"): False,
