@@ -12,6 +12,12 @@ from sample import LARGEST, REPORTS, SAMPLE, links, without_dead_links
 from ngrpo.formatting import percent, points
 
 PAGES = sorted(page for folder in REPORTS.values() for page in folder.rglob("*.html"))
+TABLES = ("main", "first-study", "controls")
+
+
+def cell(row: dict) -> str:
+    """A value with its interval for other problems, in percent."""
+    return f"{percent(row['value'])} [{percent(row['problems_low'])}, {percent(row['problems_high'])}]"
 
 
 def dead_links(page: Path, html: str) -> list[str]:
@@ -61,11 +67,3 @@ def test_the_quoted_results_of_pocket_are_those_of_its_tables() -> None:
     for label, against in (("GRPO", "Base"), ("N-GRPO", "Base"), ("N-GRPO", "GRPO")):
         row = pairs.loc[(label, against)].iloc[0]
         assert f"| {label} − {against} | {points(row['value'])}, " in quoted
-
-
-TABLES = ("main", "first-study", "controls")
-
-
-def cell(row: dict) -> str:
-    """A value with its interval for other problems, in percent."""
-    return f"{percent(row['value'])} [{percent(row['problems_low'])}, {percent(row['problems_high'])}]"

@@ -76,7 +76,7 @@ class GumbelMixer(Mixer):
         if self.log_prob == "noise":
             return _density(scores - log_p).sum(-1)
         log_p = (torch.softmax(log_p, -1) + 1e-6).log()
-        likely = (log_p > LIKELY).float()  # never none: of k renormalized ones the largest has 1/k
+        likely = (log_p > LIKELY).float()  # with k ≤ 20 never none: the largest of k has 1/k or more
         return (_density((scores - log_p).clamp(self.low, self.high)) * likely).sum(-1) / likely.sum(-1).clamp(min=1)
 
     def step(
