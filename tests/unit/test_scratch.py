@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -104,5 +106,19 @@ def test_shared_memory_of_an_ended_process_is_freed_and_nobody_elses(tmp_path: P
         (tmp_path / name).touch()
     (tmp_path / f"torch_{ended.pid}_3_0").symlink_to(tmp_path / names[0])
     for pid in (ended.pid, os.getpid()):
-        remove_shared_memory(pid, tmp_path)
+        remove_shared_memory(pid, folder=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names[2:], f"torch_{ended.pid}_3_0"])
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_shared_memory_of_a_process_that_is_ending_is_freed_once_it_has(tmp_path: Path, reaped: bool) -> None:
+    ending = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
+    left = tmp_path / f"torch_{ending.pid}_1_0"
+    left.touch()
+    remove_shared_memory(ending.pid, folder=tmp_path)
+    assert left.exists(), "a control: without waiting nothing is freed"
+    if reaped:
+        threading.Thread(target=ending.wait).start()
+    remove_shared_memory(ending.pid, time.monotonic() + 30, tmp_path)
+    assert not left.exists()
+    ending.wait()

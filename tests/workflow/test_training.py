@@ -5,6 +5,7 @@ a tiny model with peaked outputs.
 """
 
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from tiny_runs import LIMIT, MIXING, STEPS, Run, finish, make_files, make_run, t
 
 from ngrpo.method.rewards import rewards
 from ngrpo.method.rng import derive_seed
-from ngrpo.study.layout import Results
+from ngrpo.study.layout import Results, RunFiles
 from ngrpo.study.mixing import GaussianMixer, GumbelMixer, MinPMixer, MultiplexMixer, NeighborMixer, NoMixer
 from ngrpo.study.specs import RunSpec
 from ngrpo.training.watching import watched_run
@@ -30,7 +31,6 @@ def with_training(spec: RunSpec, **changes: object) -> RunSpec:
     return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
 
 
-BEGAN = time.time()
 RELEASED_NOISE = GaussianMixer(
     kind="gaussian", replay=False, scope="row", k=3, temperature=0.7, rho=0.5, stop_after="</think>"
 )
@@ -96,8 +96,10 @@ def test_rollout_and_trainer_agree_at_every_step(runs: dict[str, Run], name: str
 
 def test_runs_leave_no_shared_memory(runs: dict[str, Run]) -> None:
     """On a CPU torch hands weights on there by name; killed and failed runs are among these."""
-    left = [path.name for path in Path("/dev/shm").glob("torch_*") if path.stat().st_mtime > BEGAN]
-    assert [name for name in left if not Path(f"/proc/{name.split('_')[1]}").exists()] == []
+    logs = {name: RunFiles(run.folder).train_log.read_text(errors="replace") for name, run in runs.items()}
+    workers = {name: re.findall(r"^==> worker-\S+-(\d+)\.", log, re.MULTILINE) for name, log in logs.items()}
+    assert all(workers.values()), workers
+    assert [path for pids in workers.values() for pid in pids for path in Path("/dev/shm").glob(f"torch_{pid}_*")] == []
 
 
 def test_as_many_steps_are_mixed_as_asked(runs: dict[str, Run]) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,16 +101,28 @@ def read_own(path: Path) -> bytes | None:
         return file.read() if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() else None
 
 
-def remove_shared_memory(pid: int, folder: Path = Path("/dev/shm")) -> None:
+def remove_shared_memory(pid: int, deadline: float = 0.0, folder: Path = Path("/dev/shm")) -> None:
     """Delete what a process that has ended left in shared memory: on a CPU torch hands weights on there by name, and
     nobody frees them once their keeper is killed. Nothing of a process that lives, or of another user.
+
+    deadline: by time.monotonic(), until when a process that is ending is waited for.
     """
-    if Path(f"/proc/{pid}").exists():
-        return
+    while _lives(pid):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(0.05)
     for path in folder.glob(f"torch_{pid}_*"):
         about = path.lstat()
         if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid():
             path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process, and it is more than an entry that its parent hasn't looked at (a zombie)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _private_folder(base: Path, owner: str) -> Path:

@@ -5,6 +5,7 @@ Ray's folder, ports and workers are this run's; two runs on one machine don't me
 
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ngrpo.engines import loopback
 from ngrpo.errors import Unfinished, UserError
 from ngrpo.scratch import Scratch, left_by, make_scratch, read_own, remove_shared_memory
 from ngrpo.study.layout import RunFiles
-from ngrpo.training.nodes import ray_nodes, wait_for_nodes
+from ngrpo.training.nodes import END_SECONDS, ray_nodes, wait_for_nodes
 from ngrpo.training.verl import accelerator
 from ngrpo.training.verl.recipe import Ranks
 
@@ -81,13 +82,14 @@ def _last_line(error: Exception) -> str:
 def _save_logs(ray: Path, run: RunFiles, error: str = "") -> None:
     """Append the workers' output, and what ended the run, to train.log; free the shared memory that they left.
 
-    ray: Ray's folder, in a private one; its workers have ended.
+    ray: Ray's folder, in a private one; its workers have ended, or are about to.
     """
+    deadline = time.monotonic() + END_SECONDS
     with open(run.train_log, "ab") as log:
         for path in sorted((ray / "session_latest" / "logs").glob("worker-*.*")):
             if path.suffix in (".out", ".err") and (text := read_own(path)):
                 log.write(f"==> {path.name}\n".encode() + text)
                 path.unlink()
             if (pid := path.stem.rpartition("-")[2]).isdigit():
-                remove_shared_memory(int(pid))
+                remove_shared_memory(int(pid), deadline)
         log.write(error.encode())
