@@ -45,7 +45,7 @@ MODEL = {"model": BASE | {"model", "neighbors", "policy"}, "unused": PAGE | {"mo
 DATA_FIELDS = ("source", "kind", "fields")
 OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "policy_aggregation", "norm_adv_by_std")
 OURS = ("kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward", "overlong_share", "equal_groups")
-IDLE = ("demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
+IDLE = ("on_request", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
     "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
     "Method": {
@@ -239,6 +239,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ScaleFile", "grading"): {},
     ("Grading", "convention"): "release-math500",
     ("Grading", "letters"): "ABCDE",
+    ("ScaleFile", "on_request"): ["main"],
     ("ScaleFile", "demo"): ["main"],
     ("ScaleFile", "targets"): {"again": ["main"]},
     ("ScaleFile", "release"): {"base": {"exploration": {"k": 2}}},

@@ -183,9 +183,11 @@ class ScaleFile(Config):
     grading: dict[Id, Grading] = Field(default_factory=dict)
     """By benchmark: how its answers are graded where not as in the paper."""
     tables: tuple[Id, ...] = Field(min_length=1)
-    """What `all` makes."""
+    """What this scale makes, all together or by name."""
+    on_request: tuple[Id, ...] = ()
+    """Tables that `all` leaves out: they are made when they are asked by name."""
     demo: tuple[Id, ...] | None = None
-    """What the target `demo` makes; None: the same as `all`."""
+    """What `demo` makes; None: the same as `all`."""
     targets: dict[Id, tuple[Id, ...]] = Field(default_factory=dict)
     """Further targets: other names for tables, runs, base models or neighbor tables, one or several."""
     release: dict[Id, dict[Literal["exploration", "objective", "training"], dict[str, float | int]]] = Field(
@@ -301,6 +303,8 @@ def load(folder: Path, scale: str) -> tuple[StudyFile, ScaleFile]:
     _check_revisions(size, here)
     for name in size.tables:
         _known("table", name, study.tables, f"{here}: tables")
+    for name in size.on_request:
+        _known("table", name, study.tables, f"{here}: on_request")
     for name in size.demo or ():
         _known("table", name, size.tables, f"{here}: demo")
     for method_id, method in study.methods.items():

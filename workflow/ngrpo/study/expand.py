@@ -150,7 +150,8 @@ class Study(Products):
 
     def wanted(self, *tables: str) -> tuple[str, ...]:
         """The tables that `all`, `demo` or tables' own names stand for. Raises UserError for another word."""
-        stands_for = {"all": self.size.tables, "demo": self.size.demo or self.size.tables}
+        everything = tuple(name for name in self.size.tables if name not in self.size.on_request)
+        stands_for = {"all": everything, "demo": self.size.demo or everything}
         for word in tables:
             if word not in stands_for and word not in self.cells:
                 raise unknown_name("table", word, ("all", "demo", *self.cells), where="--config tables=")

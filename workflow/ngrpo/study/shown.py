@@ -11,7 +11,7 @@ from ngrpo.files import digest, file_sha256
 from ngrpo.study.expand import Study
 
 UNSHOWN = (
-    *("tables", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints"),
+    *("tables", "on_request", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints"),
     *("seeds", "table_seeds", "max_seeds"),
 )
 """Keys of a scale that no page depends on; its tables and seeds are shown by what they hold."""
