@@ -6,6 +6,8 @@ its status and the command that makes it, and no number.
 """
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,12 +35,9 @@ LABELS = {
     "ours": "Ours",
     "interval": "95 % interval",
     "difference": "Ours − paper",
-    "unbiased": "Unbiased",
-    "unbiased_interval": "its 95 % interval",
-    "n": "n",
-    "problems": "Problems",
-    "seeds": "Seeds",
-    "over_seeds": "Mean over them (range)",
+    "unbiased": "Unbiased (95 % interval)",
+    "size": "Problems × n",
+    "over_seeds": "Seeds: mean (range)",
 }
 
 
@@ -55,18 +54,20 @@ def beside(
     """
     study.table(frame["table"].iloc[0])
     own = frame[frame["against"].isna() & frame["headline"]]
+    grouped: dict[tuple[str, str, str], dict[str, dict[str, dict]]] = {}
+    for record in own.to_dict("records"):
+        block = grouped.setdefault((record["model"], record["benchmark"], record["metric"]), {})
+        block.setdefault(record["label"], {})[record["estimator"]] = record
     rows = []
-    for (model, benchmark, metric), block in own.groupby(["model", "benchmark", "metric"], sort=False):
-        for label, part in block.groupby("label", sort=False):
-            by = part.set_index("estimator")
-            main = by.loc["bootstrap" if "bootstrap" in by.index else "mean"]
+    for (model, benchmark, metric), block in grouped.items():
+        for label, by in block.items():
+            main = by.get("bootstrap") or by["mean"]
             printed = _printed(paper, main, model, benchmark, metric)
             row = {"table": main["table"], "model": model, "benchmark": benchmark, "metric": metric, "label": label}
             row |= {"paper": printed[0], "paper_table": printed[1]}
             row |= {"ours": main["value"], "low": main["problems_low"], "high": main["problems_high"]}
             row["difference"] = main["value"] - printed[0] if printed[0] is not None else None
-            if "unbiased" in by.index:
-                other = by.loc["unbiased"]
+            if other := by.get("unbiased"):
                 row |= {"unbiased": other["value"]}
                 row |= {"unbiased_low": other["problems_low"], "unbiased_high": other["problems_high"]}
             row |= {key: main[key] for key in ("n", "problems", "status", "spec")}
@@ -111,13 +112,13 @@ def _add_seeds(sheet: pd.DataFrame, reader: Reader) -> None:
 
 
 def _printed(
-    paper: PaperValues | None, row: pd.Series, model: str, benchmark: str, metric: str
+    paper: PaperValues | None, row: Mapping[str, Any], model: str, benchmark: str, metric: str
 ) -> tuple[float | None, str | None]:
     value = paper.value(row["table"], model, row["label"], benchmark, metric_id(metric)) if paper else None
     return value or (None, None)
 
 
-def _other_size(paper: PaperValues, row: pd.Series) -> str:
+def _other_size(paper: PaperValues, row: Mapping[str, Any]) -> str:
     """A note where a benchmark's problems, or n, aren't as many as the paper's."""
     sizes = [("problems", row["problems"], paper.sizes.get(row["benchmark"]))]
     sizes.append(("samples a problem", row["n"], paper.evaluation.samples))
@@ -173,17 +174,15 @@ def _table(sheet: pd.DataFrame, study: Study, *, marked: bool) -> GT:
             "paper": [
                 _marked(percent(v, 2), r, marked) for v, r in zip(sheet["paper"], sheet["paper_rank"], strict=True)
             ],
-            "ours": [_marked(_ours(row), row["rank"], marked) for _, row in sheet.iterrows()],
+            "ours": [
+                _marked(percent(v, 2) if status == "ok" else status, r, marked)
+                for v, status, r in zip(sheet["ours"], sheet["status"], sheet["rank"], strict=True)
+            ],
             "interval": [percent_range(*v) for v in zip(sheet["low"], sheet["high"], strict=True)],
             "difference": [points(v, 2) for v in sheet["difference"]],
-            "unbiased": [percent(v, 2) for v in sheet["unbiased"]],
-            "unbiased_interval": [
-                percent_range(*v) for v in zip(sheet["unbiased_low"], sheet["unbiased_high"], strict=True)
-            ],
-            "n": [count(v) for v in sheet["n"]],
-            "problems": [count(v) for v in sheet["problems"]],
-            "seeds": [count(v) for v in sheet["seeds"]],
-            "over_seeds": [_over(*v) for v in zip(sheet["over_seeds"], sheet["least"], sheet["most"], strict=True)],
+            "unbiased": [_with_range(*v) for v in sheet[["unbiased", "unbiased_low", "unbiased_high"]].to_numpy(float)],
+            "size": [f"{count(problems)} × {count(n)}" for problems, n in sheet[["problems", "n"]].to_numpy(float)],
+            "over_seeds": [_over(*v) for v in sheet[["seeds", "over_seeds", "least", "most"]].to_numpy(float)],
         }
     )
     name = sheet["table"].iloc[0]
@@ -211,9 +210,9 @@ def _marked(text: str, rank: object, marked: bool) -> str:
     return f"{before}{text}{after}"
 
 
-def _ours(row: pd.Series) -> str:
-    return percent(row["ours"], 2) if row["status"] == "ok" else str(row["status"])
+def _with_range(value: float, low: float, high: float) -> str:
+    return percent(value, 2) if pd.isna(value) else f"{percent(value, 2)} ({percent_range(low, high)})"
 
 
-def _over(mean: float, least: float, most: float) -> str:
-    return "–" if pd.isna(mean) else f"{percent(mean, 2)} ({percent_range(least, most)})"
+def _over(seeds: float, mean: float, least: float, most: float) -> str:
+    return count(seeds) if pd.isna(mean) else f"{count(seeds)}: {_with_range(mean, least, most)}"
