@@ -147,9 +147,9 @@ $(VALIDATE)/.ready: envs/validate.lock
 docs: $(WORKFLOW)/.ready ## write the parts of docs/ that are made: quoted outputs, the configuration reference, schemas
 	$(WORKFLOW)/bin/python tests/docs/outputs.py
 
-sample: env ## the toy study with three training seeds, its report into docs/sample, README's picture of it (needs Chromium)
+sample: env ## the toy study with three training seeds and the methods of the field, its report into docs/sample, README's picture of it (needs Chromium)
 	@$(WORKFLOW)/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r envs/page.lock
-	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config scale=toy
+	@$(SNAKEMAKE) --quiet host rules --rerun-incomplete --config scale=toy tables='[all,field]'
 	@$(WORKFLOW)/bin/python tests/docs/sample.py
 
 lint: $(WORKFLOW)/.ready $(TRAIN)/.ready ## ruff, snakefmt, snakemake --lint, mypy

@@ -42,7 +42,7 @@ SCORED = [replace(r, scores=np.random.default_rng(7).normal(-2, 1, r.ids.shape).
 OWN = {
     "multiplex": (MultiplexMixer(k=K), RECORDS, lambda lp, scores: lp.sum(-1)),
     "soft-grpo": (
-        GumbelMixer(k=K, log_prob="noise"),
+        GumbelMixer(k=K, chosen_by="probability", log_prob="noise"),
         SCORED,
         lambda lp, scores: torch.distributions.Gumbel(0.0, 1.0).log_prob(scores - lp).sum(-1),
     ),

@@ -51,8 +51,9 @@ REPLAYED = {
     "gaussian, on a mixture": GaussianMixer(scope="row", k=3, temperature=0.7, rho=0.5),
     "gumbel": GumbelMixer(),
     "gumbel, released": GumbelMixer(temperature=1.0, weights="clean", text="sampled", stop_after=STOP),
-    "soft-grpo": GumbelMixer(log_prob="noise"),
-    "soft-grpo, released": GumbelMixer(log_prob="release", stop_after=STOP),
+    "soft-grpo": GumbelMixer(chosen_by="probability", log_prob="noise"),
+    "soft-grpo, noisy candidates": GumbelMixer(log_prob="noise"),
+    "soft-grpo, released": GumbelMixer(chosen_by="probability", log_prob="release", stop_after=STOP),
     "multiplex": MultiplexMixer(),
     "multiplex, by probability": MultiplexMixer(k=4, weights="probabilities", top_p=0.8, stop_after=STOP),
 }

@@ -83,8 +83,8 @@ def test_what_wasnt_run_or_judged_or_has_another_unit_is_counted_and_not_drawn(p
 
 def test_the_sentence_says_claim_verdict_effect_both_intervals_and_the_papers_value(paper: Study) -> None:
     assert answer(paper, [CLAIM]).sentence == (
-        "One is above. Supported: N-GRPO − GRPO: +2.0 points (95 % interval +1.0 to +3.0 on these benchmarks, −50.0 to"
-        " +70.0 on problems like these; the paper has +1.8). 1 claim: 1 supported."
+        "“One is above.” Supported: N-GRPO − GRPO: +2.0 points (95 % interval +1.0 to +3.0 on these benchmarks, −50.0"
+        " to +70.0 on problems like these; the paper has +1.8). 1 claim: 1 supported."
     )
 
 

@@ -43,6 +43,7 @@ def test_every_claim_is_listed_with_its_verdict(toy) -> None:
 
 def test_one_claim_says_what_it_is_what_is_known_and_what_it_takes(toy) -> None:
     results = Path(toy[-1]) / "toy"
+    settings = f"--config config={toy[1]} results={results.parent}"
     text = shown("toy-ngrpo-as-good", *toy)
     for said in (
         "toy-ngrpo-as-good: N-GRPO's answers are about as often right as GRPO's.\n",
@@ -51,10 +52,10 @@ def test_one_claim_says_what_it_is_what_is_known_and_what_it_takes(toy) -> None:
         "limit       ours: a quarter of what either learns",
         "            on these benchmarks: ",
         "            on problems like these: ",
-        "effect      N-GRPO − GRPO: Mean@32, toy-held-out (toy)\n",
+        "effect      N-GRPO − GRPO: Mean@32, held-out sums (toy Qwen2 (0.3M))\n",
         "3 seeds, 24 problems × 32)\n",
-        f"evidence    snakemake --cores 2 claim-toy-ngrpo-as-good --config results={results.parent}\n",
-        f"decide      snakemake --cores 2 decide-toy-ngrpo-as-good --config results={results.parent}",
+        f"evidence    snakemake --cores 2 claim-toy-ngrpo-as-good {settings}\n",
+        f"decide      snakemake --cores 2 decide-toy-ngrpo-as-good {settings} (",
     ):
         assert said in text, (said, text)
     assert "adjusted" in text

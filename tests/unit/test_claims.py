@@ -19,6 +19,7 @@ from ngrpo.study.snapshot import start
 
 CONFIG = ROOT / "config"
 MODEL = "r1-qwen-1.5b"
+TITLE = "DeepSeek-R1-Distill-Qwen-1.5B"
 LABELS = {
     (None, "standard"): "Base",
     (None, "soft-thinking"): "Soft Thinking",
@@ -195,8 +196,8 @@ def test_similar_needs_the_interval_within_the_margin(replicated) -> None:
     set_claims(study, wide=wide, narrow=claim("grpo", 0.1), base=claim(None, 5.0), each=claim("grpo", 40.0, each=True))
     claims = by_id(study, results)
     assert [claims[i].verdict for i in ("wide", "narrow", "base")] == ["supported", "underpowered", "contradicted"]
-    assert [p.what.split(": ")[-1] for p in claims["wide"].parts] == [f"Mean@32, average of aime25, amc23 ({MODEL})"]
-    assert [p.what.split(", ")[-1] for p in claims["each"].parts] == [f"{b} ({MODEL})" for b in ("aime25", "amc23")]
+    assert [p.what.split(": ")[-1] for p in claims["wide"].parts] == [f"Mean@32, average of AIME25, AMC23 ({TITLE})"]
+    assert [p.what.split(", ")[-1] for p in claims["each"].parts] == [f"{b} ({TITLE})" for b in ("AIME25", "AMC23")]
     assert claims["wide"].limit == "ours: a test"
     assert claims["wide"].parts[0].reference == "margin (ours)"
 
@@ -310,7 +311,7 @@ def test_a_scale_without_verdicts_gives_effects_and_none(tmp_path: Path) -> None
     claims = by_id(study, results)
     assert {f.verdict for f in claims.values() if f.scale == "paper"} == {None}
     assert {f.id for f in claims.values() if f.verdict} == {i for i in claims if i.startswith("toy-")}
-    assert claims["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy)")
+    assert claims["ngrpo-over-grpo-1.5b"].parts[0].what.endswith("(toy Qwen2 (0.3M))")
     assert "toy" in claims["ngrpo-over-grpo-1.5b"].reason
     assert claims["ngrpo-over-grpo-7b"].same_as == "ngrpo-over-grpo-1.5b"
     assert claims["ngrpo-over-grpo-7b"].parts == ()

@@ -33,6 +33,7 @@ MIXERS: list[Mixer] = [
     GaussianMixer(scope="row", rho=0.4),
     GumbelMixer(),
     GumbelMixer(log_prob="noise"),
+    GumbelMixer(chosen_by="probability", log_prob="noise"),
     GumbelMixer(weights="clean", text="sampled", stop_after=STOP),
     SoftThinkingMixer(keep=4, stop_after=STOP),
     SoftThinkingMixer(),

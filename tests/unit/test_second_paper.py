@@ -26,12 +26,12 @@ def test_every_policy_is_decoded_as_it_was_trained(study: Study) -> None:
     for spec in study.evaluations.values():
         if (run := getattr(spec.policy, "exploration", None)) is not None:
             assert spec.decoding.mixer == run, spec.id
-    assert len({spec.decoding.mixer for spec in study.evaluations.values()}) == 5
+    assert len({spec.decoding.mixer for spec in study.evaluations.values()}) == 6
 
 
 def test_claims_name_systems_of_its_tables(study: Study) -> None:
     claims = read_claims(FOLDER)
-    assert len(claims) == 7
+    assert len(claims) == 8
     assert all(claim.scale == "toy" for claim in claims.values())
     assert {system for claim in claims.values() for system in systems_of(claim.test)} <= asked(study)
     assert System(method="grpo") not in asked(study)

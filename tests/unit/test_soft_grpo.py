@@ -51,6 +51,32 @@ def test_a_step_has_the_scores_of_its_candidates_and_their_likelihood() -> None:
     assert torch.equal(other.weights, step.weights)
 
 
+def test_the_likeliest_are_renormalized_before_they_get_noise() -> None:
+    mixer = GumbelMixer(k=4, low=-50, high=50, chosen_by="probability", log_prob="noise")
+    log_p, step = steps(mixer)
+    likeliest = log_p.topk(4)
+    assert torch.equal(step.ids.sort(-1).values, likeliest.indices.sort(-1).values)
+    of_candidates = torch.log_softmax(log_p.gather(-1, step.ids), -1)
+    peer = torch.distributions.Gumbel(0.0, 1.0).log_prob(step.scores - of_candidates).sum(-1)
+    assert torch.allclose(step.likelihood, peer, atol=1e-4)
+    assert torch.equal(step.scores, step.scores.sort(-1, descending=True).values)
+    assert not torch.equal(step.ids, likeliest.indices)  # the noise orders them
+    _, noisy = steps(GumbelMixer(k=4, low=-50, high=50, log_prob="noise"))
+    assert not torch.equal(step.ids.sort(-1).values, noisy.ids.sort(-1).values)
+
+
+@pytest.mark.parametrize(("chosen_by", "fair"), [("probability", True), ("noise", False)])
+def test_the_score_has_mean_zero_where_noise_has_not_chosen_the_candidates(chosen_by: str, fair: bool) -> None:
+    """As the gradient of a density has; candidates that were chosen for their noise break it."""
+    mixer = GumbelMixer(k=3, low=-50, high=50, chosen_by=chosen_by, log_prob="noise")
+    z, count = torch.linspace(0, 2, V).repeat(20000, 1), 20000
+    step = mixer.step(z, torch.zeros(count, dtype=torch.int64), torch.arange(count), torch.full((count,), 5))
+    log_p = torch.log_softmax(z, -1).gather(-1, step.ids).requires_grad_()
+    mixer.likelihood(log_p, step.scores).sum().backward()
+    mean = torch.zeros(V).index_add(0, step.ids.flatten(), log_p.grad.flatten()) / count
+    assert (float(mean.abs().max()) < 0.03) == fair, mean
+
+
 def test_a_candidate_gains_where_its_noise_was_large() -> None:
     """∂/∂log π_i of −ε − e^(−ε) is 1 − e^(−ε): 0 at ε = 0, and 0 on average over the noise."""
     log_p = torch.log_softmax(torch.randn(4000, 5, generator=torch.Generator().manual_seed(1)), -1).requires_grad_()

@@ -47,7 +47,8 @@ OBJECTIVE = ("kind", "clip_low", "clip_high", "aggregation", "dual_clip", "polic
 OURS = ("kl_coefficient", "rollout_is_threshold", "entropy_coefficient", "reward", "overlong_share", "equal_groups")
 IDLE = ("on_request", "demo", "targets", "threads", "checkpoint_every", "shard_samples", "keep_checkpoints")
 STAGES: dict[str, dict[str, Any]] = {
-    "StudyFile": {"seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
+    "Paper": dict.fromkeys(("name", "title", "arxiv"), PAGE),
+    "StudyFile": {"paper": PAGE, "seed": MIXING, "methods": RUN, "decodings": EVALUATION, "tables": TABLE},
     "Method": {
         "title": PAGE,
         **dict.fromkeys(("objective", "training"), MIXER),
@@ -71,7 +72,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "GaussianMixer": dict.fromkeys(("factor", "scope", "replay", "k", "rho", "stop_after", "temperature"), MIXER),
     "GumbelMixer": dict.fromkeys(
-        ("k", "temperature", "low", "high", "weights", "text", "log_prob", "stop_after"), MIXER
+        ("k", "temperature", "low", "high", "weights", "chosen_by", "text", "log_prob", "stop_after"), MIXER
     ),
     "SoftThinkingMixer": dict.fromkeys(
         ("keep", "top_k", "top_p", "min_p", "cold_entropy", "cold_steps", "stop_after"), MIXER
@@ -125,6 +126,7 @@ STAGES: dict[str, dict[str, Any]] = {
 COMMIT = "c" * 40
 TOY = {"kind": "toy", "count": 10, "held_out": True, "seed": 3}
 STUDY: dict[str, Any] = {
+    "paper": {"name": "N", "title": "T", "arxiv": "2606.10768"},
     "methods": {
         "mixed": {"title": "A", "exploration": {"kind": "neighbors"}, "objective": {"kind": "grpo"}},
         "other": {"title": "B", "exploration": {"kind": "gaussian", "k": 4}},
@@ -196,6 +198,9 @@ KINDS = ("Objective", "Dataset")
 REFUSED = {("NeighborMixer", "refresh", "decoding")}
 """Keys that can't be set at a place."""
 OTHER: dict[tuple[str, str], Any] = {
+    ("StudyFile", "paper"): {"name": "X", "title": "Y", "arxiv": "2601.08808"},
+    ("Paper", "arxiv"): "2601.08808",
+    ("GumbelMixer", "chosen_by"): "probability",
     ("StudyFile", "methods"): {**STUDY["methods"], "third": {"title": "C", "training": {"group": 6}}},
     ("StudyFile", "decodings"): {**STUDY["decodings"], "soft": {"title": "t", "mixer": {"kind": "none"}}},
     ("StudyFile", "tables"): {"main": {**STUDY["tables"]["main"], "rows": STUDY["tables"]["main"]["rows"][1:]}},

@@ -53,7 +53,12 @@ class Study:
         scale = yaml.safe_load((ROOT / "config" / "scales" / "toy.yaml").read_text())
         scale["models"]["toy"]["source"]["steps"] = 60
         scale["datasets"]["toy-held-out"]["source"]["count"] = PROBLEMS
-        scale |= {"evaluation": {"samples": SAMPLES, "pass_at": [2, 4]}, "tables": ["theirs"], "on_request": [], "demo": None}
+        scale |= {
+            "evaluation": {"samples": SAMPLES, "pass_at": [2, 4]},
+            "tables": ["theirs"],
+            "on_request": [],
+            "demo": None,
+        }
         scale.pop("table_seeds")
         (self.config / "scales" / "toy.yaml").write_text(yaml.safe_dump(scale))
         rows: list[dict] = [{"label": "Base"}]

@@ -51,8 +51,11 @@ PLANS = {
     "min-p": (tiny_spec(MinPMixer(kind="min-p", min_p=0.2), 2), "whole"),
     "multiplex": (tiny_spec(MultiplexMixer(kind="multiplex"), 3), "whole"),
     "single": (tiny_spec(MultiplexMixer(kind="multiplex"), 2), "without_likelihood"),
-    "soft-grpo": (tiny_spec(GumbelMixer(kind="gumbel", log_prob="noise"), 3), "whole"),
-    "unscored": (tiny_spec(GumbelMixer(kind="gumbel", log_prob="noise"), 2), "without_likelihood"),
+    "soft-grpo": (tiny_spec(GumbelMixer(kind="gumbel", chosen_by="probability", log_prob="noise"), 3), "whole"),
+    "unscored": (
+        tiny_spec(GumbelMixer(kind="gumbel", chosen_by="probability", log_prob="noise"), 2),
+        "without_likelihood",
+    ),
     "released": (tiny_spec(RELEASED_NOISE, 2, **RELEASED_GSPO, policy_aggregation="seq-mean-token-mean"), "whole"),
     "idle": (
         with_training(tiny_spec(NeighborMixer(kind="neighbors", rho=1.0)), stop_without_gradient=3),

@@ -16,7 +16,7 @@ from ngrpo.foreign import parquet_rows, read_parquet
 from ngrpo.grades import GRADES
 from ngrpo.statistics.mismatch import limits_of
 from ngrpo.study.cards import DataCard, ModelCard, SamplesCard, TrainedCard, id_digest
-from ngrpo.study.expand import Study
+from ngrpo.study.expand import DEFAULT_FOLDER, Study
 from ngrpo.study.layout import Results, RunFiles
 from ngrpo.study.run_log import LOGGED, planned_steps, read_metrics
 from ngrpo.study.specs import EvaluationSpec, RunSpec
@@ -39,7 +39,8 @@ def command(study: Study, results: Results, target: Path | str) -> str:
     """The Snakemake command that makes something of this study. target: a file's or folder's path below the results,
     or a target's name."""
     machine = "--profile slurm" if study.scale == "paper" else "--cores 2"
-    settings = [] if study.scale == "toy" else [f"scale={study.scale}"]
+    settings = [] if study.named in (None, Path(DEFAULT_FOLDER)) else [f"config={study.named}"]
+    settings += [] if study.scale == "toy" else [f"scale={study.scale}"]
     if any(d.dataset.source.kind == "folder" for d in study.datasets.values()):
         settings.append("data_folder=PATH")
     if results.root.parent != Path("results"):

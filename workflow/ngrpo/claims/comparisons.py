@@ -22,6 +22,7 @@ from ngrpo.statistics.pairing import pairs
 from ngrpo.study.expand import Study
 from ngrpo.study.predicates import Estimator, Higher, Id, Metric, Similar, System
 from ngrpo.study.specs import RunSpec
+from ngrpo.study.titles import title_of
 
 OTHER = {"bootstrap": "unbiased", "unbiased": "bootstrap"}
 
@@ -189,10 +190,11 @@ def _shown_pair(asked: Comparison, pairing: Pairing, effect: Effect, other_estim
         ]
         by_seed.append(float(np.mean(means[0]) - np.mean(means[1])))
     metric = metric_name(asked.metric, samples)
-    on = "average of " + ", ".join(benchmarks) if len(benchmarks) > 1 else benchmarks[0]
+    titles, model = [title_of(study, "benchmark", b) for b in benchmarks], title_of(study, "model", asked.model)
+    on = "average of " + ", ".join(titles) if len(titles) > 1 else titles[0]
     files = [reader.results.relative(reader.results.evaluation(name).grades) for name in pairing.names.values()]
     return ShownEffect(
-        what=f"{system_name(study, asked.system)} − {system_name(study, asked.other)}: {metric}, {on} ({asked.model})",
+        what=f"{system_name(study, asked.system)} − {system_name(study, asked.other)}: {metric}, {on} ({model})",
         unit="points",
         estimate=float(effect.estimate),
         low=here.low,

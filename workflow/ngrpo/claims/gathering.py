@@ -17,6 +17,7 @@ from ngrpo.statistics.crossed import mean_of_values
 from ngrpo.statistics.decisions import LEAST_SEEDS
 from ngrpo.statistics.effects import QUESTIONS, Effect
 from ngrpo.study.predicates import Diagnosed, Higher, Logged, LosesNone, Most, Predicate, Similar, Slowdown
+from ngrpo.study.titles import title_of
 
 
 def gather(test: Predicate, reader: Reader) -> Evidence:
@@ -60,7 +61,8 @@ def loses_none(test: LosesNone, reader: Reader) -> Evidence:
             evidence.replicated = False
         effect = mean_of_values(np.stack(rows), trained=any(s.method for s in pair))
         who = [system_name(reader.study, s) for s in reversed(pair)]
-        what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {benchmark} ({test.model})"
+        on, model = title_of(reader.study, "benchmark", benchmark), title_of(reader.study, "model", test.model)
+        what = f"Problems that {who[0]} solves and {who[1]} doesn’t, of all: {on} ({model})"
         part = _share(effect, what, limit, f"at most ({test.whose})", len(rows[0]), files)
         first = [common.names[place, benchmark, common.seeds[0]] for place in (0, 1)]
         size = reader.study.size.evaluation.samples
@@ -93,7 +95,7 @@ def diagnosed(test: Diagnosed, reader: Reader) -> Evidence:
     sign, limit = test.limit
     fed = {"noise_flips": "Noisy embeddings", "mixture_flips": "Mixtures"}[test.share]
     side = "at least" if sign > 0 else "at most"
-    what = f"{fed} that lie nearest to another token than their own ({test.model})"
+    what = f"{fed} that lie nearest to another token than their own ({title_of(study, 'model', test.model)})"
     part = _share(effect, what, limit, f"{side} ({test.whose})", len(tokens), [reader.results.relative(path)])
     evidence.parts.append(replace(part, quantity=flips_of(run, test.share.removesuffix("_flips"))))
     evidence.tests.append((effect.moved(sign, -sign * limit), limit))

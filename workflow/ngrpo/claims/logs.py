@@ -8,6 +8,7 @@ from ngrpo.claims.quantities import logged_of
 from ngrpo.statistics.decisions import LEAST_SEEDS, over_runs
 from ngrpo.statistics.effects import Arm, Effect
 from ngrpo.study.predicates import Logged, Slowdown
+from ngrpo.study.titles import title_of
 
 
 def seen(value: float | np.ndarray) -> Effect:
@@ -46,7 +47,8 @@ def logged(test: Logged, reader: Reader) -> Evidence:
     sign, limit = test.limit
     side = "at least" if sign > 0 else "at most"
     over = "mean over steps" if test.over_steps == "mean" else "in every step"
-    what = f"{test.metric.replace('_', ' ')}, {over}, {side} {limit:g}: {test.method} ({test.model})"
+    who, model = title_of(reader.study, "method", test.method), title_of(reader.study, "model", test.model)
+    what = f"{test.metric.replace('_', ' ')}, {over}, {side} {limit:g}: {who} ({model})"
     if test.over_steps == "worst":
         series = [np.array([values.min() if sign > 0 else values.max()]) for values in series]
         effect = seen(min(series) if sign > 0 else max(series))
@@ -84,7 +86,9 @@ def slowdown(test: Slowdown, reader: Reader) -> Evidence:
     if not series:
         return evidence
     limit, effect = test.at_most / 100, over_runs(series)
-    what = f"Slowdown of rollouts, {test.method} against {test.than}, at most {test.at_most:g} % ({test.model})"
+    who, other = (title_of(reader.study, "method", method) for method in (test.method, test.than))
+    model = title_of(reader.study, "model", test.model)
+    what = f"Slowdown of rollouts, {who} against {other}, at most {test.at_most:g} % ({model})"
     _add_logged(evidence, reader, effect, what, "share", test.paper / 100, series, runs, "slowdown")
     evidence.tests.append((effect.moved(-1, limit), max(abs(test.at_most - test.paper) / 100, 1e-12)))
     return evidence

@@ -156,4 +156,4 @@ def _sentence(study: Study, judged: Sequence[ClaimResult], drawn: Sequence[tuple
     paper = f"; the paper has {effect(shown.paper, shown.unit)}" if len(_marks(claim, shown)) == 1 else ""
     value = effect(shown.estimate, shown.unit)
     verdict = f"{claim.verdict[:1].upper()}{claim.verdict[1:]}" if claim.verdict else ""
-    return f"{claim.says} {verdict}: {shown.what}: {value} points ({interval}{paper}). {whose}{counted}"
+    return f"“{claim.says}” {verdict}: {shown.what}: {value} points ({interval}{paper}). {whose}{counted}"

@@ -1,16 +1,7 @@
 """Names as a reader of the page sees them, and as files and anchors of the page carry them."""
 
 from ngrpo.study.expand import Study
-from ngrpo.study.paper_values import AVERAGE
-from ngrpo.terminal import printable
-
-
-def title_of(study: Study, kind: str, name: str) -> str:
-    """How the page names a model or benchmark. kind: "model" or "benchmark"; name: its id, or the average."""
-    if name == AVERAGE:
-        return "average of the benchmarks"
-    source = study.size.datasets[name] if kind == "benchmark" else study.size.models[name]
-    return printable(source.title or name)
+from ngrpo.study.titles import title_of
 
 
 def place_title(study: Study, model: str, benchmark: str) -> str:

@@ -49,6 +49,7 @@ from ngrpo.report.section_switches import switch_effects
 from ngrpo.report.summary import alerts, claim_counts, facts, required_values, unfinished
 from ngrpo.report.tables import read_table
 from ngrpo.statistics.diversity import WORDS
+from ngrpo.study.config import N_GRPO
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import FILE as PAPER_VALUES
@@ -231,6 +232,8 @@ def _sections(
         **_figures(study, reader, runs, tables, gallery),
         "low_cosine": LOW_COSINE,
         "nearly": NEARLY,
+        "source": study.study.paper,
+        "of_ngrpo": study.study.paper == N_GRPO,
         "paper": gathered.paper,
         "paper_findings": gathered.findings,
         "paper_file": study.folder / PAPER_VALUES if study.folder else "",

@@ -10,10 +10,11 @@ from ngrpo.audit.status import RunState
 from ngrpo.claims.quantities import explored, explored_beside
 from ngrpo.formatting import ABSENT, fixed, percent, percent_range, signed
 from ngrpo.report.exploration import MEASURES, SHARES, read_exploration
-from ngrpo.report.names import place_title, title_of
+from ngrpo.report.names import place_title
 from ngrpo.report.section_figures import run_label
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.titles import title_of
 
 WIDEST = 4
 """Systems of a table; more take several tables."""

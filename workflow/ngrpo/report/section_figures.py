@@ -17,9 +17,10 @@ from ngrpo.report.figures_ablation import better_and_worse, by_problem
 from ngrpo.report.figures_diagnostics import cosines_to_anchor, inputs_on_two_axes, nearest_after_noise
 from ngrpo.report.gallery import Gallery
 from ngrpo.report.imports import Imported
-from ngrpo.report.names import marked, place_title, slug, title_of
+from ngrpo.report.names import marked, place_title, slug
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.titles import title_of
 
 FIGURE_1 = (
     "The paper’s Figure 1: tokens, Gaussian noise around each, and the vocabulary’s token that is then nearest, by"

@@ -16,9 +16,9 @@ from ngrpo.audit.status import command
 from ngrpo.claims.evidence import Reader
 from ngrpo.formatting import points
 from ngrpo.grades import displayed
-from ngrpo.report.names import title_of
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
+from ngrpo.study.titles import title_of
 from ngrpo.terminal import printable
 
 MOST_SHOWN = 100

@@ -11,7 +11,7 @@ from ngrpo.audit.status import RunState
 from ngrpo.claims.evidence import Reader, ShownEffect
 from ngrpo.claims.quantities import explored_beside
 from ngrpo.claims.verdicts import ClaimResult
-from ngrpo.report.names import place_title, title_of
+from ngrpo.report.names import place_title
 from ngrpo.statistics.crossed import share_interval
 from ngrpo.statistics.decisions import over_runs
 from ngrpo.statistics.sign_tests import sign_test_p
@@ -19,6 +19,7 @@ from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.paper_values import PaperValues
 from ngrpo.study.products import Cell
+from ngrpo.study.titles import title_of
 
 OUTCOMES = (
     ("both", "both"),

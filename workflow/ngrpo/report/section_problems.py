@@ -13,10 +13,11 @@ from ngrpo.foreign import read_parquet
 from ngrpo.report.diagnostics import RunDiagnostics, read_diagnostics, shown
 from ngrpo.report.excerpts import read_excerpts
 from ngrpo.report.exploration import ANSWERS
-from ngrpo.report.names import place_title, title_of
+from ngrpo.report.names import place_title
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import Results
 from ngrpo.study.products import Cell
+from ngrpo.study.titles import title_of
 
 MOST_ANSWERS = 4
 """Different answers of a problem that its line has; how many more there are is said."""

@@ -16,13 +16,14 @@ from ngrpo.report.drawing import styles
 from ngrpo.report.figures import TableRow
 from ngrpo.report.figures_ablation import over_rho
 from ngrpo.report.gallery import Gallery
-from ngrpo.report.names import marked, place_title, slug, title_of
+from ngrpo.report.names import marked, place_title, slug
 from ngrpo.report.paper_tables import FORMATS
 from ngrpo.report.tables import read_table
 from ngrpo.study.expand import Study
 from ngrpo.study.layout import ReportFiles, Results
 from ngrpo.study.paper_values import AVERAGE
 from ngrpo.study.specs import RunSpec
+from ngrpo.study.titles import title_of
 
 Columns = list[tuple[str, str]]
 """(metric, estimator) of each column."""

@@ -10,9 +10,9 @@ from ngrpo.claims.evidence import Reader
 from ngrpo.claims.verdicts import ClaimResult
 from ngrpo.formatting import plain, seeds_text, short
 from ngrpo.report.diagnostics import read_diagnostics
-from ngrpo.report.names import title_of
 from ngrpo.statistics.decisions import VERDICTS
 from ngrpo.study.expand import Study
+from ngrpo.study.titles import title_of
 
 
 def claim_counts(claims: list[ClaimResult]) -> list[tuple[str, int]]:

@@ -94,9 +94,28 @@ class ResultTable(Config):
     """Training seeds of its trained policies, at every scale that has no `table_seeds` for it; None: the scale's."""
 
 
+class Paper(Config):
+    """The paper that a study checks."""
+
+    name: Shown
+    """In a few words: what the report is headed with."""
+    title: Shown
+    arxiv: str = Field(pattern=r"^\d{4}\.\d{4,5}$")
+    """Its number at arXiv."""
+
+
+N_GRPO = Paper(
+    name="N-GRPO",
+    title="N-GRPO: Embedding-Level Neighbor Mixing for Enhanced Policy Optimization",
+    arxiv="2606.10768",
+)
+
+
 class StudyFile(Config):
     """config/study.yaml: what is compared, at any scale."""
 
+    paper: Paper = N_GRPO
+    """Which paper's claims are checked; parts of the report that are about N-GRPO's alone are left out of others'."""
     seed: int = 1
     """Root of every random stream, and the first training seed; further ones are the numbers after it."""
     methods: dict[Id, Method]

@@ -40,6 +40,8 @@ from ngrpo.study.specs import (
     RunSpec,
 )
 
+DEFAULT_FOLDER = "config"
+SETTINGS_FILE = "settings.json"  # in a snapshot of a configuration: the settings that Snakemake was started with
 DECIDED_FILE = "decided.json"  # in a snapshot of a configuration: the names and batches that its jobs have
 
 
@@ -63,6 +65,8 @@ class Study(Products):
     """What the user's files hold that tables name, by path."""
     folder: Path | None = None
     """The configuration folder."""
+    named: Path | None = None
+    """The configuration folder as the user named it, where `folder` is a copy that jobs read."""
 
     def neighbor_table(self, mixer: MixerConfig, model: ModelSpec) -> str | None:
         """The id of the table that this mixer needs on this model, or None; notes the table."""
@@ -325,6 +329,11 @@ def _expand_seeds(
             _add_claims_seeds(study, names, claims[name], most or study.size.max_seeds, asked_for=False)
 
 
+def _named_folder(folder: Path) -> Path:
+    settings = folder / SETTINGS_FILE
+    return Path(read_json(settings, dict).get("config", DEFAULT_FOLDER)) if settings.exists() else folder
+
+
 def load_study(
     folder: Path, scale: str, results: Path | None = None, growing: Mapping[str, int | None] | None = None
 ) -> Study:
@@ -335,7 +344,7 @@ def load_study(
     many training seeds (None: as many as the scale allows).
     """
     study_file, size = load(folder, scale)
-    study = Study(scale, study_file, size, folder=folder)
+    study = Study(scale, study_file, size, folder=folder, named=_named_folder(folder))
     decided: Decided = {"names": {}, "seeds": {}, "growing": {}, "contents": {}}
     if (folder / DECIDED_FILE).exists():
         decided = {**decided, **read_json(folder / DECIDED_FILE, Decided)}

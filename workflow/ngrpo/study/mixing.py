@@ -179,6 +179,9 @@ class GumbelMixer(MixerConfig):
     """Upper clamp of the noise."""
     weights: Annotated[Literal["noisy", "clean"] | None, unset("noisy")] = None
     """Weights from the noisy scores (None: the paper) or from the clean logits ("clean": the release)."""
+    chosen_by: Annotated[Literal["noise", "probability"] | None, unset("noise")] = None
+    """Candidates are the k largest after noise (None: N-GRPO's comparison), or the k likeliest, renormalized before
+    they get noise ("probability": SofT-GRPO)."""
     text: Annotated[Literal["candidate", "sampled"] | None, unset("candidate")] = None
     """What a step writes: its first candidate, which the noise has drawn (None: the paper), or the sampled token
     ("sampled": the release, whose noise selects what is mixed and nothing else)."""
@@ -252,8 +255,8 @@ class MultiplexMixer(MixerConfig):
     k: int = Field(3, ge=1)
     """K, tokens that are drawn independently at each thinking step, the written one included (the paper's width: 3)."""
     weights: Annotated[Literal["uniform", "probabilities"] | None, unset("uniform")] = None
-    """Weights of the draws: equal (None) or their probabilities, renormalized over the draws ("probabilities"); the
-    paper has both."""
+    """Weights of the draws: equal (None) or their probabilities, renormalized over the draws ("probabilities": the
+    paper's default)."""
     top_p: Annotated[float | None, unset(1.0)] = Field(None, gt=0, le=1)
     """Nucleus that the draws beside the written token come from, where a decoding has one (None: 1, no limit)."""
     stop_after: str | None = "</think>"

@@ -34,6 +34,7 @@ def page_digest(study: Study) -> str:
         "specs": {name: spec.digest for name, spec in study.specs().items()},
         "tables": {name: table_digest(study, name) for name in study.size.tables},
         "titles": _titles(study),
+        "paper": study.study.paper.model_dump(mode="json"),
         "settings": _settings(study),
         "size": study.size.model_dump(mode="json", exclude={*UNSHOWN, *IN_SPECS}),
         "order": [*study.runs, *study.evaluations, *study.size.tables],

@@ -17,13 +17,12 @@ from ngrpo.errors import UserError, unknown_name
 from ngrpo.files import digest, read_json, whole_folder, write_json
 from ngrpo.study.batches import Batch, decide_batches
 from ngrpo.study.config import ScaleFile
-from ngrpo.study.expand import DECIDED_FILE, Study, load_study
+from ngrpo.study.expand import DECIDED_FILE, SETTINGS_FILE, Study, load_study
 from ngrpo.study.layout import Results
 from ngrpo.study.reading import parse, read_yaml
 from ngrpo.study.sbatch import SITE_FILE
 from ngrpo.study.settings import Settings, read_settings
 
-SETTINGS_FILE = "settings.json"
 KEY = "snapshot"  # in Snakemake's config: the copy that a job reads
 
 

@@ -10,9 +10,12 @@
 Departures, and why:
 1. The paper's draws have no order. Here the first is written, as in the release, and it is the token that the engine
    has drawn: so top-p, top-k and min-p of the decoding hold for it, and `top_p` for the others.
-2. With weights by probability a token that was drawn twice counts twice, as in the release.
+2. Weights by probability, the paper's default, are renormalized over the K draws, as in the release. As §3.1 prints
+   them they are renormalized over the distinct tokens and then counted, so that K equal draws would feed K times an
+   embedding; its text says that they are a discrete token then, as here.
 3. The step that writes `stop_after` feeds that token's own embedding, and only that token is in its likelihood; so is
-   the last token of a response, which feeds nothing.
+   the last token of a response, which feeds nothing. (Figure 1: thinking ends when one of the draws is that token; the
+   release looks at the first.)
 """
 
 from dataclasses import dataclass
