@@ -11,7 +11,7 @@ from ngrpo.errors import UserError
 from ngrpo.report import exploration
 from ngrpo.report.exploration import MEASURES, OF_SAMPLES, SHARES, exploration_frame, read_exploration
 from ngrpo.report.tables import analyze
-from ngrpo.statistics.diversity import self_bleu, words
+from ngrpo.statistics.diversity import mean_interval, self_bleu, words
 from ngrpo.study.layout import Results
 
 GRPO, MIXED = "grpo-toy/standard/toy-held-out", "ngrpo-toy/standard/toy-held-out"
@@ -53,6 +53,24 @@ def test_answers_that_are_right_are_one_answer_however_they_are_written(toy) -> 
     frame = exploration_frame("main", study, results)
     assert value_of(frame, "answers", "GRPO")["value"] == 32
     assert value_of(frame, "entropy", "GRPO")["value"] == pytest.approx(np.log(32))
+
+
+def test_no_interval_goes_beyond_what_its_measure_can_be(toy) -> None:
+    """One problem of six with two answers; the control: Student's interval reaches below the least entropy."""
+    study, results = toy
+    path = results.evaluation(GRPO).grades
+    grades = pd.read_parquet(path)
+    grades["grade"], grades["extracted"] = "wrong", "7"
+    grades.loc[(grades["problem_id"] == "0000") & (grades["sample"] < 16), "extracted"] = "8"
+    grades.to_parquet(path, index=False)
+    frame = exploration_frame("main", study, results)
+    assert mean_interval(np.array([np.log(2), 0, 0, 0, 0, 0]))[0] < 0
+    assert value_of(frame, "entropy", "GRPO")["low"] == 0
+    assert value_of(frame, "answers", "GRPO")["low"] == 1
+    for measure in MEASURES:
+        own = frame[(frame["measure"] == measure.name) & frame["against"].isna()]
+        assert own["low"].ge(measure.least).all(), measure
+        assert own["high"].le(measure.most).all(), measure
 
 
 def test_gained_and_lost_are_shares_of_problems_that_one_of_two_never_solves(toy) -> None:

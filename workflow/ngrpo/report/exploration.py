@@ -39,16 +39,19 @@ class Measure:
     title: str
     decimals: int
     about: str
+    least: float = 0.0
+    most: float = float("inf")
+    """What it can't go beyond, nor can the interval of its mean."""
 
 
 MEASURES = (
     Measure("answers", "different answers", 2, "different final answers to a problem, of its n samples; those that are"
-            " right count as one"),
+            " right count as one", least=1),
     Measure("entropy", "answer entropy", 3, "entropy of a problem’s final answers, in nats"),
-    Measure("distinct_1", "distinct-1", 3, "different words by all words of a problem’s responses"),
-    Measure("distinct_2", "distinct-2", 3, "different pairs of words by all pairs"),
-    Measure("distinct_4", "distinct-4", 3, "different runs of four words by all runs"),
-    Measure("self_bleu", "self-BLEU", 3, "how much a response repeats the others; the higher, the more alike"),
+    Measure("distinct_1", "distinct-1", 3, "different words by all words of a problem’s responses", most=1),
+    Measure("distinct_2", "distinct-2", 3, "different pairs of words by all pairs", most=1),
+    Measure("distinct_4", "distinct-4", 3, "different runs of four words by all runs", most=1),
+    Measure("self_bleu", "self-BLEU", 3, "how much a response repeats the others; the higher, the more alike", most=1),
     Measure("tokens", "tokens", 1, "tokens of a response"),
 )  # fmt: skip
 SHARES = ("gained", "lost")
@@ -170,7 +173,11 @@ def spread(names: pd.Series, most: int) -> set[str]:
 
 
 def _own(values: pd.DataFrame) -> list[dict]:
-    return [_over_problems(measure.name, _column(values, measure.name), values) for measure in MEASURES]
+    rows = [_over_problems(measure.name, _column(values, measure.name), values) for measure in MEASURES]
+    for row, measure in zip(rows, MEASURES, strict=True):
+        if "value" in row:
+            row["low"], row["high"] = np.clip([row["low"], row["high"]], measure.least, measure.most)
+    return rows
 
 
 def _differences(values: pd.DataFrame, base: pd.DataFrame) -> list[dict]:
