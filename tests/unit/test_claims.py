@@ -8,6 +8,7 @@ import pytest
 import yaml
 from synthetic_study import ROOT, make_study, write_grades
 
+from ngrpo.audit.status import command
 from ngrpo.claims.at_scale import check_names
 from ngrpo.claims.verdicts import ClaimResult, judge_claims
 from ngrpo.errors import UserError
@@ -328,7 +329,9 @@ def test_a_copy_of_the_configuration_judges_as_the_configuration_does(tmp_path: 
     copy = start({"scale": "paper", "config": str(CONFIG), "results": str(tmp_path)})
     assert not list(copy.snapshot.glob("scales/toy.yaml"))
     assert copy.study.folder == copy.asked.folder == copy.snapshot  # what is edited meanwhile is for the next start
-    claims = judge_claims(load_study(copy.snapshot, "paper"), copy.results)
+    in_job = load_study(copy.snapshot, "paper")
+    assert f" --config config={CONFIG} " in command(in_job, copy.results, "main")  # not the copy that jobs read
+    claims = judge_claims(in_job, copy.results)
     assert not [claim.id for claim in claims if claim.error]
     assert {claim.scale for claim in claims} == {"paper"}
 
