@@ -100,6 +100,7 @@ class Paper(Config):
     name: Shown
     """In a few words: what the report is headed with."""
     title: Shown
+    """As it is printed."""
     arxiv: str = Field(pattern=r"^\d{4}\.\d{4,5}$")
     """Its number at arXiv."""
 
