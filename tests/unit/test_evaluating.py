@@ -46,6 +46,26 @@ def test_a_model_is_asked_as_the_scale_of_its_benchmark_asks(tmp_path: Path) -> 
     assert (other.base.model.template, other.seed, other.benchmark.dataset.limit) == ("plain", 3, 5)
 
 
+def test_answers_are_cut_where_a_models_context_ends_unless_a_limit_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, large = (model_at(tmp_path / name) for name in ("small", "large"))
+    for model, context in ((small, 8192), (large, 131072)):
+        (Path(model) / "config.json").write_text(json.dumps({"max_position_embeddings": context}))
+
+    def limit(*models: str, **decoding: float) -> int:
+        evaluations = written(tmp_path, EvaluationRequest(models, "aime24", 1, decoding=decoding)).evaluations
+        (found,) = {spec.decoding.max_new_tokens for spec in evaluations.values()}
+        return found
+
+    assert limit(large) == 8192
+    assert capsys.readouterr().err == ""
+    prompt = load_study(CONFIG, "paper").size.training.max_prompt_tokens
+    assert limit(small) == limit(large, small) == 8192 - 1 - prompt
+    assert "small has room for 8192" in capsys.readouterr().err
+    assert limit(small, max_new_tokens=8192) == 8192  # asked for: the engine says what doesn't fit
+
+
 def test_a_reference_that_is_none_stays_none(tmp_path: Path) -> None:
     """GPQA's answer is the first of its choices: `answer: null` says so."""
     (evaluation,) = written(

@@ -18,14 +18,14 @@ import yaml
 
 from ngrpo.audit.provenance import PROJECT
 from ngrpo.errors import UserError, unknown_name
-from ngrpo.files import whole_file
+from ngrpo.files import read_json, whole_file
 from ngrpo.hub import fetch, is_commit
 from ngrpo.report.tables import read_table, terminal_table, value_text
 from ngrpo.study.config import ScaleFile
 from ngrpo.study.elsewhere import ADAPTER, adapter_alone, name_of_place
 from ngrpo.study.layout import Results
 from ngrpo.study.reading import read_yaml
-from ngrpo.terminal import text_table
+from ngrpo.terminal import echo, text_table
 
 SCALE = TABLE = "evaluation"
 NOTHING = {"source": {"kind": "toy", "count": 1, "held_out": False, "seed": 1}, "instruction": ""}
@@ -126,6 +126,8 @@ def _study(
     pass_at = [k for k in known.evaluation.pass_at if k <= asked.samples] or [asked.samples]
     evaluation = {**known.evaluation.model_dump(mode="json"), "samples": asked.samples, "pass_at": pass_at}
     limits = {**known.decoding.model_dump(mode="json"), **(asked.decoding or {})}
+    if "max_new_tokens" not in (asked.decoding or {}):
+        limits["max_new_tokens"] = _within_context(limits["max_new_tokens"], known.training.max_prompt_tokens, places)
     grading = {k: v.model_dump(mode="json", exclude_unset=True) for k, v in known.grading.items() if k == benchmark}
     size: dict[str, Any] = {"title": "an evaluation", "verdicts": False, "models": {name: {"source": source, **like}}}
     size |= {"datasets": {benchmark: dataset, "none": NOTHING}, "training_data": "none", "validation": benchmark}
@@ -138,6 +140,20 @@ def _study(
     # a table's differences are of a row from those before it
     tables = {TABLE: {"title": "An evaluation", "rows": rows[::-1]}}
     return {"seed": asked.seed, "methods": {}, "decodings": {"standard": {"title": "s"}}, "tables": tables}, size
+
+
+def _within_context(new: int, prompt: int, places: Sequence[Mapping[str, str]]) -> int:
+    """The scale's limit on new tokens, or what folders' models have room for beside a prompt's tokens, and says so."""
+    for folder in (Path(place["folder"]) for place in places if "folder" in place):
+        if not (folder / "config.json").exists():
+            continue
+        context = read_json(folder / "config.json", dict).get("max_position_embeddings")
+        room = context - 1 - min(prompt, context // 2) if isinstance(context, int) and context > 1 else new
+        if room < new:
+            said = f"answers are cut at {room} tokens, not {new}: {folder.name} has room for {context}"
+            echo(f"[evaluate] {said}", err=True)
+            new = room
+    return new
 
 
 def _place(model: str) -> dict[str, str]:
