@@ -2,7 +2,7 @@
 
 `python tests/docs/sample.py [SCALE]` copies the page of results/SCALE and the pages of problems of its main table; of
 pocket also what its numbers come from, grades and training metrics (no weights). Links to other files of the study,
-which aren't copied, become their text with the file's name as a hint. `make sample`: the toy's, from a finished study.
+which aren't copied, become their text with the file's path in the results as a hint. `make sample`: the toy's, from a finished study.
 """
 
 import re
@@ -24,6 +24,8 @@ SCREEN = {"width": 1280, "height": 800}
 LARGEST = 2_500_000
 """Bytes of the whole sample: it is part of every clone."""
 _LINK = re.compile(r'<a\b(?P<attributes>[^>]*?)\bhref="(?P<to>[^"]*)"(?P<more>[^>]*)>(?P<text>.*?)</a>', re.DOTALL)
+_MARKS = re.compile(r' data-(cell|is)="[^"]*"')
+"""What tests compare a page's numbers by: a tenth of a page."""
 _OUTSIDE = re.compile(r"(data|https?|mailto):|#")
 
 
@@ -35,14 +37,14 @@ def links(html: str) -> Iterator[str]:
 
 
 def without_dead_links(html: str, page: Path, copied: set[Path]) -> str:
-    """A page whose links to files that aren't copied are their text. page: where it lies."""
+    """A page without marks for tests, whose links to files that aren't copied are their text. page: where it lies."""
 
     def mended(link: re.Match[str]) -> str:
         if _OUTSIDE.match(link["to"]) or (page.parent / unquote(link["to"].partition("#")[0])).resolve() in copied:
             return link[0]
-        return f'<span title="{link["to"].lstrip("./")}, in the study’s results">{link["text"]}</span>'
+        return f'<span title="{link["to"].lstrip("./")}">{link["text"]}</span>'
 
-    return _LINK.sub(mended, html)
+    return _LINK.sub(mended, _MARKS.sub("", html))
 
 
 def pages_of(study: Study, results: Results) -> list[Path]:

@@ -55,8 +55,8 @@ def test_answers_are_cut_where_a_models_context_ends_unless_a_limit_is_given(
 
     def limit(*models: str, **decoding: float) -> int:
         evaluations = written(tmp_path, EvaluationRequest(models, "aime24", 1, decoding=decoding)).evaluations
-        (found,) = {spec.decoding.max_new_tokens for spec in evaluations.values()}
-        return found
+        (tokens,) = {spec.decoding.max_new_tokens for spec in evaluations.values()}
+        return tokens
 
     assert limit(large) == 8192
     assert capsys.readouterr().err == ""
