@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from synthetic_study import ROOT, make_study
@@ -10,10 +11,12 @@ from unwritten import page_html
 
 from ngrpo.audit.compliance import compliance
 from ngrpo.audit.status import run_state
+from ngrpo.claims.evidence import Reader
 from ngrpo.claims.verdicts import judge_claims
 from ngrpo.files import read_json, write_json
 from ngrpo.planning.jobs import Job
 from ngrpo.planning.text import _cautions
+from ngrpo.report.alike import alike
 from ngrpo.report.tables import analyze
 from ngrpo.study.expand import Study, load_study
 from ngrpo.study.layout import Results
@@ -26,6 +29,17 @@ CLAIM = {
     "test": {"kind": "higher", "model": "toy", "system": {"method": "ngrpo"}, "than": [{"method": "grpo"}],
              "benchmarks": ["toy-held-out"], "metric": "mean", "paper": [1.0]},
 }  # fmt: skip
+
+
+def test_its_answers_are_not_said_to_be_the_base_models_once_more(tmp_path: Path) -> None:
+    """The page's top says that it learned nothing; the control: of a run that learned they are a question."""
+    study, results = make_study(tmp_path, problems=40), Results(tmp_path / "toy")
+    base, own = "toy/standard/toy-held-out", f"{RUN}/standard/toy-held-out"
+    frame = pd.read_parquet(results.evaluation(base).grades).assign(spec=study.evaluations[own].digest)
+    frame.to_parquet(results.evaluation(own).grades)
+    assert len(alike(Reader(study, results))) == 1
+    without_gradient(results)
+    assert alike(Reader(study, results)) == []
 
 
 @pytest.fixture

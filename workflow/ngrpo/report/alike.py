@@ -5,16 +5,21 @@ rows looked fine.
 """
 
 from ngrpo.claims.evidence import Reader, digest_of
+from ngrpo.study.specs import RunSpec
 
 MIXED = 10
 """Problems with right and with wrong samples from which on grades that are all the same can't be chance."""
 
 
 def alike(reader: Reader) -> list[str]:
-    """A sentence for each group of evaluations whose samples have the same grades, one by one."""
+    """A sentence for each group of evaluations whose samples have the same grades, one by one.
+
+    Of runs that learned nothing the page says so already: their policy is the base model's.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for name, spec in reader.study.evaluations.items():
-        if reader.grades(name).frame is None:
+        trained = spec.policy if isinstance(spec.policy, RunSpec) else None
+        if reader.grades(name).frame is None or (trained and reader.run(trained.id).learned_nothing):
             continue
         right = reader.right(name)
         share = right.mean(axis=1)
