@@ -227,12 +227,13 @@ def digest_of(*parts: np.ndarray) -> str:
 
 
 def system_name(study: Study, system: System) -> str:
-    """How the page names a system: its method's title, and the decoding's where it isn't the standard one; a row from
-    elsewhere by its label."""
+    """How the page names a system: its method's title, and the decoding's where it isn't the standard one and has
+    another; a row from elsewhere by its label."""
     if system.row:
         return system.row
     who = study.study.methods[system.method].title if system.method else "Base"
-    return who if system.decoding == "standard" else f"{who} with {study.study.decodings[system.decoding].title}"
+    how = study.study.decodings[system.decoding].title
+    return who if system.decoding == "standard" or how == who else f"{who} with {how}"
 
 
 def metric_name(metric: str, samples: int) -> str:
