@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -125,5 +126,19 @@ def extract(parts: Sequence[Path], target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with tarfile.open(fileobj=_Joined(parts), mode="r|xz") as archive:
-        archive.extractall(temporary, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(temporary, filter="data")
+        else:
+            _extract_inside(archive, temporary)
     temporary.replace(target)
+
+
+def _extract_inside(archive: tarfile.TarFile, folder: Path) -> None:
+    """What the filter does that Python has from 3.11.4 on: nothing but files, folders and links that stay inside."""
+    for member in archive:
+        place = os.path.normpath(member.name)
+        leads = os.path.normpath(os.path.join(os.path.dirname(place), member.linkname)) if member.issym() else place
+        inside = not any(os.path.isabs(path) or path.split(os.sep)[0] == ".." for path in (place, leads))
+        if not inside or not (member.isreg() or member.isdir() or member.issym()):
+            raise KitError(f"{member.name} in the archive would lie, or lead, outside of its folder")
+        archive.extract(member, folder)

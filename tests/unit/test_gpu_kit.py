@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import tarfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -42,6 +43,24 @@ def test_parts_are_small_and_come_back_whole(parts: tuple[list[dict], Path], tmp
     assert (tmp_path / "out" / "deep" / "a.txt").read_text() == (tmp_path / "folder" / "deep" / "a.txt").read_text()
     assert (tmp_path / "out" / "run").stat().st_mode & 0o111
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_python_without_the_filter_of_archives_unpacks_and_refuses_as_well(
+    parts: tuple[list[dict], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's is 3.11.2."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    facts, kit = parts
+    extract(collect(facts, kit, tmp_path / "kept"), tmp_path / "out")
+    assert (tmp_path / "out" / "run").stat().st_mode & 0o111
+    for name, leads in (("../beside", ""), ("/beside", ""), ("a/link", "../../beside"), ("link", "/beside")):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = (tarfile.SYMTYPE, leads) if leads else (tarfile.REGTYPE, "")
+        with tarfile.open(tmp_path / "bad.tar.xz", "w:xz") as archive:
+            archive.addfile(member)
+        with pytest.raises(KitError, match="outside of its folder"):
+            extract([tmp_path / "bad.tar.xz"], tmp_path / "bad")
+        assert not (tmp_path / "bad").exists()
 
 
 def test_a_damaged_part_is_named(parts: tuple[list[dict], Path], tmp_path: Path) -> None:

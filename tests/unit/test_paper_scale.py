@@ -18,9 +18,9 @@ LARGEST, LARGEST_TOY = 5_000_000, 1_000_000
 
 
 def finished(folder: Path, scale: str, seeds: int) -> tuple:
-    """A study of all tables with so many training seeds, its results and its page."""
+    """A study of all tables that `all` makes with so many training seeds, its results and its page."""
     study, results = make_study(folder, scale, problems=6, tables=None, seeds=seeds), Results(folder / scale)
-    for table in study.cells:
+    for table in study.wanted("all"):
         analyze(table, study, results, results.table(table), results.exploration(table), results.excerpts(table))
     report(study, results, results.report.page)
     return study, results, test_report.Page(results.report.page.read_text())
