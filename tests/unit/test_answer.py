@@ -47,6 +47,14 @@ def test_a_row_lies_where_its_numbers_are(paper: Study) -> None:
     assert at["+2.0"] == row.at
 
 
+def test_a_heading_stands_once_over_all_its_claims(paper: Study) -> None:
+    """Families that are judged each by itself may be of one table; the control: those of two aren't put together."""
+    other, elsewhere = replace(CLAIM, family="width"), replace(CLAIM, family="length", where="Table 2")
+    again = replace(CLAIM, family="length", where="Table 5")  # a family is headed by its first claim
+    families = answer(paper, [CLAIM, elsewhere, other, again]).families
+    assert [(where, len(rows)) for where, rows in families] == [("Table 1", 2), ("Table 2", 2)]
+
+
 def test_the_effect_that_is_shown_least_stands_for_a_claim(paper: Study) -> None:
     against = replace(PART, what="against it", estimate=-0.02, p=0.9)
     unsure = replace(PART, what="unsure", p=0.3)

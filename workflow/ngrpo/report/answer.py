@@ -104,13 +104,13 @@ def answer(study: Study, claims: Sequence[ClaimResult]) -> FirstScreen:
     seen = [claim for claim in judged if claim.verdict != "not run"]
     drawn = [(claim, least_shown(claim)) for claim in seen if any(part.unit == "points" for part in claim.parts)]
     axis = _Axis.of(drawn)
-    families: dict[str, tuple[str, list[ForestRow]]] = {}
+    of_family = {claim.family: claim.where.partition(",")[0] for claim, _ in reversed(drawn)}  # its first claim's
+    families: dict[str, list[ForestRow]] = {}
     for claim, shown in drawn:
-        _, rows = families.setdefault(claim.family, (claim.where.partition(",")[0], []))
-        rows.append(_row(claim, shown, axis))
+        families.setdefault(of_family[claim.family], []).append(_row(claim, shown, axis))
     sentence, waiting = _sentence(study, judged, drawn), len(judged) - len(seen)
     quantity = drawn[0][1].quantity if drawn else ""
-    return FirstScreen(sentence, list(families.values()), axis.ticks(), axis.place(0.0), waiting, quantity)
+    return FirstScreen(sentence, list(families.items()), axis.ticks(), axis.place(0.0), waiting, quantity)
 
 
 def _marks(claim: ClaimResult, shown: ShownEffect) -> tuple[float, ...]:
