@@ -2,7 +2,8 @@
 
 `python tests/docs/sample.py [SCALE]` copies the page of results/SCALE and the pages of problems of its main table; of
 pocket also what its numbers come from, grades and training metrics (no weights). Links to other files of the study,
-which aren't copied, become their text with the file's path in the results as a hint. `make sample`: the toy's, from a finished study.
+which aren't copied, become their text with the file's path in the results as a hint. `make sample`: the toy's, from a
+finished study.
 """
 
 import re
