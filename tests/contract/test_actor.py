@@ -44,7 +44,7 @@ OWN = {
     "soft-grpo": (
         GumbelMixer(k=K, chosen_by="probability", log_prob="noise"),
         SCORED,
-        lambda lp, scores: torch.distributions.Gumbel(0.0, 1.0).log_prob(scores - lp).sum(-1),
+        lambda lp, scores: torch.distributions.Gumbel(0.0, 1.0).log_prob(scores - torch.log_softmax(lp, -1)).sum(-1),
     ),
 }
 """A mixer, its records, and its steps' log-likelihood from their candidates' log-probs and scores."""
