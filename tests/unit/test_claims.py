@@ -1,5 +1,7 @@
 """Every claim of the paper gets its evidence and a verdict, and says in its place what is missing or misnamed."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +333,8 @@ def test_a_copy_of_the_configuration_judges_as_the_configuration_does(tmp_path: 
     assert copy.study.folder == copy.asked.folder == copy.snapshot  # what is edited meanwhile is for the next start
     in_job = load_study(copy.snapshot, "paper")
     assert f" --config config={CONFIG} " in command(in_job, copy.results, "main")  # not the copy that jobs read
+    spaced = command(replace(in_job, named=Path("my study/config")), Results(Path("my results/paper")), "main")
+    assert shlex.split(spaced)[-3:] == ["config=my study/config", "scale=paper", "results=my results"]
     claims = judge_claims(in_job, copy.results)
     assert not [claim.id for claim in claims if claim.error]
     assert {claim.scale for claim in claims} == {"paper"}

@@ -2,6 +2,7 @@
 command that makes what is missing. Reads files, computes no result.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -46,7 +47,8 @@ def command(study: Study, results: Results, target: Path | str) -> str:
     if results.root.parent != Path("results"):
         settings.append(f"results={results.root.parent}")
     # the target comes first: Snakemake takes every word after --config for a setting
-    return " ".join(["snakemake", machine, str(target), *(["--config", *settings] if settings else [])])
+    words = [str(target), *(["--config", *settings] if settings else [])]
+    return f"snakemake {machine} {shlex.join(words)}"
 
 
 @dataclass(frozen=True)
